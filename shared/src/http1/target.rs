@@ -1,0 +1,68 @@
+//! The request target (RFC 9112 §3.2).
+
+use http::Method;
+
+use super::{Authority, Refusal};
+
+/// What a request asks for, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `/path?query`
+    Origin(String),
+    /// `http://authority/path?query`; the second part always starts with `/`.
+    Absolute { scheme: String, authority: Authority, path: String },
+    /// `authority:port`, of `CONNECT` only.
+    Authority(Authority),
+    /// `*`, of `OPTIONS` only.
+    Asterisk,
+}
+
+impl Target {
+    pub(super) fn parse(text: &str, method: &Method) -> Result<Target, Refusal> {
+        if text.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
+            return Err(Refusal::bad("the request target holds a control, blank or 8-bit byte: percent-encode it"));
+        }
+        if text.contains('#') {
+            return Err(Refusal::bad("the request target holds a fragment"));
+        }
+        if method == Method::CONNECT {
+            let authority = Authority::parse(text).filter(|authority| authority.port().is_some());
+            return authority.map(Target::Authority).ok_or(Refusal::bad("the target of CONNECT is not host:port"));
+        }
+        if text == "*" {
+            return if method == Method::OPTIONS {
+                Ok(Target::Asterisk)
+            } else {
+                Err(Refusal::bad("the target * is for OPTIONS only"))
+            };
+        }
+        if text.starts_with('/') {
+            return Ok(Target::Origin(text.to_owned()));
+        }
+        Target::absolute(text)
+    }
+
+    fn absolute(text: &str) -> Result<Target, Refusal> {
+        let (scheme, rest) =
+            text.split_once("://").ok_or(Refusal::bad("the request target is neither a path nor an absolute URL"))?;
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "http" && scheme != "https" {
+            return Err(Refusal::bad("the scheme of the request target is not http or https"));
+        }
+        let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(path_at);
+        let authority = Authority::parse(authority)
+            .ok_or(Refusal::bad("the authority of the request target is not a valid host and port"))?;
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Target::Absolute { scheme, authority, path })
+    }
+
+    /// Path and query in origin form; `*` for the asterisk form.
+    pub fn path_and_query(&self) -> &str {
+        match self {
+            Target::Origin(path) | Target::Absolute { path, .. } => path,
+            Target::Authority(_) => "",
+            Target::Asterisk => "*",
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Fields that the roles exchange beside those of HTTP.
+
+/// Answer of a shard: version of the document, `epoch-position`.
+pub const VERSION: &str = "millpond-version";
+/// Answer of a shard: position it had applied when it rendered the document.
+pub const POSITION: &str = "millpond-position";
+/// Request to a shard: the least position it must have applied before it answers. Behind it, it waits briefly or
+/// answers 503.
+pub const LEAST_POSITION: &str = "millpond-least-position";
+/// Answer of a shard: tag of the document, `projection/key`.
+pub const CACHE_TAG: &str = "cache-tag";
+
+/// Path of a shard server's change stream: `/_millpond/shards/SHARD/changes[?after=POSITION]`.
+pub fn changes_path(shard: crate::version::ShardId, after: Option<u64>) -> String {
+    match after {
+        Some(after) => format!("/_millpond/shards/{shard}/changes?after={after}"),
+        None => format!("/_millpond/shards/{shard}/changes"),
+    }
+}
