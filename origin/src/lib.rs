@@ -1,1 +1,18 @@
+//! The origin roles: events in, documents out. The only crate that opens redb.
 //!
+//! ```text
+//! POST ─▶ api::ingest ─▶ queue (event queues) ─▶ dispatch ─▶ queue (shard queues) ◀─pull─ shard ─▶ store
+//!                                                                                          │ projection
+//! GET  ─▶ api::documents ◀─────────────────────────────────────────────────────── render ◀─┘
+//! ```
+//!
+//! Imports point down this list: `api` → `queue`, `dispatch`, `shard` → `store` → `projection`, `render` → shared.
+//! `http` is the small server and client that every role's socket is made of.
+
+pub mod api;
+pub mod config;
+pub mod projection;
+pub mod queue;
+pub mod render;
+pub mod shard;
+pub mod store;

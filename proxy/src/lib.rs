@@ -1,4 +1,29 @@
-//! The Shard API proxy: a caching reverse proxy on pingora-core.
+//! The Shard API proxy: a caching reverse proxy on pingora-core. Holds nothing that cannot be refetched.
+//!
+//! A request's walk, from top to bottom; imports point down this list only:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`front`] | accepts clients on pingora's listeners, reads requests, writes answers (HTTP/1.1) |
+//! | [`gateway`] | the walk: match, look up, join or start a flight, ask, store, answer |
+//! | [`flight`] | one fetch per key, however many ask for it |
+//! | [`cache`] | the store: entries by key, tags, purges, the budget |
+//! | [`upstreams`] | origins: servers of an existing API, shards, roles of this process |
+//! | [`live`] | follows the shards' change streams |
+//! | [`semantics`], [`rules`], [`key`] | pure: HTTP caching as decisions; URL rules; the cache key |
+//! | [`config`] | the `[proxy]` section |
+//! | [`outcome`], [`record`], [`observe`] | the words for what became of a request; counts and log |
 
+pub mod cache;
+pub mod config;
+pub mod flight;
+pub mod front;
+pub mod gateway;
+pub mod key;
+pub mod live;
+pub mod observe;
 pub mod outcome;
+pub mod record;
+pub mod rules;
 pub mod semantics;
+pub mod upstreams;

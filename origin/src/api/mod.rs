@@ -1,0 +1,1 @@
+//! What the origin roles answer on their sockets.

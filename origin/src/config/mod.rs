@@ -1,0 +1,1 @@
+//! The sections of the configuration that belong to the origin: as they are written, and judged.

@@ -1,0 +1,324 @@
+//! One connection: requests in, answers out, in their order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use millpond_shared::http1::{self, BodyReader, Framing, Minor, Refusal, RequestHead, Step};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Answer, Handler, ServerLimits, refusal};
+
+/// Serves one connection until either side ends it.
+pub(super) async fn serve(
+    stream: TcpStream,
+    handler: Arc<dyn Handler>,
+    limits: ServerLimits,
+    shutdown: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let mut connection = Connection { stream, buf: BytesMut::new(), handler, limits, shutdown };
+    if let End::Refused(response) = connection.run().await {
+        let bytes = encode_last(&response);
+        let _ = timeout(limits.write_time, connection.stream.write_all(&bytes)).await;
+        connection.linger().await;
+    }
+}
+
+/// The bytes of an answer after which the connection is closed.
+pub(super) fn encode_last(response: &Response<Bytes>) -> BytesMut {
+    let mut out = BytesMut::new();
+    put_head(&mut out, response.status(), response.headers(), false);
+    http1::put_field_number(&mut out, "content-length", response.body().len() as u64);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(response.body());
+    out
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// What was read and not yet understood.
+    buf: BytesMut,
+    handler: Arc<dyn Handler>,
+    limits: ServerLimits,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// Nothing more is to be said.
+    Closed,
+    /// This is said first, then it is closed: where the next request would begin can't be trusted.
+    Refused(Response<Bytes>),
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        loop {
+            match self.one_request().await {
+                Ok(true) => {}
+                Ok(false) => return End::Closed,
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Reads a request, has it answered, writes the answer; whether another may follow.
+    async fn one_request(&mut self) -> Result<bool, End> {
+        self.first_byte().await?;
+        let head = match timeout(self.limits.head_time, self.head()).await {
+            Ok(head) => head?,
+            Err(_) => return Err(too_slow("the head", self.limits.head_time)),
+        };
+        let body = match timeout(self.limits.body_time, self.body(&head)).await {
+            Ok(body) => body?,
+            Err(_) => return Err(too_slow("the body", self.limits.body_time)),
+        };
+        let method = head.method.clone();
+        let minor = head.minor;
+        let asks_to_close = head.fields.list("connection").any(|option| option.eq_ignore_ascii_case("close"));
+        let request = request(&head, body)?;
+        let answer = self.handler.handle(request).await;
+        let stays = minor == Minor::One && !asks_to_close && !*self.shutdown.borrow();
+        match answer {
+            Answer::Full(response) => self.write_full(&method, &response, stays).await?,
+            Answer::Stream(parts, pieces) => self.write_stream(&method, minor, parts, pieces, stays).await?,
+        }
+        Ok(stays)
+    }
+
+    /// Waits for a request to begin.
+    async fn first_byte(&mut self) -> Result<(), End> {
+        if !self.buf.is_empty() {
+            return Ok(());
+        }
+        let (stream, buf, shutdown) = (&mut self.stream, &mut self.buf, &mut self.shutdown);
+        buf.reserve(READ_BYTES);
+        tokio::select! {
+            biased;
+            read = stream.read_buf(buf) => match read {
+                Ok(1..) => Ok(()),
+                _ => Err(End::Closed),
+            },
+            _ = shutdown.wait_for(|down| *down) => Err(End::Closed),
+            () = tokio::time::sleep(self.limits.idle_time) => Err(End::Closed),
+        }
+    }
+
+    async fn head(&mut self) -> Result<RequestHead, End> {
+        loop {
+            if let Some(head) = http1::take_request(&mut self.buf, &self.limits.head)? {
+                return Ok(head);
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn body(&mut self, head: &RequestHead) -> Result<Bytes, End> {
+        let framing = http1::request_framing(&head.fields, head.minor)?;
+        let limit = self.handler.body_limit(head.target.path_and_query());
+        if let Framing::Length(length) = framing
+            && length > limit
+        {
+            return Err(too_large(limit));
+        }
+        self.expectation(head, framing).await?;
+        let mut reader = BodyReader::new(framing);
+        let mut whole = Bytes::new();
+        let mut parts = BytesMut::new();
+        loop {
+            match reader.step(&mut self.buf)? {
+                Step::Data(data) if whole.is_empty() && parts.is_empty() => whole = data,
+                Step::Data(data) => {
+                    parts.extend_from_slice(&std::mem::take(&mut whole));
+                    parts.extend_from_slice(&data);
+                }
+                Step::End { .. } if parts.is_empty() => return Ok(whole),
+                Step::End { .. } => return Ok(parts.freeze()),
+                Step::NeedMore => self.more().await?,
+            }
+            if (whole.len() + parts.len()) as u64 > limit {
+                return Err(too_large(limit));
+            }
+        }
+    }
+
+    /// A client that waits for leave to send its body gets it (RFC 9110 §10.1.1).
+    async fn expectation(&mut self, head: &RequestHead, framing: Framing) -> Result<(), End> {
+        for expected in head.fields.list("expect") {
+            if !expected.eq_ignore_ascii_case("100-continue") {
+                let problem = "the Expect field asks for something other than 100-continue";
+                return Err(End::Refused(refusal(StatusCode::EXPECTATION_FAILED, problem, "leave the field out")));
+            }
+            let body_is_coming = framing != Framing::None && self.buf.is_empty();
+            if head.minor == Minor::One && body_is_coming {
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self) -> Result<(), End> {
+        self.buf.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.buf).await {
+            Ok(1..) => Ok(()),
+            _ => Err(End::Closed),
+        }
+    }
+
+    async fn write_full(&mut self, method: &Method, response: &Response<Bytes>, stays: bool) -> Result<(), End> {
+        let mut out = BytesMut::with_capacity(256 + response.body().len());
+        put_head(&mut out, response.status(), response.headers(), stays);
+        let bodiless = bodiless(response.status());
+        if !bodiless {
+            let length = match response.headers().get(header::CONTENT_LENGTH) {
+                Some(length) if *method == Method::HEAD && response.body().is_empty() => length.to_str().ok(),
+                _ => None,
+            };
+            let length = length.and_then(|length| length.parse().ok()).unwrap_or(response.body().len() as u64);
+            http1::put_field_number(&mut out, "content-length", length);
+        }
+        out.extend_from_slice(b"\r\n");
+        if !bodiless && *method != Method::HEAD {
+            out.extend_from_slice(response.body());
+        }
+        self.write(&out).await
+    }
+
+    async fn write_stream(
+        &mut self,
+        method: &Method,
+        minor: Minor,
+        parts: http::response::Parts,
+        mut pieces: BoxStream<'static, Bytes>,
+        stays: bool,
+    ) -> Result<(), End> {
+        let chunked = minor == Minor::One;
+        let mut out = BytesMut::new();
+        put_head(&mut out, parts.status, &parts.headers, stays);
+        if chunked {
+            http1::put_field(&mut out, "transfer-encoding", "chunked");
+        }
+        out.extend_from_slice(b"\r\n");
+        self.write(&out).await?;
+        if *method == Method::HEAD || bodiless(parts.status) {
+            return Ok(());
+        }
+        while let Some(piece) = self.next_piece(&mut pieces).await? {
+            out.clear();
+            if chunked {
+                http1::put_chunk(&mut out, &piece);
+            } else {
+                out.extend_from_slice(&piece);
+            }
+            self.write(&out).await?;
+        }
+        if chunked { self.write(http1::LAST_CHUNK).await } else { Ok(()) }
+    }
+
+    /// The next piece of a streamed answer. Ends the connection when the client leaves or the server shuts down: a
+    /// stream that was cut must not look complete.
+    async fn next_piece(&mut self, pieces: &mut BoxStream<'static, Bytes>) -> Result<Option<Bytes>, End> {
+        loop {
+            // A client that sends its next request meanwhile is not read beyond a buffer of it.
+            let reads = self.buf.len() < READ_BYTES;
+            let (stream, buf, shutdown) = (&mut self.stream, &mut self.buf, &mut self.shutdown);
+            if reads {
+                buf.reserve(READ_BYTES);
+            }
+            tokio::select! {
+                piece = pieces.next() => return Ok(piece),
+                read = stream.read_buf(buf), if reads => match read {
+                    Ok(1..) => {}
+                    _ => return Err(End::Closed),
+                },
+                _ = shutdown.wait_for(|down| *down) => return Err(End::Closed),
+            }
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
+        match timeout(self.limits.write_time, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(End::Closed),
+        }
+    }
+
+    /// Reads on for a moment after the last answer: closing with unread bytes would reset the connection, and the
+    /// client might never see why.
+    async fn linger(&mut self) {
+        let _ = self.stream.shutdown().await;
+        let mut left = LINGER_BYTES;
+        let drained = async {
+            let mut rest = [0; 4096];
+            while left > 0 {
+                match self.stream.read(&mut rest).await {
+                    Ok(read @ 1..) => left = left.saturating_sub(read),
+                    _ => break,
+                }
+            }
+        };
+        let _ = timeout(LINGER_TIME, drained).await;
+    }
+}
+
+/// Room made for each read, in bytes.
+const READ_BYTES: usize = 16 * 1024;
+/// Most that is read and thrown away after a refusal.
+const LINGER_BYTES: usize = 16 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+fn request(head: &RequestHead, body: Bytes) -> Result<Request<Bytes>, End> {
+    let malformed = |_| End::from(Refusal { status: StatusCode::BAD_REQUEST, why: "the request target is no URI" });
+    if head.method == Method::CONNECT {
+        return Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "this server opens no tunnels" }.into());
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.target.path_and_query().parse().map_err(malformed)?;
+    for (name, value) in head.fields.iter() {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            request.headers_mut().append(name, value);
+        }
+    }
+    Ok(request)
+}
+
+/// Status line and fields, without those that are the connection's business, and without the empty line.
+fn put_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, stays: bool) {
+    http1::put_status_line(out, status);
+    for (name, value) in headers {
+        if ![header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH].contains(name) {
+            http1::put_field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    if !stays {
+        http1::put_field(out, "connection", "close");
+    }
+}
+
+fn bodiless(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+fn too_large(limit: u64) -> End {
+    let problem = format!("the body is larger than {limit} bytes, the limit of this path");
+    End::Refused(refusal(StatusCode::PAYLOAD_TOO_LARGE, problem, "send it in smaller parts"))
+}
+
+fn too_slow(what: &str, limit: Duration) -> End {
+    let problem = format!("{what} did not arrive within {} s", limit.as_secs_f64());
+    End::Refused(refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts"))
+}
+
+impl From<Refusal> for End {
+    fn from(refused: Refusal) -> End {
+        End::Refused(refusal(refused.status, refused.why, "send HTTP/1.1 as RFC 9112 defines it"))
+    }
+}

@@ -1,0 +1,289 @@
+//! The queues of one directory, called directly: what the queue role is made of.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millpond_shared::clock;
+use millpond_shared::event::Event;
+use millpond_shared::shard_map::SHARDS_MAX;
+use millpond_shared::version::{Position, QueueId, ShardId};
+use prometheus::Registry;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::event_queue::EventQueue;
+use super::lease::{HOLDER_MAX, TTL_MAX};
+use super::shard_queues::ShardQueueSet;
+use super::shard_writer::Ask;
+use super::*;
+use crate::store::{Place, StoreError};
+
+/// All queues of one role.
+pub struct Queues {
+    events: Vec<Arc<EventQueue>>,
+    shards: Arc<ShardQueueSet>,
+    runtime: Runtime,
+}
+
+/// Where the files are: one for each event queue, one for all shard queues.
+#[derive(Debug)]
+pub struct Files {
+    pub events: Vec<Place>,
+    pub shards: Place,
+}
+
+/// How the queues are run.
+pub struct Options {
+    pub limits: Limits,
+    /// Milliseconds since the Unix epoch: what leases and windows are measured by.
+    pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// What all parts of the role share.
+#[derive(Clone)]
+pub(super) struct Runtime {
+    pub limits: Limits,
+    pub metrics: QueueMetrics,
+    clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    failure: watch::Sender<Option<QueueError>>,
+}
+
+/// The queues, as they stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub event_queues: Vec<EventQueueStatus>,
+    /// Those that ever held a frame or were asked for by a consumer.
+    pub shard_queues: Vec<ShardQueueStatus>,
+}
+
+impl Queues {
+    /// Opens all files and starts a thread for each.
+    pub fn open(files: Files, options: Options, registry: &Registry) -> Result<Queues, OpenError> {
+        let runtime = Runtime {
+            limits: options.limits,
+            metrics: QueueMetrics::register(registry)?,
+            clock: options.clock,
+            failure: watch::channel(None).0,
+        };
+        let shards = ShardQueueSet::open(files.shards, &runtime)?;
+        let mut events = Vec::new();
+        for (place, queue) in files.events.into_iter().zip(0..EVENT_QUEUES_MAX) {
+            events.push(Arc::new(EventQueue::open(place, queue, shards.cursor(queue), &runtime)?));
+        }
+        Ok(Queues { events, shards: Arc::new(shards), runtime })
+    }
+
+    /// Resolves when a file has failed. The role must then end and be started again: what the last commit did is
+    /// known only after reopening.
+    pub async fn failed(&self) -> QueueError {
+        let mut failure = self.runtime.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        failed.ok().and_then(|failure| failure.clone()).unwrap_or(QueueError::Closed)
+    }
+
+    /// Like [`DispatchQueues::acquire`], for a holder in another process: its claim outlives this one.
+    pub async fn acquire_from_elsewhere(
+        &self,
+        queue: QueueId,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Lease, QueueError> {
+        self.claim(queue, holder, ttl, false).await
+    }
+
+    /// Forgets a consumer that is gone for good, so that its frames may be trimmed; whether there was one.
+    pub fn remove_consumer(&self, shard: ShardId, consumer: &str) -> bool {
+        self.shards.remove_consumer(shard, consumer)
+    }
+
+    /// The queues as they stand; the gauges are set to the same.
+    pub fn status(&self) -> Status {
+        let now_ms = self.runtime.now_ms();
+        let status = Status {
+            event_queues: self.events.iter().zip(0..).map(|(queue, number)| status(queue, number, now_ms)).collect(),
+            shard_queues: (0..SHARDS_MAX).filter_map(|shard| self.shard_status(shard)).collect(),
+        };
+        status.event_queues.iter().for_each(|status| self.runtime.metrics.event_queue(status));
+        status.shard_queues.iter().for_each(|status| self.runtime.metrics.shard_queue(status));
+        status
+    }
+
+    /// Answers what is waiting, writes down what is left and closes the files.
+    pub async fn close(&self) {
+        let (events, shards) = (self.events.clone(), self.shards.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            events.iter().for_each(|queue| queue.close());
+            shards.close();
+        });
+        let _ = closed.await;
+    }
+
+    fn event_queue(&self, queue: QueueId) -> Result<&EventQueue, QueueError> {
+        let last = QueueId::try_from(self.events.len()).unwrap_or(QueueId::MAX).saturating_sub(1);
+        let no_queue = || QueueError::NoQueue { what: "event queue".to_owned(), number: queue, last };
+        self.events.get(usize::from(queue)).map(Arc::as_ref).ok_or_else(no_queue)
+    }
+
+    async fn claim(
+        &self,
+        queue: QueueId,
+        holder: &str,
+        ttl: Duration,
+        in_process: bool,
+    ) -> Result<Lease, QueueError> {
+        self.event_queue(queue)?;
+        valid_ttl(ttl)?;
+        if holder.is_empty() || holder.len() > HOLDER_MAX {
+            return Err(QueueError::Invalid { problem: format!("a holder's name takes 1 to {HOLDER_MAX} bytes") });
+        }
+        self.shards.ask(Ask::Acquire { queue, holder: holder.to_owned(), in_process, ttl }).await
+    }
+
+    fn shard_status(&self, shard: ShardId) -> Option<ShardQueueStatus> {
+        let ends = self.shards.ends(shard).ok()?;
+        let consumers = self.shards.consumers(shard);
+        let used = ends.last > 0 || !consumers.is_empty();
+        let (last, trimmed, bytes) = (ends.last, ends.trimmed, ends.bytes);
+        used.then_some(ShardQueueStatus { shard, last, trimmed, bytes, consumers })
+    }
+}
+
+fn status(queue: &EventQueue, number: QueueId, now_ms: u64) -> EventQueueStatus {
+    EventQueueStatus {
+        queue: number,
+        last: queue.last(),
+        filed: queue.cursor(),
+        bytes: queue.depth_bytes(),
+        oldest_age_ms: queue.oldest_ms().map_or(0, |oldest| now_ms.saturating_sub(oldest)),
+    }
+}
+
+fn valid_ttl(ttl: Duration) -> Result<(), QueueError> {
+    if ttl.is_zero() || ttl > TTL_MAX {
+        return Err(QueueError::Invalid { problem: format!("a lease runs for 1 ms to {} s", TTL_MAX.as_secs()) });
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl EventQueues for Queues {
+    async fn count(&self) -> Result<u16, QueueError> {
+        Ok(u16::try_from(self.events.len()).unwrap_or(u16::MAX))
+    }
+
+    async fn append(
+        &self,
+        queue: QueueId,
+        window: Option<Duration>,
+        events: Vec<Event<'static>>,
+    ) -> Result<Vec<Fate>, QueueError> {
+        self.event_queue(queue)?.append(window, events).await
+    }
+}
+
+#[async_trait]
+impl DispatchQueues for Queues {
+    async fn count(&self) -> Result<u16, QueueError> {
+        EventQueues::count(self).await
+    }
+
+    async fn acquire(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError> {
+        self.claim(queue, holder, ttl, true).await
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
+        valid_ttl(ttl)?;
+        self.shards.ask(Ask::Renew { lease, ttl }).await.map(drop)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), QueueError> {
+        self.shards.ask(Ask::Release { lease }).await.map(drop)
+    }
+
+    async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
+        self.shards.check(lease)?;
+        self.event_queue(lease.queue)?.take(max_events, wait).await
+    }
+
+    async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
+        let queue = self.event_queue(lease.queue)?;
+        if round.last > queue.last() {
+            let problem = format!("the round ends at {}, the queue at {}", round.last, queue.last());
+            return Err(QueueError::Invalid { problem });
+        }
+        self.shards.ask(Ask::Push { lease, round }).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl ShardQueues for Queues {
+    async fn pull(
+        &self,
+        shard: ShardId,
+        after: Position,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Pulled, QueueError> {
+        self.shards.pull(shard, after, max_bytes, wait).await
+    }
+
+    async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+        self.shards.committed(shard, consumer, position)
+    }
+}
+
+impl Files {
+    /// The files in `dir`, which is made if it is not there. Refuses to leave out a queue that `dir` holds.
+    pub fn in_dir(dir: &Path, event_queues: u16) -> Result<Files, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| StoreError::Open {
+            file: dir.display().to_string(),
+            problem: error.to_string(),
+            fix: "allow making the directory, or name another `dir`",
+        })?;
+        let path = |queue: u16| dir.join(format!("event-queue-{queue}.redb"));
+        if let Some(left_out) = (event_queues..EVENT_QUEUES_MAX).map(path).find(|path| path.exists()) {
+            return Err(StoreError::Damaged {
+                file: left_out.display().to_string(),
+                problem: format!(
+                    "it would be left out with event_queues = {event_queues}: raise the number again, let the queue \
+                     drain, stop, and move the file away"
+                ),
+            });
+        }
+        let events = (0..event_queues).map(|queue| Place::File(path(queue))).collect();
+        Ok(Files { events, shards: Place::File(dir.join("shard-queues.redb")) })
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { limits: Limits::default(), clock: Arc::new(clock::wall_ms) }
+    }
+}
+
+impl Runtime {
+    pub fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// Tells whoever runs the role that it is over.
+    pub fn fail(&self, error: QueueError) {
+        tracing::error!(%error, "the queue role has failed");
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(error);
+            first
+        });
+    }
+}
+
+/// The queues can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the metrics of the queue role can't be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}

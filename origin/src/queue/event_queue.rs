@@ -1,0 +1,213 @@
+//! One event queue: a file, a thread that writes it, and the handle by which everybody else reaches both.
+//!
+//! Calls wait in a bounded channel; the writer takes all that are waiting, commits them as one group and answers them.
+//! So the group grows by itself with the load, and a lone call waits for nobody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond_shared::event::Event;
+use millpond_shared::version::{Offset, QueueId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use super::event_writer::{Call, Writer};
+use super::ids::IdHasher;
+use super::limits::TAKE_MAX_BYTES;
+use super::{Fate, Limits, QueueError, Runtime, Taken};
+use crate::store::event_queue_file::EventQueueFile;
+use crate::store::{Place, StoreError};
+
+/// Handle to an open event queue.
+pub struct EventQueue {
+    shared: Arc<Shared>,
+    hasher: IdHasher,
+    calls: Mutex<Option<SyncSender<Call>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer and the handle both see.
+pub(super) struct Shared {
+    pub queue: QueueId,
+    pub limits: Limits,
+    /// `None` once the queue is closed. Readers hold the lock while they read, so closing waits for them.
+    pub file: RwLock<Option<EventQueueFile>>,
+    /// The last offset that is on disk.
+    pub last: watch::Sender<Offset>,
+    /// The last offset that was filed in the shard queues; the writer trims up to it.
+    pub cursor: Arc<AtomicU64>,
+    /// Bytes of events in calls that wait for the writer.
+    pub waiting_bytes: AtomicU64,
+    pub depth: Depth,
+}
+
+/// What was not filed yet, as of the last commit.
+#[derive(Default)]
+pub(super) struct Depth {
+    pub bytes: AtomicU64,
+    /// When ingest took the oldest of it, in ms; 0 if there is nothing.
+    pub oldest_ms: AtomicU64,
+}
+
+impl EventQueue {
+    /// Opens the file and starts the writer. `filed` holds the last offset that was filed in the shard queues.
+    pub fn open(
+        place: Place,
+        queue: QueueId,
+        filed: Arc<AtomicU64>,
+        runtime: &Runtime,
+    ) -> Result<EventQueue, StoreError> {
+        let cursor = filed.load(Ordering::Acquire);
+        let (file, loaded) = EventQueueFile::open(place, queue, runtime.limits.cache_bytes)?;
+        let first_here = loaded.frames.first().map_or(loaded.last + 1, |frame| frame.first);
+        if first_here > cursor + 1 {
+            return Err(StoreError::Damaged {
+                file: format!("event queue {queue}"),
+                problem: format!(
+                    "its events start at offset {first_here}, but the shard queues have filed only up to {cursor}: \
+                     the files do not belong together; restore both from one copy, or delete the whole `dir`"
+                ),
+            });
+        }
+        if loaded.last < cursor {
+            // Offsets up to the cursor were given and filed: they must not be given again.
+            tracing::warn!(queue, last = loaded.last, cursor, "the event queue's file lost events that were filed");
+        }
+        let shared = Arc::new(Shared {
+            queue,
+            limits: runtime.limits,
+            file: RwLock::new(Some(file)),
+            last: watch::channel(loaded.last.max(cursor)).0,
+            cursor: filed,
+            waiting_bytes: AtomicU64::new(0),
+            depth: Depth::default(),
+        });
+        let hasher = IdHasher::new(loaded.secret);
+        let (sender, calls) = sync_channel(runtime.limits.waiting_max_calls);
+        let writer = Writer::new(shared.clone(), runtime.clone(), loaded);
+        let thread = std::thread::Builder::new().name(format!("event-queue-{queue}"));
+        let writer = thread.spawn(move || writer.run(&calls)).map_err(|error| StoreError::Open {
+            file: format!("event queue {queue}"),
+            problem: error.to_string(),
+            fix: "allow the process more threads",
+        })?;
+        Ok(EventQueue { shared, hasher, calls: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// See [`EventQueues::append`](super::EventQueues::append).
+    pub async fn append(&self, window: Option<Duration>, events: Vec<Event<'static>>) -> Result<Vec<Fate>, QueueError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = events.len();
+        let bytes: u64 = events.iter().map(event_bytes).sum();
+        let waiting = Waiting::enter(&self.shared, bytes);
+        if waiting.before + bytes > self.shared.limits.waiting_max_bytes && waiting.before > 0 {
+            return Ok(vec![Fate::Full; count]);
+        }
+        let hash = |event: &Event<'_>| window.map(|_| self.hasher.hash(&event.source, &event.id));
+        let events = events.into_iter().map(|event| (hash(&event), event)).collect();
+        let (answer, answered) = oneshot::channel();
+        let call = Call { window: window.unwrap_or_default(), events, answer };
+        match self.calls.lock().as_ref() {
+            None => return Err(QueueError::Closed),
+            Some(calls) => match calls.try_send(call) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => return Ok(vec![Fate::Full; count]),
+                Err(TrySendError::Disconnected(_)) => return Err(QueueError::Closed),
+            },
+        }
+        answered.await.unwrap_or(Err(QueueError::Closed))
+    }
+
+    /// Waits up to `wait` for an event behind the cursor, then reads what is there.
+    pub async fn take(&self, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
+        let mut last = self.shared.last.subscribe();
+        let arrived = last.wait_for(|last| *last > self.cursor());
+        match tokio::time::timeout(wait, arrived).await {
+            Err(_) => return Ok(None),
+            Ok(Err(_)) => return Err(QueueError::Closed),
+            Ok(Ok(_)) => {}
+        }
+        let (shared, first) = (self.shared.clone(), self.cursor() + 1);
+        let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
+        let read = tokio::task::spawn_blocking(move || shared.read(first, max_events)).await;
+        let (frames, last) = read.unwrap_or(Err(QueueError::Closed))?;
+        let last = last.min(first.saturating_add(max_events - 1));
+        Ok((last >= first).then_some(Taken { first, last, frames }))
+    }
+
+    /// The last offset that was filed.
+    pub fn cursor(&self) -> Offset {
+        self.shared.cursor.load(Ordering::Acquire)
+    }
+
+    /// The last offset that is on disk.
+    pub fn last(&self) -> Offset {
+        *self.shared.last.borrow()
+    }
+
+    /// Bytes that were not filed yet, as of the last commit.
+    pub fn depth_bytes(&self) -> u64 {
+        self.shared.depth.bytes.load(Ordering::Relaxed)
+    }
+
+    /// When ingest took the oldest event that was not filed yet, as of the last commit.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        Some(self.shared.depth.oldest_ms.load(Ordering::Relaxed)).filter(|oldest| *oldest > 0)
+    }
+
+    /// Answers the calls that are waiting, ends the writer and closes the file. Blocks.
+    pub fn close(&self) {
+        drop(self.calls.lock().take());
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+        drop(self.shared.file.write().take());
+    }
+}
+
+impl Drop for EventQueue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn read(&self, first: Offset, max_events: u64) -> Result<(Vec<Bytes>, Offset), QueueError> {
+        let file = self.file.read();
+        let file = file.as_ref().ok_or(QueueError::Closed)?;
+        file.read(first, max_events, TAKE_MAX_BYTES).map_err(|error| QueueError::Failed { problem: error.to_string() })
+    }
+}
+
+/// What an event takes in a frame, near enough.
+pub(super) fn event_bytes(event: &Event<'_>) -> u64 {
+    let subject = event.subject.as_ref().map_or(0, |subject| subject.len());
+    (event.id.len() + event.source.len() + event.kind.len() + subject + event.data.len() + 24) as u64
+}
+
+/// Counts a call's bytes as waiting for as long as it is.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    bytes: u64,
+    before: u64,
+}
+
+impl Waiting<'_> {
+    fn enter(shared: &Shared, bytes: u64) -> Waiting<'_> {
+        let before = shared.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
+        Waiting { shared, bytes, before }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.waiting_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,272 @@
+//! The thread that writes one event queue: gathers a group, decides each event's fate, commits, answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use millpond_shared::event::Event;
+use millpond_shared::version::Offset;
+use millpond_shared::wire::EventFrame;
+use tokio::sync::oneshot;
+
+use super::event_queue::{Shared, event_bytes};
+use super::ids::IdSet;
+use super::limits::FRAME_MAX_BYTES;
+use super::{Fate, QueueError, Runtime};
+use crate::store::StoreError;
+use crate::store::event_queue_file::{FrameInfo, Loaded, Transaction};
+
+/// An append that waits for the writer.
+pub(super) struct Call {
+    pub window: Duration,
+    /// Each with the hash of its id, if it is to be recognised.
+    pub events: Vec<(Option<u128>, Event<'static>)>,
+    pub answer: oneshot::Sender<Result<Vec<Fate>, QueueError>>,
+}
+
+/// Owns all that changes with a commit.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    runtime: Runtime,
+    last: Offset,
+    /// Frames with events that were not filed yet, oldest first.
+    frames: VecDeque<FrameInfo>,
+    depth_bytes: u64,
+    /// Frames before this one were removed from the file.
+    trimmed_before: Offset,
+    ids: IdSet,
+}
+
+/// A group on its way to the disk.
+#[derive(Default)]
+struct Group {
+    /// Stored events that no frame holds yet, and their bytes.
+    events: Vec<Event<'static>>,
+    bytes: usize,
+    frames: Vec<(FrameInfo, Vec<u8>)>,
+    /// Hashes to remember, by the time their window ends.
+    ids: Vec<(u64, Vec<u128>)>,
+    answers: Vec<(oneshot::Sender<Result<Vec<Fate>, QueueError>>, Vec<Fate>)>,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, runtime: Runtime, loaded: Loaded) -> Writer {
+        let last = *shared.last.borrow();
+        let mut writer = Writer {
+            shared,
+            runtime,
+            last,
+            depth_bytes: loaded.frames.iter().map(|frame| frame.bytes).sum(),
+            trimmed_before: loaded.frames.first().map_or(last + 1, |frame| frame.first),
+            frames: loaded.frames.into(),
+            ids: loaded.ids.into_iter().collect(),
+        };
+        writer.drop_filed();
+        writer.publish();
+        writer
+    }
+
+    /// Ends when the handle was closed and every call is answered, or when a commit failed.
+    pub fn run(mut self, calls: &Receiver<Call>) {
+        loop {
+            let written = match calls.recv_timeout(self.shared.limits.tidy_every) {
+                Ok(first) => self.write(gather(first, calls, &self.shared)),
+                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = written {
+                return self.fail(&error, calls);
+            }
+        }
+        // What is trimmed now need not be read by the next opening. Nothing is lost if it fails.
+        let _ = self.write(Vec::new());
+    }
+
+    /// Commits the calls, and what is to be tidied, in one transaction; then answers.
+    fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let file = shared.file.read();
+        let Some(file) = file.as_ref() else { return Ok(()) };
+        self.drop_filed();
+        let nothing_to_do = calls.is_empty() && self.ids.is_empty() && self.first_kept() == self.trimmed_before;
+        if nothing_to_do {
+            return Ok(());
+        }
+        let now_ms = self.runtime.now_ms();
+        let begun = file.begin().and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
+        let (tidied, transaction) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                refuse(calls, &self.failed(&error));
+                return Err(error);
+            }
+        };
+        let group = self.judge(calls, now_ms);
+        if group.frames.is_empty() && !tidied {
+            self.publish();
+            group.answer(|| Ok(()));
+            return Ok(());
+        }
+        let written = self.put(&transaction, &group).and_then(|()| transaction.commit());
+        if let Err(error) = written {
+            group.answer(|| Err(self.failed(&error)));
+            return Err(error);
+        }
+        self.publish();
+        group.answer(|| Ok(()));
+        Ok(())
+    }
+
+    /// Removes what was filed, and ids whose window is over; whether there was any.
+    fn tidy(&mut self, transaction: &Transaction, now_ms: u64) -> Result<bool, StoreError> {
+        let mut forgotten = transaction.forget_ended(now_ms)?;
+        while self.ids.len().saturating_sub(forgotten.len()) > self.shared.limits.ids_max {
+            let early = transaction.forget_oldest()?;
+            if early.is_empty() {
+                break;
+            }
+            self.runtime.metrics.ids_forgotten(self.shared.queue, early.len());
+            forgotten.extend(early);
+        }
+        for hash in &forgotten {
+            self.ids.remove(hash);
+        }
+        let before = self.first_kept();
+        let trims = before > self.trimmed_before;
+        if trims {
+            transaction.trim(before)?;
+            self.trimmed_before = before;
+        }
+        Ok(trims || !forgotten.is_empty())
+    }
+
+    fn judge(&mut self, calls: Vec<Call>, now_ms: u64) -> Group {
+        let mut group = Group::default();
+        for call in calls {
+            let ends_ms = now_ms.saturating_add(u64::try_from(call.window.as_millis()).unwrap_or(u64::MAX));
+            let mut fates = Vec::with_capacity(call.events.len());
+            for (hash, event) in call.events {
+                let fate = self.fate(hash, event_bytes(&event), group.bytes as u64);
+                if let Fate::Stored { .. } = fate {
+                    group.add(ends_ms, hash, event);
+                }
+                if group.bytes >= FRAME_MAX_BYTES {
+                    self.end_frame(&mut group);
+                }
+                fates.push(fate);
+            }
+            group.answers.push((call.answer, fates));
+        }
+        self.end_frame(&mut group);
+        group
+    }
+
+    fn fate(&mut self, hash: Option<u128>, bytes: u64, bytes_before: u64) -> Fate {
+        if hash.is_some_and(|hash| self.ids.contains(&hash)) {
+            return Fate::Duplicate;
+        }
+        let limits = &self.shared.limits;
+        let depth_events = self.last - self.shared.cursor.load(Ordering::Acquire).min(self.last);
+        let depth_bytes = self.depth_bytes + bytes_before + bytes;
+        if depth_events >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes {
+            return Fate::Full;
+        }
+        self.ids.extend(hash);
+        self.last += 1;
+        Fate::Stored { offset: self.last }
+    }
+
+    fn end_frame(&mut self, group: &mut Group) {
+        let events = std::mem::take(&mut group.events);
+        group.bytes = 0;
+        let Some(oldest) = events.first() else { return };
+        let (last, received) = (self.last, oldest.received);
+        let first = last + 1 - events.len() as u64;
+        let bytes = EventFrame { queue: self.shared.queue, first, events }.encode();
+        let info = FrameInfo { first, last, bytes: bytes.len() as u64, received };
+        self.depth_bytes += info.bytes;
+        self.frames.push_back(info);
+        group.frames.push((info, bytes));
+    }
+
+    fn put(&self, transaction: &Transaction, group: &Group) -> Result<(), StoreError> {
+        for (info, bytes) in &group.frames {
+            transaction.append(info.first, info.last, bytes)?;
+        }
+        let first = group.frames.first().map_or(0, |(info, _)| info.first);
+        group.ids.iter().try_for_each(|(ends_ms, hashes)| transaction.remember(*ends_ms, first, hashes))
+    }
+
+    fn first_kept(&self) -> Offset {
+        self.frames.front().map_or(self.last + 1, |frame| frame.first)
+    }
+
+    /// Forgets the frames that were filed as a whole.
+    fn drop_filed(&mut self) {
+        let cursor = self.shared.cursor.load(Ordering::Acquire);
+        while let Some(frame) = self.frames.pop_front_if(|frame| frame.last <= cursor) {
+            self.depth_bytes -= frame.bytes;
+        }
+    }
+
+    fn publish(&self) {
+        let oldest = self.frames.front().map_or(0, |frame| frame.received);
+        self.shared.depth.oldest_ms.store(oldest, Ordering::Relaxed);
+        self.shared.depth.bytes.store(self.depth_bytes, Ordering::Relaxed);
+        self.shared.last.send_if_modified(|last| std::mem::replace(last, self.last) != self.last);
+    }
+
+    /// The outcome of the commit is unknown: whatever is asked from now on, this queue can't tell the truth.
+    fn fail(&self, error: &StoreError, calls: &Receiver<Call>) {
+        self.runtime.fail(self.failed(error));
+        while let Ok(call) = calls.recv() {
+            refuse(vec![call], &self.failed(error));
+        }
+    }
+
+    fn failed(&self, error: &StoreError) -> QueueError {
+        QueueError::Failed { problem: format!("event queue {}: {error}", self.shared.queue) }
+    }
+}
+
+/// All that is waiting, up to the limits of a group.
+fn gather(first: Call, calls: &Receiver<Call>, shared: &Shared) -> Vec<Call> {
+    let (mut events, mut bytes) = (0, 0);
+    let mut group = Vec::new();
+    let mut next = Some(first);
+    while let Some(call) = next {
+        events += call.events.len();
+        bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
+        group.push(call);
+        let full = events >= shared.limits.group_max_events || bytes >= shared.limits.group_max_bytes;
+        next = if full { None } else { calls.try_recv().ok() };
+    }
+    group
+}
+
+fn refuse(calls: Vec<Call>, error: &QueueError) {
+    for call in calls {
+        let _ = call.answer.send(Err(error.clone()));
+    }
+}
+
+impl Group {
+    fn add(&mut self, ends_ms: u64, hash: Option<u128>, event: Event<'static>) {
+        self.bytes += event_bytes(&event) as usize;
+        self.events.push(event);
+        let Some(hash) = hash else { return };
+        match self.ids.iter_mut().find(|(other, _)| *other == ends_ms) {
+            Some((_, hashes)) => hashes.push(hash),
+            None => self.ids.push((ends_ms, vec![hash])),
+        }
+    }
+
+    fn answer(self, outcome: impl Fn() -> Result<(), QueueError>) {
+        for (answer, fates) in self.answers {
+            // Whoever asked may be gone; the events are stored all the same.
+            let _ = answer.send(outcome().map(|()| fates));
+        }
+    }
+}

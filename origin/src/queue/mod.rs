@@ -1,0 +1,33 @@
+//! Queues: durable, bounded, first in first out. Nothing here knows what an event means.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `traits` | the narrow doors: [`EventQueues`], [`DispatchQueues`], [`ShardQueues`] |
+//! | `embedded` | [`Queues`]: all three, over the files of one directory |
+//! | `event_queue`, `event_writer` | one event queue: its handle, its writer thread |
+//! | `shard_queues`, `shard_writer` | all shard queues, cursors and leases: handle, writer thread |
+//! | `lease`, `ids` | who may work on an event queue; which ids were seen (pure) |
+//! | `wire`, `client` | the same doors over HTTP: the messages, the client |
+
+mod client;
+mod embedded;
+mod event_queue;
+mod event_writer;
+mod ids;
+pub mod lease;
+mod limits;
+mod metrics;
+mod shard_queues;
+mod shard_writer;
+#[cfg(test)]
+mod suite;
+mod traits;
+pub mod wire;
+
+pub use client::QueueClient;
+pub use embedded::{Files, Options, Queues, Status};
+pub use limits::{EVENT_QUEUES_MAX, Limits};
+pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
+pub use traits::{DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken};
+
+use embedded::Runtime;

@@ -1,0 +1,218 @@
+//! All shard queues, cursors and leases: one file, a thread that writes it, and the handle to both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use millpond_shared::shard_map::SHARDS_MAX;
+use millpond_shared::version::{Position, QueueId, ShardId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use super::limits::{CONSUMER_NAME_MAX, CONSUMERS_MAX, EVENT_QUEUES_MAX};
+use super::shard_writer::{Ask, Call, Writer};
+use super::{Lease, Pulled, QueueError, Runtime, lease};
+use crate::store::shard_queue_file::{Claim, Ends, ShardQueueFile};
+use crate::store::{Place, StoreError};
+
+/// Handle to the open file.
+pub struct ShardQueueSet {
+    shared: Arc<Shared>,
+    calls: Mutex<Option<SyncSender<Call>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer and the handle both see.
+pub(super) struct Shared {
+    pub runtime: Runtime,
+    /// `None` once it is closed. Readers hold the lock while they read, so closing waits for them.
+    pub file: RwLock<Option<ShardQueueFile>>,
+    /// By shard; as of the last commit.
+    pub ends: Vec<watch::Sender<Ends>>,
+    /// By event queue: the last offset that was filed.
+    pub cursors: Vec<Arc<AtomicU64>>,
+    /// By event queue; as of the last commit.
+    pub claims: Mutex<BTreeMap<QueueId, Claim>>,
+    pub consumers: Mutex<Consumers>,
+}
+
+/// What consumers have committed. It is written down with the next commit: if that is lost, less is trimmed.
+#[derive(Default)]
+pub(super) struct Consumers {
+    pub committed: BTreeMap<(ShardId, String), Position>,
+    pub changed: BTreeSet<(ShardId, String)>,
+}
+
+impl ShardQueueSet {
+    pub fn open(place: Place, runtime: &Runtime) -> Result<ShardQueueSet, StoreError> {
+        let (file, loaded) = ShardQueueFile::open(place, runtime.limits.cache_bytes)?;
+        let ends = (0..SHARDS_MAX).map(|shard| {
+            let ends = loaded.ends.get(&shard).copied().unwrap_or_default();
+            watch::channel(ends).0
+        });
+        let cursors = (0..EVENT_QUEUES_MAX).map(|queue| {
+            let cursor = loaded.cursors.get(&queue).copied().unwrap_or_default();
+            Arc::new(AtomicU64::new(cursor))
+        });
+        let shared = Arc::new(Shared {
+            runtime: runtime.clone(),
+            file: RwLock::new(Some(file)),
+            ends: ends.collect(),
+            cursors: cursors.collect(),
+            claims: Mutex::new(loaded.claims),
+            consumers: Mutex::new(Consumers { committed: loaded.committed, changed: BTreeSet::new() }),
+        });
+        let (sender, calls) = sync_channel(runtime.limits.waiting_max_calls);
+        let writer = Writer::new(shared.clone());
+        let thread = std::thread::Builder::new().name("shard-queues".to_owned());
+        let writer = thread.spawn(move || writer.run(&calls)).map_err(|error| StoreError::Open {
+            file: "shard queues".to_owned(),
+            problem: error.to_string(),
+            fix: "allow the process more threads",
+        })?;
+        Ok(ShardQueueSet { shared, calls: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Where the last filed offset of an event queue is told.
+    pub fn cursor(&self, queue: QueueId) -> Arc<AtomicU64> {
+        self.shared.cursors.get(usize::from(queue)).cloned().unwrap_or_default()
+    }
+
+    /// Has the writer do what is asked; returns once it is on disk.
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Lease, QueueError> {
+        let (answer, answered) = oneshot::channel();
+        match self.calls.lock().as_ref() {
+            None => return Err(QueueError::Closed),
+            Some(calls) => match calls.try_send(Call { ask, answer }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => return Err(QueueError::Busy),
+                Err(TrySendError::Disconnected(_)) => return Err(QueueError::Closed),
+            },
+        }
+        answered.await.unwrap_or(Err(QueueError::Closed))
+    }
+
+    /// Whether the lease is the current one and runs.
+    pub fn check(&self, lease: Lease) -> Result<(), QueueError> {
+        let claims = self.shared.claims.lock();
+        lease::check(claims.get(&lease.queue), lease.token, self.shared.runtime.now_ms())
+            .map_err(|_| QueueError::Fenced { queue: lease.queue, token: lease.token })
+    }
+
+    /// See [`ShardQueues::pull`](super::ShardQueues::pull).
+    pub async fn pull(
+        &self,
+        shard: ShardId,
+        after: Position,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Pulled, QueueError> {
+        let mut ends = self.shared.ends(shard)?.subscribe();
+        judge(shard, after, *ends.borrow())?;
+        let arrived = ends.wait_for(|ends| ends.last > after);
+        match tokio::time::timeout(wait, arrived).await {
+            Err(_) => return Ok(Pulled { frames: Vec::new(), last: self.ends(shard)?.last }),
+            Ok(Err(_)) => return Err(QueueError::Closed),
+            Ok(Ok(_)) => {}
+        }
+        let shared = self.shared.clone();
+        let read = tokio::task::spawn_blocking(move || shared.read(shard, after, max_bytes)).await;
+        read.unwrap_or(Err(QueueError::Closed))
+    }
+
+    /// See [`ShardQueues::committed`](super::ShardQueues::committed).
+    pub fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+        let ends = self.ends(shard)?;
+        if position > ends.last {
+            return Err(QueueError::Ahead { shard, after: position, last: ends.last });
+        }
+        if consumer.is_empty() || consumer.len() > CONSUMER_NAME_MAX {
+            let problem = format!("a consumer's name takes 1 to {CONSUMER_NAME_MAX} bytes");
+            return Err(QueueError::Invalid { problem });
+        }
+        let mut consumers = self.shared.consumers.lock();
+        let key = (shard, consumer.to_owned());
+        if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
+            let problem = format!("shard queue {shard} has {CONSUMERS_MAX} consumers already: remove one that is gone");
+            return Err(QueueError::Invalid { problem });
+        }
+        if consumers.committed.insert(key.clone(), position) != Some(position) {
+            consumers.changed.insert(key);
+        }
+        Ok(())
+    }
+
+    /// Consumers of a shard queue, and what they have committed.
+    pub fn consumers(&self, shard: ShardId) -> Vec<(String, Position)> {
+        self.shared.consumers.lock().of(shard).map(|(name, position)| (name.to_owned(), position)).collect()
+    }
+
+    /// Forgets a consumer that is gone for good, so that its frames may be trimmed; whether there was one.
+    pub fn remove_consumer(&self, shard: ShardId, consumer: &str) -> bool {
+        let mut consumers = self.shared.consumers.lock();
+        let key = (shard, consumer.to_owned());
+        let was_there = consumers.committed.remove(&key).is_some();
+        if was_there {
+            consumers.changed.insert(key);
+        }
+        was_there
+    }
+
+    pub fn ends(&self, shard: ShardId) -> Result<Ends, QueueError> {
+        Ok(*self.shared.ends(shard)?.borrow())
+    }
+
+    /// Does what was asked, ends the writer and closes the file. Blocks.
+    pub fn close(&self) {
+        drop(self.calls.lock().take());
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+        drop(self.shared.file.write().take());
+    }
+}
+
+impl Drop for ShardQueueSet {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    pub fn ends(&self, shard: ShardId) -> Result<&watch::Sender<Ends>, QueueError> {
+        let no_queue = || QueueError::NoQueue { what: "shard queue".to_owned(), number: shard, last: SHARDS_MAX - 1 };
+        self.ends.get(usize::from(shard)).ok_or_else(no_queue)
+    }
+
+    fn read(&self, shard: ShardId, after: Position, max_bytes: usize) -> Result<Pulled, QueueError> {
+        let file = self.file.read();
+        let file = file.as_ref().ok_or(QueueError::Closed)?;
+        let failed = |error: StoreError| QueueError::Failed { problem: error.to_string() };
+        let (frames, ends) = file.read(shard, after, max_bytes).map_err(failed)?;
+        judge(shard, after, ends)?;
+        Ok(Pulled { frames, last: ends.last })
+    }
+}
+
+impl Consumers {
+    pub fn of(&self, shard: ShardId) -> impl Iterator<Item = (&str, Position)> {
+        let range = (shard, String::new())..;
+        let of_shard = self.committed.range(range).take_while(move |((other, _), _)| *other == shard);
+        of_shard.map(|((_, name), position)| (name.as_str(), *position))
+    }
+}
+
+/// Whether what follows `after` is all here.
+fn judge(shard: ShardId, after: Position, ends: Ends) -> Result<(), QueueError> {
+    if after > ends.last {
+        return Err(QueueError::Ahead { shard, after, last: ends.last });
+    }
+    if after < ends.trimmed {
+        return Err(QueueError::Trimmed { shard, after, trimmed: ends.trimmed });
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The thread that writes the shard queues: pushes, leases and trimming, several at a time in one transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use millpond_shared::version::{Offset, QueueId, ShardId};
+use tokio::sync::oneshot;
+
+use super::limits::PUSHES_MAX;
+use super::shard_queues::Shared;
+use super::{Lease, QueueError, Round, lease};
+use crate::store::StoreError;
+use crate::store::shard_queue_file::{Claim, Ends, Transaction};
+
+/// Something that is to be done on disk.
+pub(super) struct Call {
+    pub ask: Ask,
+    pub answer: oneshot::Sender<Result<Lease, QueueError>>,
+}
+
+pub(super) enum Ask {
+    Acquire { queue: QueueId, holder: String, in_process: bool, ttl: Duration },
+    Renew { lease: Lease, ttl: Duration },
+    Release { lease: Lease },
+    Push { lease: Lease, round: Round },
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+}
+
+/// What a transaction changes, to be told to others once it is committed.
+#[derive(Default)]
+struct Changes {
+    ends: BTreeMap<ShardId, Ends>,
+    cursors: BTreeMap<QueueId, Offset>,
+    claims: BTreeMap<QueueId, Claim>,
+}
+
+/// Why a call was not done: refused, with nothing written, or the store is broken.
+enum Stop {
+    Refused(QueueError),
+    Broken(StoreError),
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>) -> Writer {
+        Writer { shared }
+    }
+
+    /// Ends when the handle was closed and every call is answered, or when a commit failed.
+    pub fn run(self, calls: &Receiver<Call>) {
+        loop {
+            let written = match calls.recv_timeout(self.shared.runtime.limits.tidy_every) {
+                Ok(first) => {
+                    let waiting = calls.try_iter().take(PUSHES_MAX - 1);
+                    self.write(std::iter::once(first).chain(waiting).collect())
+                }
+                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = written {
+                return self.fail(&error, calls);
+            }
+        }
+        // What consumers have committed since is worth keeping, but nothing is lost without it.
+        let _ = self.write(Vec::new());
+    }
+
+    /// Does the calls, and what is to be tidied, in one transaction; then answers.
+    fn write(&self, calls: Vec<Call>) -> Result<(), StoreError> {
+        let file = self.shared.file.read();
+        let Some(file) = file.as_ref() else { return Ok(()) };
+        if calls.is_empty() && self.shared.consumers.lock().changed.is_empty() {
+            return Ok(());
+        }
+        let mut answers = Vec::with_capacity(calls.len());
+        let mut waiting = calls.into_iter();
+        let mut attempt = || -> Result<(), StoreError> {
+            let transaction = file.begin()?;
+            let mut changes = Changes::default();
+            for Call { ask, answer } in waiting.by_ref() {
+                match self.apply(&transaction, ask, &mut changes) {
+                    Ok(lease) => answers.push((answer, Ok(lease))),
+                    Err(Stop::Refused(error)) => answers.push((answer, Err(error))),
+                    Err(Stop::Broken(error)) => {
+                        let _ = answer.send(Err(failed(&error)));
+                        return Err(error);
+                    }
+                }
+            }
+            let tidied = self.tidy(&transaction, &mut changes)?;
+            if tidied || !changes.claims.is_empty() || !changes.cursors.is_empty() {
+                transaction.commit()?;
+                self.publish(changes);
+            }
+            Ok(())
+        };
+        let outcome = attempt();
+        for (answer, result) in answers {
+            // Whoever asked may be gone; what was committed stays.
+            let _ = answer.send(outcome.as_ref().map_err(failed).and(Ok(())).and(result));
+        }
+        for call in waiting {
+            let _ = call.answer.send(outcome.as_ref().map_err(failed).and(Err(QueueError::Closed)));
+        }
+        outcome
+    }
+
+    fn apply(&self, transaction: &Transaction, ask: Ask, changes: &mut Changes) -> Result<Lease, Stop> {
+        let now_ms = self.shared.runtime.now_ms();
+        let (lease, claim) = match ask {
+            Ask::Push { lease, round } => {
+                self.push(transaction, lease, &round, now_ms, changes)?;
+                return Ok(lease);
+            }
+            Ask::Acquire { queue, holder, in_process, ttl } => {
+                let current = transaction.claim(queue)?;
+                let claim = lease::acquire(current.as_ref(), &holder, in_process, now_ms, ttl)
+                    .map_err(|held| QueueError::Held { queue, for_ms: held.for_ms })?;
+                (Lease { queue, token: claim.token }, claim)
+            }
+            Ask::Renew { lease, ttl } => {
+                let current = transaction.claim(lease.queue)?;
+                (lease, lease::renew(current.as_ref(), lease.token, now_ms, ttl).map_err(|_| fenced(lease))?)
+            }
+            Ask::Release { lease } => {
+                let current = transaction.claim(lease.queue)?;
+                (lease, lease::release(current.as_ref(), lease.token).map_err(|_| fenced(lease))?)
+            }
+        };
+        transaction.set_claim(lease.queue, &claim)?;
+        changes.claims.insert(lease.queue, claim);
+        Ok(lease)
+    }
+
+    /// The fence, the cursor and the frames stand or fall together: that is what makes a dispatcher's crash harmless.
+    fn push(
+        &self,
+        transaction: &Transaction,
+        lease: Lease,
+        round: &Round,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<(), Stop> {
+        let claim = transaction.claim(lease.queue)?;
+        lease::check(claim.as_ref(), lease.token, now_ms).map_err(|_| fenced(lease))?;
+        let expected = transaction.cursor(lease.queue)? + 1;
+        if round.first != expected {
+            return Err(QueueError::NotNext { queue: lease.queue, first: round.first, expected }.into());
+        }
+        if round.last < round.first {
+            return Err(QueueError::Invalid { problem: "the round holds no event".to_owned() }.into());
+        }
+        for (shard, frame) in &round.frames {
+            let waiting = self.shared.ends(*shard)?.borrow().bytes;
+            let waiting = changes.ends.get(shard).map_or(waiting, |ends| ends.bytes);
+            if waiting > 0 && waiting + frame.len() as u64 > self.shared.runtime.limits.shard_depth_max_bytes {
+                return Err(QueueError::ShardFull { shard: *shard }.into());
+            }
+        }
+        for (shard, frame) in &round.frames {
+            changes.ends.insert(*shard, transaction.append(*shard, frame)?);
+        }
+        transaction.set_cursor(lease.queue, round.last)?;
+        changes.cursors.insert(lease.queue, round.last);
+        Ok(())
+    }
+
+    /// Writes down what consumers have committed, and trims what all of them have passed; whether there was any.
+    fn tidy(&self, transaction: &Transaction, changes: &mut Changes) -> Result<bool, StoreError> {
+        let (changed, passed) = {
+            let mut consumers = self.shared.consumers.lock();
+            let keys = std::mem::take(&mut consumers.changed);
+            let shards = keys.iter().map(|(shard, _)| *shard);
+            let slowest = |shard| Some((shard, consumers.of(shard).map(|(_, position)| position).min()?));
+            let passed: BTreeMap<ShardId, u64> = shards.filter_map(slowest).collect();
+            let changed: Vec<_> =
+                keys.into_iter().map(|key| (consumers.committed.get(&key).copied(), key)).collect();
+            (changed, passed)
+        };
+        for (position, (shard, consumer)) in &changed {
+            transaction.set_committed(*shard, consumer, *position)?;
+        }
+        for (shard, upto) in passed {
+            changes.ends.insert(shard, transaction.trim(shard, upto)?);
+        }
+        Ok(!changed.is_empty())
+    }
+
+    fn publish(&self, changes: Changes) {
+        for (shard, ends) in changes.ends {
+            if let Ok(sender) = self.shared.ends(shard) {
+                sender.send_replace(ends);
+            }
+        }
+        for (queue, cursor) in changes.cursors {
+            if let Some(shared) = self.shared.cursors.get(usize::from(queue)) {
+                shared.store(cursor, Ordering::Release);
+            }
+        }
+        self.shared.claims.lock().extend(changes.claims);
+    }
+
+    /// The outcome of the commit is unknown: whatever is asked from now on, these queues can't tell the truth.
+    fn fail(&self, error: &StoreError, calls: &Receiver<Call>) {
+        self.shared.runtime.fail(failed(error));
+        while let Ok(call) = calls.recv() {
+            let _ = call.answer.send(Err(failed(error)));
+        }
+    }
+}
+
+fn failed(error: &StoreError) -> QueueError {
+    QueueError::Failed { problem: format!("shard queues: {error}") }
+}
+
+fn fenced(lease: Lease) -> QueueError {
+    QueueError::Fenced { queue: lease.queue, token: lease.token }
+}
+
+impl From<QueueError> for Stop {
+    fn from(error: QueueError) -> Stop {
+        Stop::Refused(error)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Stop {
+        Stop::Broken(error)
+    }
+}

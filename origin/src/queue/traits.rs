@@ -1,0 +1,151 @@
+//! The narrow doors of the queues. Behind each: the embedded queues, called directly, and a client of their wire.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millpond_shared::event::Event;
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
+use serde::{Deserialize, Serialize};
+
+/// What ingest needs: to append.
+#[async_trait]
+pub trait EventQueues: Send + Sync {
+    /// Number of event queues; they are numbered from 0.
+    async fn count(&self) -> Result<u16, QueueError>;
+
+    /// Appends events of one source, in their order, and returns when all of them are on disk; one fate each.
+    ///
+    /// Ids seen within `window` are recognised; `None` if the ids are known to be new.
+    async fn append(
+        &self,
+        queue: QueueId,
+        window: Option<Duration>,
+        events: Vec<Event<'static>>,
+    ) -> Result<Vec<Fate>, QueueError>;
+}
+
+/// What became of an event that was to be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// It is on disk.
+    Stored { offset: Offset },
+    /// An event with its source and id is on disk already, or is stored earlier in the same call.
+    Duplicate,
+    /// The queue is full: it was not stored.
+    Full,
+}
+
+/// What a dispatcher needs: a lease, events, and a way to file them.
+#[async_trait]
+pub trait DispatchQueues: Send + Sync {
+    /// Number of event queues; they are numbered from 0.
+    async fn count(&self) -> Result<u16, QueueError>;
+
+    /// Claims `queue` for `ttl`, counted from when this call began at the latest. [`QueueError::Held`] while another
+    /// claim runs, whoever holds it.
+    async fn acquire(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError>;
+
+    /// Prolongs the claim to `ttl` from now. [`QueueError::Fenced`] if it has run out or was passed on.
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError>;
+
+    /// Gives the claim up, so that nobody has to wait for its end.
+    async fn release(&self, lease: Lease) -> Result<(), QueueError>;
+
+    /// The oldest events that were not filed yet, at most `max_events`; `None` if there is none within `wait`.
+    ///
+    /// Taking changes nothing: what was taken and not pushed is taken again.
+    async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError>;
+
+    /// Files a round: all its frames and the cursor in one transaction. Refused as a whole if the lease has run out
+    /// or was passed on ([`QueueError::Fenced`]), or if the round does not start right behind the cursor.
+    async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError>;
+}
+
+/// An exclusive, time-limited claim on an event queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lease {
+    pub queue: QueueId,
+    /// Fencing token: rises with every claim of this queue.
+    pub token: u64,
+}
+
+/// A run of events that are to be filed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub first: Offset,
+    pub last: Offset,
+    /// `EventFrame`s that together hold `first..=last`; the outer two may hold more.
+    pub frames: Vec<Bytes>,
+}
+
+/// One round of a dispatcher: what the events `first..=last` of an event queue became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Round {
+    pub first: Offset,
+    pub last: Offset,
+    /// One encoded `ShardFrame` for every shard concerned.
+    pub frames: Vec<(ShardId, Bytes)>,
+}
+
+/// What a shard needs: to pull, and to say what it has committed.
+#[async_trait]
+pub trait ShardQueues: Send + Sync {
+    /// Frames after `after`, oldest first, at least one if there is any, at most about `max_bytes`; waits up to `wait`
+    /// for the first.
+    async fn pull(
+        &self,
+        shard: ShardId,
+        after: Position,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Pulled, QueueError>;
+
+    /// `consumer` has committed everything up to `position`; what every consumer has passed may be trimmed.
+    async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError>;
+}
+
+/// Frames of a shard queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pulled {
+    pub frames: Vec<(Position, Bytes)>,
+    /// Newest position in the queue, whether or not it is among the frames.
+    pub last: Position,
+}
+
+/// Why a queue did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum QueueError {
+    #[error("there is no {what} {number}, only 0 to {last}: the roles disagree about how many there are")]
+    NoQueue { what: String, number: u16, last: u16 },
+    #[error(
+        "shard queue {shard} was trimmed up to {trimmed}, so what follows {after} is gone: \
+         start this consumer from a copy of a shard file that has committed {trimmed} or more"
+    )]
+    Trimmed { shard: ShardId, after: Position, trimmed: Position },
+    #[error(
+        "shard queue {shard} ends at {last}, before {after}: it lost data or is another queue's file; \
+         restore the queue's file, or delete the shard's file and replay"
+    )]
+    Ahead { shard: ShardId, after: Position, last: Position },
+    #[error("event queue {queue} is held by another dispatcher for {for_ms} ms yet")]
+    Held { queue: QueueId, for_ms: u64 },
+    #[error("the lease of event queue {queue} with token {token} has run out or was passed on")]
+    Fenced { queue: QueueId, token: u64 },
+    #[error("a round of event queue {queue} starts at {first}, but the next event to be filed is {expected}")]
+    NotNext { queue: QueueId, first: Offset, expected: Offset },
+    #[error("shard queue {shard} is full: its shard does not commit, or a consumer that is gone was never removed")]
+    ShardFull { shard: ShardId },
+    #[error("the request is no valid one: {problem}")]
+    Invalid { problem: String },
+    #[error("the queue role can't be reached: {problem}")]
+    Unreachable { problem: String },
+    #[error("the queue has failed and must be reopened: {problem}")]
+    Failed { problem: String },
+    #[error("the queue has more calls waiting than it takes: ask again later")]
+    Busy,
+    #[error("the queue is closed")]
+    Closed,
+}

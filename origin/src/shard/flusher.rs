@@ -1,0 +1,69 @@
+//! Write-behind: changed documents, position and marks, in one transaction, while applying goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_shared::clock;
+use millpond_shared::version::Position;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::{Shard, ShardError};
+use crate::store::shard_file::Write;
+
+/// How long the queue is given to take note of a committed position.
+const TELL_WAIT: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// Commits in turn until pulling is `over`, then for the last time.
+    ///
+    /// An error means that nobody knows what is on disk: the shard must stop, reopen its file and trust what it finds.
+    pub(super) async fn flush_loop(self: &Arc<Self>, mut over: watch::Receiver<bool>) -> Result<(), ShardError> {
+        let mut told = None;
+        loop {
+            self.tell(&mut told).await;
+            let last = tokio::select! {
+                _ = over.wait_for(|over| *over) => true,
+                _ = self.flush_wanted.notified() => false,
+                _ = sleep(self.settings.flush_every) => false,
+            };
+            self.flush().await?;
+            if last {
+                self.tell(&mut told).await;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn flush(self: &Arc<Self>) -> Result<(), ShardError> {
+        let Some(write) = self.state.write().snapshot() else { return Ok(()) };
+        let shard = self.clone();
+        tokio::task::spawn_blocking(move || shard.commit(write)).await?
+    }
+
+    /// Writes a snapshot. The next one is not taken before this returns: positions go to disk in their order.
+    pub(super) fn commit(&self, write: Write) -> Result<(), ShardError> {
+        let (position, started) = (write.committed, clock::monotonic());
+        self.file.commit(write).map_err(|problem| ShardError::Commit { shard: self.id, problem })?;
+        self.metrics.flush_seconds.observe(clock::monotonic().duration_since(started).as_secs_f64());
+        self.metrics.committed.set(i64::try_from(position).unwrap_or(i64::MAX));
+        self.state.write().committed();
+        self.committed.send_replace(position);
+        Ok(())
+    }
+
+    /// Tells the queue what is on disk, so that it can be trimmed; again at the next turn if the queue can't be
+    /// reached. Said before anything was pulled, it keeps the queue from trimming what this consumer has yet to see.
+    async fn tell(&self, told: &mut Option<Position>) {
+        let position = *self.committed.borrow();
+        if *told == Some(position) {
+            return;
+        }
+        let telling = self.queues.committed(self.id, &self.settings.consumer, position);
+        match timeout(TELL_WAIT, telling).await {
+            Ok(Ok(())) => *told = Some(position),
+            Ok(Err(error)) => tracing::warn!(shard = self.id, %error, "the queue did not take the committed position"),
+            Err(_) => tracing::warn!(shard = self.id, "the queue took too long to take the committed position"),
+        }
+    }
+}

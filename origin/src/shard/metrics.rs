@@ -1,0 +1,100 @@
+//! Numbers that a shard tells about itself.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use millpond_shared::version::ShardId;
+
+use super::prepare::Unapplied;
+
+/// The metrics of all shards of a process.
+#[derive(Clone)]
+pub struct ShardMetrics {
+    lag: IntGaugeVec,
+    position: IntGaugeVec,
+    committed: IntGaugeVec,
+    documents: IntGaugeVec,
+    applied: IntCounterVec,
+    unapplied: IntCounterVec,
+    flush_seconds: HistogramVec,
+    renders: IntCounterVec,
+}
+
+/// The metrics of one shard.
+pub struct OneShard {
+    pub lag: IntGauge,
+    pub position: IntGauge,
+    pub committed: IntGauge,
+    pub documents: IntGauge,
+    pub applied: IntCounter,
+    unapplied: [IntCounter; Unapplied::ALL.len()],
+    pub flush_seconds: Histogram,
+    pub rendered: IntCounter,
+    pub memoised: IntCounter,
+}
+
+/// Upper bounds of the flush durations, in seconds.
+const FLUSH_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+impl ShardMetrics {
+    pub fn register(registry: &Registry) -> Result<ShardMetrics, prometheus::Error> {
+        let gauge = |name: &str, help: &str| add(registry, IntGaugeVec::new(Opts::new(name, help), &["shard"])?);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let flush = HistogramOpts::new("millpond_shard_flush_seconds", "How long a commit took, in seconds.")
+            .buckets(FLUSH_SECONDS.to_vec());
+        Ok(ShardMetrics {
+            lag: gauge("millpond_shard_lag_frames", "Frames in the shard queue that are not applied yet.")?,
+            position: gauge("millpond_shard_position", "Position in the shard queue that is applied.")?,
+            committed: gauge("millpond_shard_committed", "Position in the shard queue that is on disk.")?,
+            documents: gauge("millpond_shard_documents", "Documents in memory.")?,
+            applied: counter(
+                "millpond_shard_applied_events_total",
+                "Events applied; one filed for two documents counts twice.",
+                &["shard"],
+            )?,
+            unapplied: counter(
+                "millpond_shard_unapplied_events_total",
+                "Events left out, by reason: repeated, unordered, damaged, undeclared.",
+                &["shard", "reason"],
+            )?,
+            flush_seconds: add(registry, HistogramVec::new(flush, &["shard"])?)?,
+            renders: counter("millpond_render_total", "Documents read: rendered, or memoised.", &["result"])?,
+        })
+    }
+
+    pub(super) fn of(&self, shard: ShardId) -> OneShard {
+        let shard = shard.to_string();
+        OneShard {
+            lag: self.lag.with_label_values(&[&shard]),
+            position: self.position.with_label_values(&[&shard]),
+            committed: self.committed.with_label_values(&[&shard]),
+            documents: self.documents.with_label_values(&[&shard]),
+            applied: self.applied.with_label_values(&[&shard]),
+            unapplied: Unapplied::ALL.map(|why| self.unapplied.with_label_values(&[shard.as_str(), why.as_str()])),
+            flush_seconds: self.flush_seconds.with_label_values(&[&shard]),
+            rendered: self.renders.with_label_values(&["rendered"]),
+            memoised: self.renders.with_label_values(&["memoised"]),
+        }
+    }
+}
+
+impl OneShard {
+    pub(super) fn unapplied(&self, why: Unapplied) -> &IntCounter {
+        let [repeated, unordered, damaged, undeclared] = &self.unapplied;
+        match why {
+            Unapplied::Repeated => repeated,
+            Unapplied::Unordered => unordered,
+            Unapplied::Damaged => damaged,
+            Unapplied::Undeclared => undeclared,
+        }
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

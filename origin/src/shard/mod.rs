@@ -1,0 +1,186 @@
+//! A shard: pulls its queue, keeps documents in memory, writes them behind, and answers readers and followers.
+//!
+//! ```text
+//! shard queue ─▶ pull ─▶ prepare (parse, render items) ─▶ state (merge, under the lock) ─▶ changes (announce)
+//!                                                           │ snapshot                       ▲ follow
+//!                                        flusher ─▶ store::shard_file        read ◀─ render ◀┘
+//! ```
+//!
+//! Nothing is lost when the process dies: the queue is replayed from the committed position, and the same frames give
+//! the same documents, versions and bytes.
+
+mod changes;
+mod flusher;
+mod memo;
+mod metrics;
+mod prepare;
+mod pull;
+mod read;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::ShardMap;
+use millpond_shared::version::{Position, ShardId};
+use millpond_shared::wire::{ChangeMessage, Follow};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinError;
+
+use self::changes::ChangeLog;
+use self::memo::Memo;
+use self::metrics::OneShard;
+use self::state::State;
+use crate::queue::{QueueError, ShardQueues};
+use crate::store::Place;
+use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
+
+pub use self::metrics::ShardMetrics;
+pub use self::prepare::FrameError;
+pub use self::pull::UNCOMMITTED_EVENTS_MAX;
+pub use self::read::{Found, NotRead, Read};
+
+/// How a shard writes and remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSettings {
+    /// Longest time between a change and the commit that writes it, while commits keep up.
+    pub flush_every: Duration,
+    /// More bytes of changed documents than this are committed at once.
+    pub flush_bytes: u64,
+    /// So many events since the last commit are committed at once.
+    pub flush_events: u64,
+    /// Bytes of rendered outputs that are kept.
+    pub render_cache: u64,
+    /// Name under which the queue keeps this consumer's committed position.
+    pub consumer: String,
+}
+
+/// What a shard is opened with.
+pub struct Opening {
+    pub shard: ShardId,
+    pub map: Arc<ShardMap>,
+    pub projections: Arc<Vec<Projection>>,
+    pub place: Place,
+    pub queues: Arc<dyn ShardQueues>,
+    pub settings: ShardSettings,
+}
+
+/// Why a shard can't be opened, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    #[error(transparent)]
+    File(#[from] ShardFileError),
+    #[error("shard {shard} stops: a commit failed, so nobody knows what is on disk; start it again: {problem}")]
+    Commit { shard: ShardId, problem: ShardFileError },
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("a thread of the shard ended: {0}")]
+    Thread(#[from] JoinError),
+}
+
+/// An open shard. Cheap to share; [`Shard::run`] moves it, everything else reads.
+pub struct Shard {
+    id: ShardId,
+    map: Arc<ShardMap>,
+    projections: Arc<Vec<Projection>>,
+    settings: ShardSettings,
+    file: ShardFile,
+    queues: Arc<dyn ShardQueues>,
+    metrics: OneShard,
+    /// Locked for as long as it takes to merge one frame, or to list what changed; never while something is parsed,
+    /// rendered or written.
+    state: RwLock<State>,
+    changes: ChangeLog,
+    memo: Mutex<Memo>,
+    applied: watch::Sender<Position>,
+    committed: watch::Sender<Position>,
+    flush_wanted: Notify,
+}
+
+impl Shard {
+    /// Opens the shard's file and loads its documents. Blocks.
+    pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
+        let Opening { shard, map, projections, place, queues, settings } = opening;
+        let identity = Identity { shard, shards: map.shards(), map_version: map.version };
+        let (file, loaded) = ShardFile::open(place, identity, &projections)?;
+        for (projection, documents) in &loaded.unloaded {
+            tracing::warn!(shard, projection, documents, "not declared any more: its documents stay in the file");
+        }
+        let committed = loaded.committed;
+        let metrics = metrics.of(shard);
+        metrics.committed.set(i64::try_from(committed).unwrap_or(i64::MAX));
+        metrics.position.set(i64::try_from(committed).unwrap_or(i64::MAX));
+        metrics.documents.set(i64::try_from(loaded.documents.len()).unwrap_or(i64::MAX));
+        Ok(Arc::new(Shard {
+            id: shard,
+            state: RwLock::new(State::restored(&projections, loaded)),
+            changes: ChangeLog::new(shard, committed),
+            memo: Mutex::new(Memo::new(usize::try_from(settings.render_cache).unwrap_or(usize::MAX))),
+            applied: watch::Sender::new(committed),
+            committed: watch::Sender::new(committed),
+            flush_wanted: Notify::new(),
+            map,
+            projections,
+            settings,
+            file,
+            queues,
+            metrics,
+        }))
+    }
+
+    /// Pulls, applies and commits until `stop` is true, then commits what is left.
+    ///
+    /// After an error the shard must not go on: the process reports it and ends, and a restart goes on from what the
+    /// file holds.
+    pub async fn run(self: &Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<(), ShardError> {
+        let (over, is_over) = watch::channel(false);
+        let (broken, mut is_broken) = watch::channel(false);
+        let pulling = async {
+            let pulled = tokio::select! {
+                pulled = self.pull_loop(&mut stop) => pulled,
+                _ = is_broken.wait_for(|broken| *broken) => Ok(()),
+            };
+            over.send_replace(true);
+            pulled
+        };
+        let flushing = async {
+            let flushed = self.flush_loop(is_over).await;
+            broken.send_replace(flushed.is_err());
+            flushed
+        };
+        let (pulled, flushed) = tokio::join!(pulling, flushing);
+        self.changes.close();
+        flushed.and(pulled)
+    }
+
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The shard's change stream, from [`ChangeMessage::Hello`] on; `None` once the shard has stopped, or while it has
+    /// as many followers as it takes.
+    pub fn follow(&self, follow: Follow) -> Option<BoxStream<'static, ChangeMessage>> {
+        self.changes.follow(follow)
+    }
+
+    /// The position that is on disk, with the state it produced.
+    pub fn committed(&self) -> watch::Receiver<Position> {
+        self.committed.subscribe()
+    }
+
+    /// The position up to which documents can be read.
+    pub fn applied(&self) -> watch::Receiver<Position> {
+        self.applied.subscribe()
+    }
+}
+
+/// Name of a shard's file in the shards' directory.
+pub fn file_path(dir: &Path, shard: ShardId) -> PathBuf {
+    dir.join(format!("shard-{shard}.redb"))
+}

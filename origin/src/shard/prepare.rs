@@ -1,0 +1,257 @@
+//! From a frame to items that only have to be put in their places (pure).
+//!
+//! All that is costly about an event, parsing it and rendering its items, is done here, before the state is locked.
+
+use std::collections::BTreeMap;
+
+use millpond_shared::event::View;
+use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::ShardMap;
+use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
+use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
+
+use crate::projection::{Arrival, Item};
+
+/// What one shard needs to know to read its frames.
+pub struct Preparer<'a> {
+    pub shard: ShardId,
+    pub map: &'a ShardMap,
+    pub projections: &'a [Projection],
+}
+
+/// A frame, ready to be merged into the state.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    pub position: Position,
+    pub queue: QueueId,
+    /// Last offset of the round: the queue's new mark.
+    pub last: Offset,
+    /// Number of events in the frame.
+    pub events: u64,
+    pub arrived: Vec<Arrived>,
+    /// How many were left out, by reason; an event counts once for every document it was filed for.
+    pub unapplied: BTreeMap<Unapplied, u64>,
+}
+
+/// An item and the document it belongs to.
+#[derive(Debug)]
+pub struct Arrived {
+    pub projection: u16,
+    pub key: String,
+    pub item: Item,
+    pub arrival: Arrival,
+}
+
+/// Why an event did not become an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unapplied {
+    /// At or below the mark of its queue: filed twice.
+    Repeated,
+    /// Its `order` is neither a time nor a whole number.
+    Unordered,
+    /// Its payload is no JSON.
+    Damaged,
+    /// Its projection is not declared here: it was taken out of the configuration while events were under way.
+    Undeclared,
+}
+
+impl Unapplied {
+    pub const ALL: [Unapplied; 4] =
+        [Unapplied::Repeated, Unapplied::Unordered, Unapplied::Damaged, Unapplied::Undeclared];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unapplied::Repeated => "repeated",
+            Unapplied::Unordered => "unordered",
+            Unapplied::Damaged => "damaged",
+            Unapplied::Undeclared => "undeclared",
+        }
+    }
+}
+
+/// Why a shard can't go on past a frame. Leaving it out would lose events without a word.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("the frame at position {position} of shard queue {shard} can't be read: {problem}")]
+    Unreadable { shard: ShardId, position: Position, problem: NoFrame },
+    #[error(
+        "the frame at position {position} of shard queue {shard} was routed by version {found} of the shard map, this \
+         shard has version {expected}: give all roles the same [shard_map]"
+    )]
+    Map { shard: ShardId, position: Position, found: u32, expected: u32 },
+    #[error(
+        "the frame at position {position} of shard queue {shard} holds the document `{document}`, which belongs to \
+         shard {owner}: give all roles the same [shard_map]"
+    )]
+    Misrouted { shard: ShardId, position: Position, document: String, owner: ShardId },
+}
+
+impl Preparer<'_> {
+    /// Reads a frame, without the events that are at or below the mark of their queue.
+    pub fn prepare(
+        &self,
+        position: Position,
+        bytes: &[u8],
+        mark: impl Fn(QueueId) -> Offset,
+    ) -> Result<Prepared, FrameError> {
+        let shard = self.shard;
+        let frame =
+            ShardFrame::decode(bytes).map_err(|problem| FrameError::Unreadable { shard, position, problem })?;
+        if frame.map_version != self.map.version {
+            let (found, expected) = (frame.map_version, self.map.version);
+            return Err(FrameError::Map { shard, position, found, expected });
+        }
+        let mut reading = Reading {
+            preparer: self,
+            declared: frame.projections.iter().map(|name| self.declared(name)).collect(),
+            out: Prepared {
+                position,
+                queue: frame.queue,
+                last: frame.last,
+                events: frame.events.len() as u64,
+                ..Prepared::default()
+            },
+        };
+        let mark = mark(frame.queue);
+        for filed in &frame.events {
+            if filed.offset <= mark {
+                reading.leave_out(Unapplied::Repeated, filed.routes.len());
+            } else {
+                reading.event(filed)?;
+            }
+        }
+        Ok(reading.out)
+    }
+
+    fn declared(&self, name: &str) -> Option<(u16, &Projection)> {
+        let index = self.projections.iter().position(|projection| projection.name == name)?;
+        Some((u16::try_from(index).ok()?, self.projections.get(index)?))
+    }
+}
+
+struct Reading<'a> {
+    preparer: &'a Preparer<'a>,
+    /// The declared projection behind each name of the frame.
+    declared: Vec<Option<(u16, &'a Projection)>>,
+    out: Prepared,
+}
+
+impl Reading<'_> {
+    fn leave_out(&mut self, why: Unapplied, routes: usize) {
+        *self.out.unapplied.entry(why).or_default() += routes as u64;
+    }
+
+    fn event(&mut self, filed: &FiledEvent<'_>) -> Result<(), FrameError> {
+        let Ok(view) = View::new(&filed.event) else {
+            self.leave_out(Unapplied::Damaged, filed.routes.len());
+            return Ok(());
+        };
+        for (name, key) in &filed.routes {
+            let declared = self.declared.get(usize::from(*name)).copied().flatten();
+            let Some((index, projection)) = declared else {
+                self.leave_out(Unapplied::Undeclared, 1);
+                continue;
+            };
+            let epoch = self.epoch(projection, key)?;
+            match Item::of(projection, &view) {
+                Err(_) => self.leave_out(Unapplied::Unordered, 1),
+                Ok(item) => self.out.arrived.push(Arrived {
+                    projection: index,
+                    key: key.as_ref().to_owned(),
+                    item,
+                    arrival: Arrival {
+                        version: Version::new(epoch, self.out.position),
+                        place: (self.out.queue, filed.offset),
+                        received: filed.event.received,
+                    },
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    fn epoch(&self, projection: &Projection, key: &str) -> Result<u32, FrameError> {
+        let owner = self.preparer.map.owner_of(&projection.name, key);
+        if owner.shard == self.preparer.shard {
+            return Ok(owner.epoch);
+        }
+        let document = millpond_shared::projection::document_tag(&projection.name, key);
+        let (shard, position) = (self.preparer.shard, self.out.position);
+        Err(FrameError::Misrouted { shard, position, document, owner: owner.shard })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::projection::testing::{declared, event};
+
+    fn projections() -> Vec<Projection> {
+        declared(
+            r#"
+            name = "p"
+            kind = "feed"
+            key = "{data.user}"
+            order = "{data.o}"
+            item = { id = "{id}" }
+        "#,
+        )
+    }
+
+    fn filed(offset: Offset, data: &str, routes: &[(u16, &'static str)]) -> FiledEvent<'static> {
+        let routes = routes.iter().map(|(index, key)| (*index, (*key).into())).collect();
+        FiledEvent { offset, routes, event: event(&offset.to_string(), 0, data) }
+    }
+
+    fn frame(events: Vec<FiledEvent<'static>>) -> ShardFrame<'static> {
+        ShardFrame {
+            queue: 2,
+            first: 1,
+            last: 9,
+            epoch: 1,
+            map_version: 1,
+            projections: vec!["gone".into(), "p".into()],
+            events,
+        }
+    }
+
+    fn prepare(map: &ShardMap, bytes: &[u8]) -> Result<Prepared, FrameError> {
+        let projections = projections();
+        let preparer = Preparer { shard: 0, map, projections: &projections };
+        preparer.prepare(5, bytes, |queue| if queue == 2 { 3 } else { 0 })
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_counted_by_its_reason() {
+        let bytes = frame(vec![
+            filed(3, r#"{"o":1}"#, &[(1, "repeated"), (0, "repeated")]),
+            filed(4, r#"{"o":1}"#, &[(1, "k"), (0, "undeclared"), (9, "no such name")]),
+            filed(5, r#"{"o":"x"}"#, &[(1, "unordered")]),
+            filed(6, r#"{"o":"#, &[(1, "damaged")]),
+        ])
+        .encode();
+        let prepared = prepare(&ShardMap::even(1, 1), &bytes).expect("prepared");
+        assert_eq!((prepared.position, prepared.queue, prepared.last, prepared.events), (5, 2, 9, 4));
+        let expected = [
+            (Unapplied::Repeated, 2),
+            (Unapplied::Unordered, 1),
+            (Unapplied::Damaged, 1),
+            (Unapplied::Undeclared, 2),
+        ];
+        assert_eq!(prepared.unapplied, BTreeMap::from(expected));
+        let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
+        assert_eq!((arrived.projection, arrived.key.as_str(), arrived.item.order), (0, "k", 1));
+        let expected = Arrival { version: Version::new(1, 5), place: (2, 4), received: 0 };
+        assert_eq!(arrived.arrival, expected);
+    }
+
+    #[test]
+    fn a_frame_of_another_map_stops_the_shard() {
+        let bytes = frame(vec![filed(4, r#"{"o":1}"#, &[(1, "k")])]).encode();
+        let words = |map: ShardMap, bytes: &[u8]| prepare(&map, bytes).expect_err("refused").to_string();
+        assert!(words(ShardMap::even(2, 1), &bytes).contains("version 1"));
+        let owner = ShardMap::even(1, 1024).owner_of("p", "k").shard;
+        assert!(words(ShardMap::even(1, 1024), &bytes).contains(&format!("`p/k`, which belongs to shard {owner}")));
+        assert!(words(ShardMap::even(1, 1), &bytes[..9]).contains("position 5 of shard queue 0"));
+    }
+}

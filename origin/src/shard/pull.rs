@@ -1,0 +1,135 @@
+//! The apply loop: pull, apply, announce.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond_shared::version::Position;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::prepare::Preparer;
+use super::state::Changed;
+use super::{Shard, ShardError};
+use crate::queue::{Pulled, QueueError};
+
+/// How much is asked for in one pull, in bytes. One pull is one batch: its changes are announced together.
+const PULL_BYTES: usize = 1 << 20;
+/// How long one pull waits at the queue for something to come.
+const PULL_WAIT: Duration = Duration::from_secs(10);
+/// A batch up to this size, in bytes, is applied by the worker that pulled it: it takes less than a millisecond, and a
+/// change of thread would cost more than it saves. A larger one is applied apart from the async workers.
+const APPLY_INLINE_MAX_BYTES: usize = 64 << 10;
+/// More events than this, applied and not on disk, and pulling waits for the next commit: they are what a restart has
+/// to replay.
+pub const UNCOMMITTED_EVENTS_MAX: u64 = 1_000_000;
+/// Pause after a queue could not be reached: the first, and the longest.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+impl Shard {
+    /// Until `stop` says so, or something is wrong that pulling again can't mend.
+    pub(super) async fn pull_loop(self: &Arc<Self>, stop: &mut watch::Receiver<bool>) -> Result<(), ShardError> {
+        let mut pause = None;
+        loop {
+            let pulled = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                pulled = self.pull(pause) => pulled,
+            };
+            match pulled {
+                Ok(pulled) => {
+                    if pause.take().is_some() {
+                        tracing::info!(shard = self.id, "the shard queue can be reached again");
+                    }
+                    self.take(pulled).await?;
+                }
+                Err(error) if can_pass(&error) => {
+                    if pause.is_none() {
+                        tracing::warn!(shard = self.id, %error, "the shard queue can't be pulled; trying again");
+                    }
+                    pause = Some(pause.map_or(RETRY_PAUSE.0, |pause: Duration| (pause * 2).min(RETRY_PAUSE.1)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn pull(&self, pause: Option<Duration>) -> Result<Pulled, QueueError> {
+        if let Some(pause) = pause {
+            sleep(pause).await;
+        }
+        self.room().await;
+        let after = self.state.read().applied();
+        self.queues.pull(self.id, after, PULL_BYTES, PULL_WAIT).await
+    }
+
+    /// Waits until the events that are not on disk are few enough.
+    async fn room(&self) {
+        let mut committed = self.committed.subscribe();
+        while self.state.read().uncommitted_events() > UNCOMMITTED_EVENTS_MAX {
+            self.flush_wanted.notify_one();
+            if committed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take(self: &Arc<Self>, pulled: Pulled) -> Result<(), ShardError> {
+        let last = pulled.last;
+        if !pulled.frames.is_empty() {
+            let bytes: usize = pulled.frames.iter().map(|(_, frame)| frame.len()).sum();
+            if bytes <= APPLY_INLINE_MAX_BYTES {
+                self.apply(&pulled.frames)?;
+            } else {
+                let shard = self.clone();
+                tokio::task::spawn_blocking(move || shard.apply(&pulled.frames)).await??;
+            }
+        }
+        let applied = self.state.read().applied();
+        self.metrics.lag.set(i64::try_from(last.saturating_sub(applied)).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Applies frames in their order, then announces what they changed. Frames that are applied already are skipped.
+    ///
+    /// After an error everything before the frame that caused it is applied and announced.
+    pub(super) fn apply(&self, frames: &[(Position, Bytes)]) -> Result<(), ShardError> {
+        let mut changed = Changed::default();
+        let outcome = self.merge(frames, &mut changed);
+        let (applied, documents, dirty_bytes, events) = {
+            let state = self.state.read();
+            (state.applied(), state.documents(), state.dirty_bytes(), state.events_since_snapshot())
+        };
+        self.metrics.position.set(i64::try_from(applied).unwrap_or(i64::MAX));
+        self.metrics.documents.set(i64::try_from(documents).unwrap_or(i64::MAX));
+        if dirty_bytes > self.settings.flush_bytes || events >= self.settings.flush_events {
+            self.flush_wanted.notify_one();
+        }
+        // Readable first, announced then: a fetch made after the announcement must see the change.
+        self.applied.send_replace(applied);
+        self.changes.publish(applied, changed.into_changes(&self.projections));
+        outcome
+    }
+
+    fn merge(&self, frames: &[(Position, Bytes)], changed: &mut Changed) -> Result<(), ShardError> {
+        let preparer = Preparer { shard: self.id, map: &self.map, projections: &self.projections };
+        for (position, frame) in frames {
+            if *position <= self.state.read().applied() {
+                continue;
+            }
+            // Only this loop changes the state, so the mark stays true while the frame is read without the lock.
+            let prepared = preparer.prepare(*position, frame, |queue| self.state.read().mark(queue))?;
+            self.metrics.applied.inc_by(prepared.arrived.len() as u64);
+            for (why, events) in &prepared.unapplied {
+                self.metrics.unapplied(*why).inc_by(*events);
+            }
+            self.state.write().merge(prepared, changed);
+        }
+        Ok(())
+    }
+}
+
+/// Whether pulling again may help.
+fn can_pass(error: &QueueError) -> bool {
+    matches!(error, QueueError::Unreachable { .. } | QueueError::Failed { .. } | QueueError::Closed)
+}

@@ -1,0 +1,37 @@
+//! Files: the only place that opens redb.
+//!
+//! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each, and
+//! `forgetful` (tests) is a disk that loses what was not synced.
+
+pub mod event_queue_file;
+#[cfg(test)]
+pub mod forgetful;
+pub mod open;
+pub mod shard_file;
+pub mod shard_queue_file;
+
+pub use open::{Place, STORE_FORMAT, open};
+
+/// What went wrong with a redb file.
+///
+/// After a failed commit the outcome is unknown: whoever gets this from a write must stop, reopen the file and trust
+/// the position found there.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{file}: can't be opened: {problem}; {fix}")]
+    Open { file: String, problem: String, fix: &'static str },
+    #[error("{file}: has format `{found}`, this program knows {STORE_FORMAT}: run the version that wrote it")]
+    Format { file: String, found: String },
+    #[error("{file}: holds a `{found}`, not a `{kind}`: give every role its own `dir`")]
+    Kind { file: String, found: String, kind: String },
+    #[error("{file}: {problem}")]
+    Damaged { file: String, problem: String },
+    #[error("the store failed: {0}")]
+    Failed(redb::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> StoreError {
+        StoreError::Failed(error.into())
+    }
+}

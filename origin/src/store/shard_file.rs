@@ -1,0 +1,394 @@
+//! The file of one shard: documents, and the position and marks that they reflect, always written together.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | `shard`, `shards`, `map_version`, `committed` | the number, in decimal |
+//! | `marks` | event queue | highest source offset applied |
+//! | `projections` | name | fingerprint of its declaration, in hexadecimal |
+//! | `documents` | (projection, key) | the document in `postcard` |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond_shared::projection::Projection;
+use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{Place, StoreError, open};
+use crate::projection::{Document, Item};
+
+const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
+const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
+const PROJECTIONS: TableDefinition<&str, &str> = TableDefinition::new("projections");
+const DOCUMENTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("documents");
+
+/// redb's page cache for one shard file, in bytes. Documents are read from it only when it is opened; what it holds
+/// afterwards are the inner pages of the tree that commits go through.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Which part of the keys a file holds. A file is never used for another part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub shard: ShardId,
+    /// Number of shards in the shard map.
+    pub shards: u16,
+    pub map_version: u32,
+}
+
+/// Why a shard's file was not opened, or not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardFileError {
+    #[error(
+        "{file}: belongs to shard {} of {} (shard map version {}), not to shard {} of {} (version {}): \
+         give the shard its own file, or delete the file and replay the queue",
+        found.shard, found.shards, found.map_version, expected.shard, expected.shards, expected.map_version
+    )]
+    Identity { file: String, found: Identity, expected: Identity },
+    #[error(
+        "{file}: holds documents of projection `{projection}` as it was declared before: its kind, where, key, order, \
+         keep or item changed; give the changed projection a new name, or delete the file and replay the queue"
+    )]
+    Declaration { file: String, projection: String },
+    #[error("{file}: is damaged: {problem}; delete it and replay the queue, or restore a copy")]
+    Damaged { file: String, problem: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl<E: Into<redb::Error>> From<E> for ShardFileError {
+    fn from(error: E) -> ShardFileError {
+        ShardFileError::Store(StoreError::Failed(error.into()))
+    }
+}
+
+/// An open shard file.
+pub struct ShardFile {
+    database: Database,
+    name: String,
+    /// Names of the declared projections, in their order.
+    projections: Vec<String>,
+}
+
+/// A document with its place: index into the declared projections, and key.
+pub type Row = (u16, Arc<str>, Arc<Document>);
+
+/// What a file held when it was opened.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub committed: Position,
+    pub marks: BTreeMap<QueueId, Offset>,
+    pub documents: Vec<Row>,
+    /// Projections that are no longer declared, with the number of their documents: kept in the file, not loaded.
+    pub unloaded: BTreeMap<String, u64>,
+}
+
+/// What one commit writes.
+#[derive(Debug, Default)]
+pub struct Write {
+    /// Everything up to this position is in the file once the commit is.
+    pub committed: Position,
+    pub marks: BTreeMap<QueueId, Offset>,
+    /// Documents that changed since the last commit.
+    pub documents: Vec<Row>,
+}
+
+impl ShardFile {
+    /// Opens the file and loads all documents of declared projections. Blocks.
+    pub fn open(
+        place: Place,
+        identity: Identity,
+        projections: &[Projection],
+    ) -> Result<(ShardFile, Loaded), ShardFileError> {
+        let name = match &place {
+            Place::File(path) => path.display().to_string(),
+            Place::Backend(_) => format!("shard {} in memory", identity.shard),
+        };
+        let database = open(place, "shard", CACHE_BYTES)?;
+        let projection_names = projections.iter().map(|projection| projection.name.clone()).collect();
+        let file = ShardFile { database, name, projections: projection_names };
+        file.prepare(identity, projections)?;
+        let loaded = file.load()?;
+        Ok((file, loaded))
+    }
+
+    /// Writes documents, position and marks in one transaction. Blocks until they are on disk.
+    ///
+    /// After an error the outcome is unknown: stop, reopen, and trust the position found.
+    pub fn commit(&self, mut write: Write) -> Result<(), ShardFileError> {
+        // In the order of the tree, so that each of its pages is visited once.
+        write.documents.sort_unstable_by(|(a, a_key, _), (b, b_key, _)| (self.projection(*a), a_key).cmp(&(self.projection(*b), b_key)));
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        {
+            let mut documents = transaction.open_table(DOCUMENTS)?;
+            for (projection, key, document) in &write.documents {
+                documents.insert((self.projection(*projection), key.as_ref()), encode(document).as_slice())?;
+            }
+            let mut marks = transaction.open_table(MARKS)?;
+            for (queue, offset) in &write.marks {
+                marks.insert(queue, offset)?;
+            }
+            transaction.open_table(META)?.insert("committed", write.committed.to_string().as_str())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn projection(&self, index: u16) -> &str {
+        self.projections.get(usize::from(index)).map_or("", String::as_str)
+    }
+
+    /// Checks whose file this is and what its documents were declared as; records both where nothing is recorded.
+    fn prepare(&self, identity: Identity, projections: &[Projection]) -> Result<(), ShardFileError> {
+        let transaction = self.database.begin_write()?;
+        let mut changed = false;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let numbers = [
+                ("shard", u64::from(identity.shard)),
+                ("shards", identity.shards.into()),
+                ("map_version", identity.map_version.into()),
+            ];
+            if meta.get("shard")?.is_none() {
+                for (name, number) in numbers {
+                    meta.insert(name, number.to_string().as_str())?;
+                }
+                meta.insert("committed", "0")?;
+                changed = true;
+            }
+            self.check_identity(&meta, identity)?;
+
+            let mut recorded = transaction.open_table(PROJECTIONS)?;
+            for projection in projections {
+                let fingerprint = format!("{:016x}", projection.state_fingerprint());
+                let before = recorded.get(projection.name.as_str())?.map(|before| before.value().to_owned());
+                match before {
+                    Some(before) if before == fingerprint => {}
+                    Some(_) => {
+                        let projection = projection.name.clone();
+                        return Err(ShardFileError::Declaration { file: self.name.clone(), projection });
+                    }
+                    None => {
+                        recorded.insert(projection.name.as_str(), fingerprint.as_str())?;
+                        changed = true;
+                    }
+                }
+            }
+            transaction.open_table(MARKS)?;
+            transaction.open_table(DOCUMENTS)?;
+        }
+        if changed {
+            let mut transaction = transaction;
+            transaction.set_quick_repair(true);
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
+        Ok(())
+    }
+
+    fn check_identity(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static str>,
+        expected: Identity,
+    ) -> Result<(), ShardFileError> {
+        let found = Identity {
+            shard: self.number(meta, "shard")?,
+            shards: self.number(meta, "shards")?,
+            map_version: self.number(meta, "map_version")?,
+        };
+        if found == expected {
+            Ok(())
+        } else {
+            Err(ShardFileError::Identity { file: self.name.clone(), found, expected })
+        }
+    }
+
+    fn number<T: std::str::FromStr>(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static str>,
+        name: &str,
+    ) -> Result<T, ShardFileError> {
+        let text = meta.get(name)?.map(|text| text.value().to_owned()).unwrap_or_default();
+        text.parse().map_err(|_| self.damaged(format!("`{name}` is `{text}`, not a number")))
+    }
+
+    fn load(&self) -> Result<Loaded, ShardFileError> {
+        let read = self.database.begin_read()?;
+        let mut loaded =
+            Loaded { committed: self.number(&read.open_table(META)?, "committed")?, ..Loaded::default() };
+        for row in read.open_table(MARKS)?.iter()? {
+            let (queue, offset) = row?;
+            loaded.marks.insert(queue.value(), offset.value());
+        }
+        for row in read.open_table(DOCUMENTS)?.iter()? {
+            let (place, blob) = row?;
+            let (projection, key) = place.value();
+            let Some(index) = self.projections.iter().position(|name| name == projection) else {
+                *loaded.unloaded.entry(projection.to_owned()).or_default() += 1;
+                continue;
+            };
+            let index = u16::try_from(index).map_err(|_| self.damaged("more than 65,535 projections"))?;
+            let document = decode(blob.value())
+                .map_err(|problem| self.damaged(format!("the document `{projection}/{key}`: {problem}")))?;
+            loaded.documents.push((index, key.into(), Arc::new(document)));
+        }
+        Ok(loaded)
+    }
+
+    fn damaged(&self, problem: impl Into<String>) -> ShardFileError {
+        ShardFileError::Damaged { file: self.name.clone(), problem: problem.into() }
+    }
+}
+
+/// A document as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    version: Version,
+    changed_ms: u64,
+    reflects: (QueueId, Offset),
+    #[serde(borrow)]
+    items: Vec<StoredItem<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredItem<'a> {
+    order: i64,
+    id: &'a str,
+    #[serde(serialize_with = "as_bytes")]
+    body: &'a [u8],
+}
+
+/// In one piece; `serde` would write a slice byte by byte. The encoding is the same.
+fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+fn encode(document: &Document) -> Vec<u8> {
+    let items = document.items().map(|item| StoredItem { order: item.order, id: &item.id, body: &item.body }).collect();
+    let Document { version, changed_ms, reflects, .. } = *document;
+    let stored = Stored { version, changed_ms, reflects, items };
+    // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
+    postcard::to_extend(&stored, Vec::with_capacity(document.weight())).unwrap_or_default()
+}
+
+fn decode(blob: &[u8]) -> Result<Document, String> {
+    let (stored, rest): (Stored<'_>, &[u8]) = postcard::take_from_bytes(blob).map_err(|error| error.to_string())?;
+    if !rest.is_empty() {
+        return Err("bytes are left over".to_owned());
+    }
+    let items = stored.items.iter().map(|item| Item {
+        order: item.order,
+        id: item.id.into(),
+        body: Bytes::copy_from_slice(item.body),
+    });
+    Ok(Document::restored(stored.version, stored.changed_ms, stored.reflects, items.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::projection::Arrival;
+    use crate::projection::testing::declared;
+    use crate::store::forgetful::Forgetful;
+
+    const IDENTITY: Identity = Identity { shard: 1, shards: 4, map_version: 1 };
+
+    fn projections(keep: usize, names: &[&str]) -> Vec<Projection> {
+        let one = |name: &&str| {
+            format!(
+                "[[projection]]\nname = \"{name}\"\nkind = \"feed\"\nkeep = {keep}\nkey = \"{{data.user}}\"\n\
+                 item = {{ id = \"{{id}}\" }}\n[[projection.output]]\npath = \"/{name}/{{key}}\"\nformat = \"json\"\n"
+            )
+        };
+        declared(&names.iter().map(one).collect::<String>())
+    }
+
+    fn document(position: Position, ids: &[&str]) -> Arc<Document> {
+        let mut document = Arc::default();
+        for (order, id) in (1..).zip(ids) {
+            let item = Item { order: -order, id: (*id).into(), body: Bytes::from(format!("{{\"id\":\"{id}\"}}")) };
+            let arrival = Arrival { version: Version::new(1, position), place: (3, position), received: 99 };
+            Document::apply(&mut document, 10, item, arrival);
+        }
+        document
+    }
+
+    fn reopen(disk: &Forgetful, projections: &[Projection]) -> Result<(ShardFile, Loaded), ShardFileError> {
+        ShardFile::open(Place::Backend(Box::new(disk.crash())), IDENTITY, projections)
+    }
+
+    /// A disk on which a shard of projections `p` and `q` has committed.
+    fn written() -> (Forgetful, Write) {
+        let disk = Forgetful::new();
+        let place = Place::Backend(Box::new(disk.clone()));
+        let (file, loaded) = ShardFile::open(place, IDENTITY, &projections(5, &["p", "q"])).unwrap();
+        assert_eq!((loaded.committed, loaded.documents.len()), (0, 0));
+        let write = || Write {
+            committed: 7,
+            marks: BTreeMap::from([(0, 70), (3, 9)]),
+            documents: vec![(1, "b".into(), document(7, &["x"])), (0, "a".into(), document(6, &["y", "z"]))],
+        };
+        file.commit(Write { committed: 5, documents: vec![(1, "b".into(), document(5, &["w"]))], ..write() }).unwrap();
+        file.commit(write()).unwrap();
+        (disk, write())
+    }
+
+    #[test]
+    fn what_was_committed_is_found_again_after_a_power_cut() {
+        let (disk, write) = written();
+        let (_, mut loaded) = reopen(&disk, &projections(5, &["p", "q"])).unwrap();
+        loaded.documents.sort_by_key(|(projection, ..)| std::cmp::Reverse(*projection));
+        assert_eq!((loaded.committed, &loaded.marks), (write.committed, &write.marks));
+        assert_eq!(loaded.documents, write.documents);
+    }
+
+    #[test]
+    fn a_changed_declaration_is_refused_by_name() {
+        let (disk, _) = written();
+        let error = reopen(&disk, &projections(6, &["q"])).map(|_| ()).unwrap_err();
+        assert!(matches!(&error, ShardFileError::Declaration { projection, .. } if projection == "q"), "{error}");
+        assert!(error.to_string().contains("new name"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_longer_declared_stays_in_the_file() {
+        let (disk, _) = written();
+        let (file, loaded) = reopen(&disk, &projections(5, &["r", "q"])).unwrap();
+        assert_eq!(loaded.unloaded, BTreeMap::from([("p".to_owned(), 1)]));
+        assert_eq!(loaded.documents.iter().map(|(index, key, _)| (*index, key.as_ref())).collect::<Vec<_>>(), [(1, "b")]);
+        file.commit(Write { committed: 8, ..Write::default() }).unwrap();
+        drop(file);
+        let (_, loaded) = reopen(&disk, &projections(5, &["p"])).unwrap();
+        assert_eq!(loaded.documents.len(), 1);
+    }
+
+    #[test]
+    fn another_shards_file_is_refused() {
+        let (disk, _) = written();
+        for other in [
+            Identity { shard: 2, ..IDENTITY },
+            Identity { shards: 8, ..IDENTITY },
+            Identity { map_version: 2, ..IDENTITY },
+        ] {
+            let error = ShardFile::open(Place::Backend(Box::new(disk.crash())), other, &[]).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("shard 1 of 4 (shard map version 1)"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_document_is_named() {
+        let blob = encode(&document(1, &["x"]));
+        for damaged in [&blob[..blob.len() - 1], &[&blob[..], b"x"].concat()] {
+            let disk = written().0.crash();
+            let database = open(Place::Backend(Box::new(disk.clone())), "shard", 1 << 20).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(DOCUMENTS).unwrap().insert(("p", "a"), damaged).unwrap();
+            transaction.commit().unwrap();
+            let error = reopen(&disk, &projections(5, &["p"])).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("`p/a`"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Entries by key, within a budget of bytes.
+//!
+//! The map is split into shards to spread its locks, the budget is not: whichever shard grows, the least recently
+//! used entries anywhere make room, so that one large object fits as long as the whole has room for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use lru::LruCache;
+use millpond_shared::http1::Fields;
+use millpond_shared::version::Version;
+use parking_lot::Mutex;
+
+use super::purges::PurgeLog;
+use super::tags::TagIndex;
+use super::{Entry, Mark, Purge, PurgeSeq};
+use crate::key::{Key, KeyHash};
+
+const SHARDS: usize = 64;
+/// Shards whose oldest entries are compared before one is evicted.
+const EVICTION_SAMPLES: usize = 5;
+
+/// What the store may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLimits {
+    /// Bytes, bookkeeping included; beyond it the least recently used entries are evicted.
+    pub budget_bytes: u64,
+    /// Bytes of one entry; a larger one is not admitted.
+    pub object_max_bytes: u64,
+    /// Variants under one key; the oldest makes room for one more.
+    pub variants_max: usize,
+}
+
+impl StoreLimits {
+    /// An object may take a tenth of the budget, a key may have 32 variants.
+    pub fn with_budget(budget_bytes: u64) -> StoreLimits {
+        StoreLimits { budget_bytes, object_max_bytes: budget_bytes / 10, variants_max: 32 }
+    }
+}
+
+#[derive(Debug)]
+pub struct Store {
+    limits: StoreLimits,
+    shards: Vec<Mutex<LruCache<KeyHash, Slot>>>,
+    tags: TagIndex,
+    purges: PurgeLog,
+    bytes: AtomicU64,
+    objects: AtomicU64,
+    evicted: AtomicU64,
+    clock: AtomicU64,
+    next_victim: AtomicUsize,
+}
+
+/// All variants of one key.
+#[derive(Debug)]
+struct Slot {
+    key: Key,
+    variants: Vec<Arc<Entry>>,
+    used: u64,
+}
+
+/// What a look-up finds.
+#[derive(Debug)]
+pub enum Lookup {
+    Found(Arc<Entry>),
+    /// The key has entries, but none for these request fields.
+    OtherVariant,
+    Nothing,
+}
+
+/// How to purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Mark stale: validated before the next use, served if the origin fails within its window.
+    Stale,
+    Delete,
+}
+
+/// What a purge found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+impl Store {
+    pub fn new(limits: StoreLimits) -> Store {
+        Store {
+            limits,
+            shards: (0..SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect(),
+            tags: TagIndex::new(),
+            purges: PurgeLog::default(),
+            bytes: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            next_victim: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn limits(&self) -> &StoreLimits {
+        &self.limits
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn objects(&self) -> u64 {
+        self.objects.load(Ordering::Relaxed)
+    }
+
+    /// Entries that the budget has pushed out so far.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    pub fn lookup(&self, key: &Key, request: &Fields) -> Lookup {
+        let hash = key.hash();
+        let mut shard = self.shard(hash).lock();
+        let used = self.clock.fetch_add(1, Ordering::Relaxed);
+        let Some(slot) = shard.get_mut(&hash).filter(|slot| slot.key == *key) else { return Lookup::Nothing };
+        slot.used = used;
+        match slot.variants.iter().rev().find(|entry| entry.selection.matches(request)) {
+            Some(entry) => Lookup::Found(Arc::clone(entry)),
+            None => Lookup::OtherVariant,
+        }
+    }
+
+    /// Sequence number of the last purge: what a fetch notes when it begins.
+    pub fn purge_seq(&self) -> PurgeSeq {
+        self.purges.now()
+    }
+
+    /// Takes the entry in, in place of those of the same variant. `false`: too large, not taken.
+    ///
+    /// `began`: the purge sequence when the fetch of this entry began.
+    pub fn admit(&self, key: &Key, entry: Arc<Entry>, began: PurgeSeq) -> bool {
+        let hash = key.hash();
+        if weight(key, &entry) > self.limits.object_max_bytes {
+            return false;
+        }
+        {
+            let mut shard = self.shard(hash).lock();
+            let used = self.clock.fetch_add(1, Ordering::Relaxed);
+            let mut slot = shard
+                .pop(&hash)
+                .filter(|slot| slot.key == *key)
+                .unwrap_or_else(|| Slot { key: key.clone(), variants: Vec::new(), used });
+            slot.used = used;
+            let replaced = |old: &Arc<Entry>| old.selection == entry.selection;
+            for old in slot.variants.extract_if(.., |old| replaced(old)) {
+                self.forget(key, hash, &old);
+            }
+            while slot.variants.len() >= self.limits.variants_max.max(1) {
+                let oldest = slot.variants.remove(0);
+                self.forget(key, hash, &oldest);
+            }
+            self.count_in(key, &entry);
+            slot.variants.push(Arc::clone(&entry));
+            self.index(hash, &slot);
+            shard.push(hash, slot);
+        }
+        // Looked at after it can be found: a purge either finds the entry, or is found here.
+        if self.purges.hit_since(began, hash, &entry.tags) {
+            entry.set_mark(Mark::Purged);
+        }
+        self.make_room();
+        true
+    }
+
+    pub fn purge_key(&self, key: &Key, mode: Mode) -> Purged {
+        self.purges.add(Purge::Key(key.hash()));
+        self.purge_slot(key.hash(), mode, |_| true)
+    }
+
+    pub fn purge_tag(&self, tag: &str, mode: Mode) -> Purged {
+        self.purges.add(Purge::Tag(tag.into()));
+        let keys = self.tags.keys(tag);
+        sum(keys.into_iter().map(|hash| self.purge_slot(hash, mode, |entry| entry.tags.iter().any(|own| **own == *tag))))
+    }
+
+    pub fn purge_all(&self, mode: Mode) -> Purged {
+        self.purges.add(Purge::All);
+        sum((0..SHARDS).map(|index| {
+            let hashes: Vec<KeyHash> =
+                self.shards.get(index).map(|shard| shard.lock().iter().map(|(hash, _)| *hash).collect()).unwrap_or_default();
+            sum(hashes.into_iter().map(|hash| self.purge_slot(hash, mode, |_| true)))
+        }))
+    }
+
+    /// The document with this tag is at `version`: marks its older copies.
+    pub fn document_changed(&self, tag: &str, version: Version) {
+        for hash in self.tags.keys(tag) {
+            let shard = self.shard(hash).lock();
+            for entry in shard.peek(&hash).iter().flat_map(|slot| &slot.variants) {
+                if entry.stamp.as_ref().is_some_and(|stamp| *stamp.tag == *tag && stamp.version < version) {
+                    entry.set_mark(Mark::Changed);
+                }
+            }
+        }
+    }
+
+    fn purge_slot(&self, hash: KeyHash, mode: Mode, concerned: impl Fn(&Entry) -> bool) -> Purged {
+        let mut shard = self.shard(hash).lock();
+        let Some(slot) = shard.peek_mut(&hash) else { return Purged::default() };
+        let key = slot.key.clone();
+        let hit: Vec<Arc<Entry>> = slot.variants.iter().filter(|entry| concerned(entry)).cloned().collect();
+        match mode {
+            Mode::Stale => hit.iter().for_each(|entry| entry.set_mark(Mark::Purged)),
+            Mode::Delete => {
+                slot.variants.retain(|entry| !concerned(entry));
+                let empty = slot.variants.is_empty();
+                hit.iter().for_each(|entry| self.forget(&key, hash, entry));
+                if empty {
+                    shard.pop(&hash);
+                } else if let Some(slot) = shard.peek(&hash) {
+                    self.index(hash, slot);
+                }
+            }
+        }
+        Purged { objects: hit.len() as u64, bytes: hit.iter().map(|entry| weight(&key, entry)).sum() }
+    }
+
+    fn make_room(&self) {
+        while self.bytes() > self.limits.budget_bytes {
+            let start = self.next_victim.fetch_add(1, Ordering::Relaxed);
+            // Of some shards, the one whose least recently used slot was used longest ago. When all of those are
+            // empty, all shards are looked at, so that this ends.
+            let oldest = |count: usize| {
+                (start..start + count)
+                    .map(|index| index % SHARDS)
+                    .filter_map(|index| {
+                        let used = self.shards.get(index)?.lock().peek_lru().map(|(_, slot)| slot.used)?;
+                        Some((used, index))
+                    })
+                    .min()
+            };
+            let Some((_, index)) = oldest(EVICTION_SAMPLES).or_else(|| oldest(SHARDS)) else { return };
+            let Some(shard) = self.shards.get(index) else { return };
+            let mut shard = shard.lock();
+            if let Some((hash, slot)) = shard.pop_lru() {
+                self.evicted.fetch_add(slot.variants.len() as u64, Ordering::Relaxed);
+                slot.variants.iter().for_each(|entry| self.forget(&slot.key, hash, entry));
+            }
+        }
+    }
+
+    fn count_in(&self, key: &Key, entry: &Entry) {
+        self.bytes.fetch_add(weight(key, entry), Ordering::Relaxed);
+        self.objects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts the tags of all variants into the index: one that was forgotten may have taken a shared tag with it.
+    fn index(&self, hash: KeyHash, slot: &Slot) {
+        slot.variants.iter().flat_map(|entry| &entry.tags).for_each(|tag| self.tags.add(tag, hash));
+    }
+
+    /// Takes an entry out of the counts and the index. The caller holds the lock of its shard.
+    fn forget(&self, key: &Key, hash: KeyHash, entry: &Entry) {
+        self.bytes.fetch_sub(weight(key, entry), Ordering::Relaxed);
+        self.objects.fetch_sub(1, Ordering::Relaxed);
+        entry.tags.iter().for_each(|tag| self.tags.remove(tag, hash));
+    }
+
+    fn shard(&self, hash: KeyHash) -> &Mutex<LruCache<KeyHash, Slot>> {
+        // The modulus keeps the index in range.
+        #[allow(clippy::indexing_slicing)]
+        &self.shards[hash.0 as usize % SHARDS]
+    }
+}
+
+fn weight(key: &Key, entry: &Entry) -> u64 {
+    (key.as_str().len() + entry.weight()) as u64
+}
+
+fn sum(parts: impl Iterator<Item = Purged>) -> Purged {
+    parts.fold(Purged::default(), |all, part| Purged {
+        objects: all.objects + part.objects,
+        bytes: all.bytes + part.bytes,
+    })
+}

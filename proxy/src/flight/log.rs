@@ -1,0 +1,261 @@
+//! The log of one flight: phases, and the pieces of the body as they come.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::StatusCode;
+use millpond_shared::http1::Fields;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::cache::{Entry, Stamp};
+use crate::outcome::Reason;
+use crate::semantics::freshness::Times;
+use crate::semantics::vary::Selection;
+use crate::upstreams::OriginError;
+
+/// Bytes that a fill may be ahead of its slowest reader once its body is too large to be stored.
+const AHEAD_MAX: usize = 256 * 1024;
+
+#[derive(Debug, Default)]
+pub struct Flight {
+    inner: Mutex<Inner>,
+    /// The phase changed, or the log grew.
+    grown: Notify,
+    /// A reader has moved on, or left.
+    read: Notify,
+    waiters: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    phase: Phase,
+    pieces: VecDeque<Bytes>,
+    /// Number of pieces that were dropped from the front because every reader had them.
+    dropped: usize,
+    /// Bytes in `pieces`.
+    held: usize,
+    readers: HashMap<u64, usize>,
+    next_reader: u64,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Asking,
+    /// The head is there, the body grows.
+    Body(Arc<Draft>),
+    Complete(Arc<Entry>),
+    Unshared(Reason),
+    Failed(OriginError),
+}
+
+/// A response whose body is still coming: what will become an [`Entry`].
+#[derive(Debug)]
+pub struct Draft {
+    pub status: StatusCode,
+    /// The fields to store.
+    pub fields: Fields,
+    pub times: Times,
+    pub selection: Selection,
+    pub tags: Vec<Box<str>>,
+    pub stamp: Option<Stamp>,
+    /// Length of the body in bytes, if it was declared.
+    pub length: Option<u64>,
+}
+
+/// What a waiter sees once the origin has answered.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    Body(Arc<Draft>),
+    Complete(Arc<Entry>),
+    Unshared(Reason),
+    Failed(OriginError),
+}
+
+impl Flight {
+    /// Counts a waiter in; how many there are now.
+    pub(super) fn count_waiter(&self) -> usize {
+        self.waiters.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Waits until the origin has answered.
+    pub async fn seen(&self) -> Seen {
+        loop {
+            let grown = self.grown.notified();
+            tokio::pin!(grown);
+            grown.as_mut().enable();
+            match &self.inner.lock().phase {
+                Phase::Asking => {}
+                Phase::Body(draft) => return Seen::Body(Arc::clone(draft)),
+                Phase::Complete(entry) => return Seen::Complete(Arc::clone(entry)),
+                Phase::Unshared(reason) => return Seen::Unshared(*reason),
+                Phase::Failed(error) => return Seen::Failed(error.clone()),
+            }
+            grown.await;
+        }
+    }
+
+    /// The head is there: what comes now is the body.
+    pub fn begin(&self, draft: Arc<Draft>) {
+        self.settle(Phase::Body(draft));
+    }
+
+    pub(super) fn settle_unshared(&self, reason: Reason) {
+        self.settle(Phase::Unshared(reason));
+    }
+
+    pub(super) fn settle_failed(&self, error: OriginError) {
+        self.settle(Phase::Failed(error));
+    }
+
+    pub(super) fn settle_complete(&self, entry: Arc<Entry>) {
+        self.settle(Phase::Complete(entry));
+    }
+
+    fn settle(&self, phase: Phase) {
+        self.inner.lock().phase = phase;
+        self.grown.notify_waiters();
+    }
+
+    /// Reads the body from its start; `None` if its start is no longer held.
+    pub fn reader(self: &Arc<Flight>) -> Option<Reader> {
+        let mut inner = self.inner.lock();
+        if inner.dropped > 0 {
+            return None;
+        }
+        let id = inner.next_reader;
+        inner.next_reader += 1;
+        inner.readers.insert(id, 0);
+        Some(Reader { flight: Arc::clone(self), id, at: 0, ended: false })
+    }
+}
+
+/// Appends to the log.
+pub struct Filler {
+    flight: Arc<Flight>,
+    /// Bytes beyond which the body is not stored; readers then hold the fill back.
+    store_max: u64,
+    length: u64,
+    stored: bool,
+}
+
+impl Filler {
+    pub fn new(flight: &Arc<Flight>, store_max: u64) -> Filler {
+        Filler { flight: Arc::clone(flight), store_max, length: 0, stored: true }
+    }
+
+    /// Appends a piece. `false`: the body is too large to be stored, and from now on the log only passes it on.
+    pub fn push(&mut self, piece: Bytes) -> bool {
+        self.length += piece.len() as u64;
+        let mut inner = self.flight.inner.lock();
+        inner.held += piece.len();
+        inner.pieces.push_back(piece);
+        drop(inner);
+        self.flight.grown.notify_waiters();
+        self.stored &= self.length <= self.store_max;
+        self.stored
+    }
+
+    /// Once the body is too large: waits until the slowest reader has room. `false`: nobody reads any more.
+    pub async fn room(&self) -> bool {
+        while !self.stored {
+            let read = self.flight.read.notified();
+            tokio::pin!(read);
+            read.as_mut().enable();
+            {
+                let mut inner = self.flight.inner.lock();
+                let Some(slowest) = inner.readers.values().min().copied() else { return false };
+                while inner.dropped < slowest
+                    && let Some(piece) = inner.pieces.pop_front()
+                {
+                    inner.dropped += 1;
+                    inner.held -= piece.len();
+                }
+                if inner.held < AHEAD_MAX {
+                    return true;
+                }
+            }
+            read.await;
+        }
+        true
+    }
+
+    /// Whether the log still holds the body from its start, and it is small enough to be stored.
+    pub fn is_storable(&self) -> bool {
+        self.stored
+    }
+
+    /// What the log holds, in one piece.
+    pub fn body(&self) -> Bytes {
+        let inner = self.flight.inner.lock();
+        match inner.pieces.len() {
+            0 => Bytes::new(),
+            1 => inner.pieces.front().cloned().unwrap_or_default(),
+            _ => inner.pieces.iter().fold(Vec::with_capacity(inner.held), |mut body, piece| {
+                body.extend_from_slice(piece);
+                body
+            }).into(),
+        }
+    }
+}
+
+/// One client's place in the log.
+pub struct Reader {
+    flight: Arc<Flight>,
+    id: u64,
+    at: usize,
+    ended: bool,
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum Piece {
+    Data(Bytes),
+    End,
+    /// The fill died: what was sent so far is all there will be, and must not look complete.
+    Cut(OriginError),
+}
+
+impl Reader {
+    pub async fn next(&mut self) -> Piece {
+        if self.ended {
+            return Piece::End;
+        }
+        loop {
+            let grown = self.flight.grown.notified();
+            tokio::pin!(grown);
+            grown.as_mut().enable();
+            {
+                let mut inner = self.flight.inner.lock();
+                if let Some(piece) = self.at.checked_sub(inner.dropped).and_then(|at| inner.pieces.get(at)).cloned() {
+                    self.at += 1;
+                    let at = self.at;
+                    inner.readers.insert(self.id, at);
+                    drop(inner);
+                    self.flight.read.notify_waiters();
+                    return Piece::Data(piece);
+                }
+                match &inner.phase {
+                    Phase::Asking | Phase::Body(_) => {}
+                    Phase::Complete(_) => {
+                        self.ended = true;
+                        return Piece::End;
+                    }
+                    Phase::Unshared(_) => return Piece::Cut(OriginError::Truncated),
+                    Phase::Failed(error) => return Piece::Cut(error.clone()),
+                }
+            }
+            grown.await;
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.flight.inner.lock().readers.remove(&self.id);
+        self.flight.read.notify_waiters();
+    }
+}

@@ -1,0 +1,138 @@
+//! Which keys are being fetched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::log::Flight;
+use crate::key::KeyHash;
+use crate::outcome::Reason;
+use crate::upstreams::OriginError;
+
+/// What flights may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Keys that are fetched at a time; beyond it a request fetches for itself, uncollapsed.
+    pub flights_max: usize,
+    /// Waiters of one flight; one more is answered 503 with `Retry-After`.
+    pub waiters_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { flights_max: 100_000, waiters_max: 10_000 }
+    }
+}
+
+#[derive(Debug)]
+pub struct Flights {
+    limits: Limits,
+    table: Mutex<HashMap<KeyHash, Arc<Flight>>>,
+}
+
+/// What a request that needs a fetch becomes.
+pub enum Join {
+    /// The one who fetches.
+    Lead(Lead),
+    Wait(Arc<Flight>),
+    /// The flight has as many waiters as it may.
+    Full,
+}
+
+/// The duty to settle a flight. Dropped unsettled, the flight has failed and its waiters know.
+pub struct Lead {
+    flights: Arc<Flights>,
+    key: Option<KeyHash>,
+    flight: Arc<Flight>,
+    settled: bool,
+}
+
+impl Flights {
+    pub fn new(limits: Limits) -> Arc<Flights> {
+        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()) })
+    }
+
+    pub fn join(self: &Arc<Flights>, key: KeyHash) -> Join {
+        let mut table = self.table.lock();
+        if let Some(flight) = table.get(&key) {
+            let waiting = flight.count_waiter();
+            return if waiting > self.limits.waiters_max { Join::Full } else { Join::Wait(Arc::clone(flight)) };
+        }
+        let flight = Arc::new(Flight::default());
+        let listed = table.len() < self.limits.flights_max;
+        if listed {
+            table.insert(key, Arc::clone(&flight));
+        }
+        Join::Lead(Lead { flights: Arc::clone(self), key: listed.then_some(key), flight, settled: false })
+    }
+
+    /// Leads, unless somebody does already.
+    pub fn lead(self: &Arc<Flights>, key: KeyHash) -> Option<Lead> {
+        if self.table.lock().contains_key(&key) {
+            return None;
+        }
+        match self.join(key) {
+            Join::Lead(lead) => Some(lead),
+            Join::Wait(_) | Join::Full => None,
+        }
+    }
+
+    /// A flight that nobody can join.
+    pub fn alone(self: &Arc<Flights>) -> Lead {
+        Lead { flights: Arc::clone(self), key: None, flight: Arc::new(Flight::default()), settled: false }
+    }
+
+    /// Number of keys that are being fetched.
+    pub fn len(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Lead {
+    pub fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// Takes the flight off the table: nobody joins any more.
+    pub fn unlist(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        let mut table = self.flights.table.lock();
+        if table.get(&key).is_some_and(|listed| Arc::ptr_eq(listed, &self.flight)) {
+            table.remove(&key);
+        }
+    }
+
+    /// The response is for one client only; waiters fetch for themselves.
+    pub fn unshared(mut self, reason: Reason) {
+        self.unlist();
+        self.flight.settle_unshared(reason);
+        self.settled = true;
+    }
+
+    pub fn failed(mut self, error: OriginError) {
+        self.unlist();
+        self.flight.settle_failed(error);
+        self.settled = true;
+    }
+
+    /// The whole response is there, and stored if it could be.
+    pub fn complete(mut self, entry: Arc<crate::cache::Entry>) {
+        self.unlist();
+        self.flight.settle_complete(entry);
+        self.settled = true;
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.unlist();
+            self.flight.settle_failed(OriginError::Closed);
+        }
+    }
+}

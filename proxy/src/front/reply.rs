@@ -1,0 +1,257 @@
+//! The answer to one HTTP/1 request: framing, persistence, and the request's own body.
+
+use std::io::IoSlice;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use http::{Method, StatusCode};
+use millpond_shared::http1::{
+    BodyReader, Framing, LAST_CHUNK, Minor, RequestHead, Step, put_chunk, put_field, put_field_number, put_status_line,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::connection::{Connection, has_body};
+use crate::gateway::{Client, Gone, ReplyHead};
+use crate::upstreams::{Inbound, InboundError};
+
+/// How long one write may take; a client that reads slower is cut off.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may pause within its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bodies up to this size, in bytes, are copied behind their head for one write; larger ones are written in place.
+const COPY_MAX: usize = 16 * 1024;
+/// Rest of a request's body, in bytes, that is read and thrown away to keep the connection.
+const DRAIN_MAX: usize = 64 * 1024;
+
+pub(super) struct Reply<'a> {
+    connection: &'a mut Connection,
+    method: Method,
+    minor: Minor,
+    framing: Framing,
+    body: BodyReader,
+    /// The client waits for a 100 before it sends its body.
+    expects: bool,
+    keep: bool,
+    mode: Mode,
+    sent: u64,
+}
+
+/// How the body of the answer is framed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Nothing was sent yet.
+    Head,
+    None,
+    /// This many bytes are still to come.
+    Length(u64),
+    Chunked,
+    UntilClose,
+    /// The answer broke off.
+    Broken,
+}
+
+impl<'a> Reply<'a> {
+    pub fn new(connection: &'a mut Connection, head: &RequestHead, framing: Framing, draining: bool) -> Reply<'a> {
+        let option = |wanted: &str| head.fields.list("connection").any(|option| option.eq_ignore_ascii_case(wanted));
+        let keep = !draining
+            && match head.minor {
+                Minor::One => !option("close"),
+                Minor::Zero => option("keep-alive") && !option("close"),
+            };
+        let expects = head.minor == Minor::One
+            && has_body(framing)
+            && head.fields.get("expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        Reply {
+            connection,
+            method: head.method.clone(),
+            minor: head.minor,
+            framing,
+            body: BodyReader::new(framing),
+            expects,
+            keep,
+            mode: Mode::Head,
+            sent: 0,
+        }
+    }
+
+    /// Ends the exchange; whether the connection can carry another.
+    pub async fn finish(mut self) -> bool {
+        let whole = matches!(self.mode, Mode::None | Mode::Length(0) | Mode::Chunked);
+        self.keep && whole && self.drain().await
+    }
+
+    /// Reads what is left of the request's body, if that is worth it.
+    async fn drain(&mut self) -> bool {
+        // A client that still waits for its 100 may or may not send the body: that can't be told apart.
+        if self.expects && !self.body.is_done() {
+            return false;
+        }
+        let mut drained = 0;
+        while let Ok(Some(piece)) = self.next().await {
+            drained += piece.len();
+            if drained > DRAIN_MAX {
+                return false;
+            }
+        }
+        self.body.is_done()
+    }
+
+    /// Puts the head into the output buffer and settles how the body is framed.
+    fn put_head(&mut self, head: &ReplyHead<'_>, length: Option<u64>) {
+        let out = &mut self.connection.output;
+        match head.prepared {
+            Some(prepared) => out.extend_from_slice(prepared),
+            None => {
+                put_status_line(out, head.status);
+                head.fields.iter().for_each(|(name, value)| put_field(out, name, value));
+            }
+        }
+        head.added.iter().for_each(|(name, value)| put_field(out, name, value));
+        let bodiless = self.method == Method::HEAD
+            || head.status == StatusCode::NO_CONTENT
+            || head.status == StatusCode::NOT_MODIFIED;
+        self.mode = match length {
+            _ if bodiless => Mode::None,
+            Some(length) => Mode::Length(length),
+            None if self.minor == Minor::One => Mode::Chunked,
+            None => Mode::UntilClose,
+        };
+        let tells_length = head.prepared.is_none()
+            && head.status != StatusCode::NO_CONTENT
+            && head.status != StatusCode::NOT_MODIFIED;
+        match (length, self.mode) {
+            (Some(length), _) if tells_length => put_field_number(out, "Content-Length", length),
+            (_, Mode::Chunked) => put_field(out, "Transfer-Encoding", "chunked"),
+            _ => {}
+        }
+        // A request body that won't be read to its end can't be followed by another request.
+        self.keep &= self.mode != Mode::UntilClose && !(self.expects && !self.body.is_done());
+        match (self.keep, self.minor) {
+            (false, _) => put_field(out, "Connection", "close"),
+            (true, Minor::Zero) => put_field(out, "Connection", "keep-alive"),
+            (true, Minor::One) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        self.sent += self.connection.output.len() as u64;
+        self.connection.write_output().await.map_err(|_| self.broken())
+    }
+
+    /// Writes the output buffer and then `body`, without copying it.
+    async fn flush_with(&mut self, mut body: Bytes) -> Result<(), Gone> {
+        if body.len() <= COPY_MAX {
+            self.connection.output.extend_from_slice(&body);
+            return self.flush().await;
+        }
+        self.sent += (self.connection.output.len() + body.len()) as u64;
+        let Connection { stream, output, .. } = &mut *self.connection;
+        let write = async {
+            while !output.is_empty() || !body.is_empty() {
+                let written = stream.write_vectored(&[IoSlice::new(output), IoSlice::new(&body)]).await?;
+                if written == 0 {
+                    return Err(std::io::ErrorKind::WriteZero.into());
+                }
+                let of_head = written.min(output.len());
+                output.advance(of_head);
+                body.advance(written - of_head);
+            }
+            stream.flush().await
+        };
+        match timeout(WRITE_TIMEOUT, write).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(self.broken()),
+        }
+    }
+
+    fn broken(&mut self) -> Gone {
+        self.mode = Mode::Broken;
+        Gone
+    }
+}
+
+impl Client for Reply<'_> {
+    fn scheme(&self) -> &'static str {
+        "http"
+    }
+
+    fn inbound(&mut self) -> (Framing, &mut dyn Inbound) {
+        (self.framing, self)
+    }
+
+    async fn whole(&mut self, head: ReplyHead<'_>, body: Bytes) -> Result<(), Gone> {
+        self.put_head(&head, Some(body.len() as u64));
+        if self.mode == Mode::None {
+            return self.flush().await;
+        }
+        self.mode = Mode::Length(0);
+        self.flush_with(body).await
+    }
+
+    async fn begin(&mut self, head: ReplyHead<'_>, length: Option<u64>) -> Result<(), Gone> {
+        self.put_head(&head, length);
+        self.flush().await
+    }
+
+    async fn piece(&mut self, piece: Bytes) -> Result<(), Gone> {
+        match self.mode {
+            Mode::None => Ok(()),
+            Mode::Length(left) => {
+                let Some(left) = left.checked_sub(piece.len() as u64) else { return Err(self.broken()) };
+                self.mode = Mode::Length(left);
+                self.flush_with(piece).await
+            }
+            Mode::Chunked => {
+                put_chunk(&mut self.connection.output, &piece);
+                self.flush().await
+            }
+            Mode::UntilClose => self.flush_with(piece).await,
+            Mode::Head | Mode::Broken => Err(self.broken()),
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), Gone> {
+        match self.mode {
+            Mode::Chunked => {
+                self.connection.output.extend_from_slice(LAST_CHUNK);
+                self.flush().await
+            }
+            // The body was shorter than its head said.
+            Mode::Length(1..) => Err(self.broken()),
+            _ => Ok(()),
+        }
+    }
+
+    fn cut(&mut self) {
+        self.mode = Mode::Broken;
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+#[async_trait]
+impl Inbound for Reply<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, InboundError> {
+        if self.expects && !self.body.is_done() {
+            self.connection.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.expects = false;
+            self.connection.write_output().await.map_err(|_| InboundError)?;
+        }
+        loop {
+            match self.body.step(&mut self.connection.input).map_err(|_| InboundError)? {
+                Step::Data(piece) => return Ok(Some(piece)),
+                Step::End { .. } => return Ok(None),
+                Step::NeedMore => {}
+            }
+            match timeout(BODY_TIMEOUT, self.connection.read_more()).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) | Err(_) => return Err(InboundError),
+            }
+        }
+    }
+}

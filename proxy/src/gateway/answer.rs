@@ -1,0 +1,305 @@
+//! Writes answers to the client, each with its `Cache-Status`, and tells what was sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use millpond_shared::clock;
+use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
+
+use super::client::{Added, Client, Gone, ReplyHead};
+use super::forward::{self, Conditions};
+use super::{Gateway, Snapshot, Visit};
+use crate::cache::Entry;
+use crate::flight::{Draft, Piece, Reader};
+use crate::outcome::{Outcome, Reason};
+use crate::record::Record;
+use crate::rules::Rule;
+use crate::semantics::freshness::{self, Times};
+use crate::semantics::{cache_status, validate};
+use crate::upstreams::{Answer, OriginError, Payload};
+
+impl Gateway {
+    /// A stored response, or 304 if the client has it.
+    pub(super) async fn stored<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        entry: &Entry,
+        outcome: Outcome,
+        reason: Option<Reason>,
+    ) -> Record {
+        let added = added(&entry.times, outcome, reason, entry.status);
+        if validate::not_modified(&visit.request.fields, entry.status, &entry.fields) {
+            return not_modified(client, visit, &entry.fields, added, outcome, reason).await;
+        }
+        let head =
+            ReplyHead { status: entry.status, fields: &entry.fields, prepared: Some(&entry.head), added };
+        let sent = client.whole(head, entry.body.clone()).await;
+        record(client, Some(visit.rule), outcome, reason, entry.status, sent)
+    }
+
+    /// A response whose body is still coming.
+    pub(super) async fn draft<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        draft: &Draft,
+        reader: Reader,
+        outcome: Outcome,
+        reason: Option<Reason>,
+    ) -> Record {
+        let added = added(&draft.times, outcome, reason, draft.status);
+        if validate::not_modified(&visit.request.fields, draft.status, &draft.fields) {
+            return not_modified(client, visit, &draft.fields, added, outcome, reason).await;
+        }
+        let head = ReplyHead { status: draft.status, fields: &draft.fields, prepared: None, added };
+        let sent = stream(client, head, draft.length, reader).await;
+        let (sent, reason) = match sent {
+            Ok(()) => (Ok(()), reason),
+            Err(Stopped::Gone) => (Err(Gone), reason),
+            Err(Stopped::Cut(error)) => (Err(Gone), Some(error.reason())),
+        };
+        record(client, Some(visit.rule), outcome, reason, draft.status, sent)
+    }
+
+    /// An answer that could not be shared goes to the one who fetched it.
+    pub(super) async fn relay_miss<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        answer: Answer,
+        why: Reason,
+    ) -> Record {
+        // What the request itself forbids to share passes by the cache; the rest was worth a try.
+        let by_request = matches!(why, Reason::Authorization | Reason::RequestNoStore);
+        let outcome = if by_request { Outcome::Pass } else { Outcome::Miss };
+        relay(client, visit.rule, answer, outcome, Some(why)).await
+    }
+
+    /// A HEAD that nothing stored answers is asked as it came, and not stored.
+    pub(super) async fn forward_head<C: Client>(&self, visit: &Visit<'_>, reason: Reason, client: &mut C) -> Record {
+        let outgoing = forward::outgoing(visit.request, visit.rule, &Conditions::Client);
+        let (rule, upstreams) = (visit.rule, &visit.snapshot.upstreams);
+        match upstreams.ask(&rule.origin, &outgoing, Payload::None, Some(self.least(visit)), rule.retry).await {
+            Ok(answer) => relay(client, rule, answer, Outcome::Miss, Some(reason)).await,
+            Err(error) => self.origin_failed(client, visit, &error).await,
+        }
+    }
+
+    /// Hands the request through, whatever it is.
+    pub(super) async fn pass<C: Client>(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        rule: &Arc<Rule>,
+        request: &RequestHead,
+        reason: Reason,
+        client: &mut C,
+    ) -> Record {
+        let scheme = client.scheme();
+        let outgoing = forward::outgoing(request, rule, &Conditions::Client);
+        let least = self.shard(snapshot, rule, request).map(|shard| self.live.least(shard));
+        let asked = {
+            let (framing, inbound) = client.inbound();
+            let payload = match framing {
+                Framing::None => Payload::None,
+                framing => Payload::Stream { inbound, framing },
+            };
+            snapshot.upstreams.ask(&rule.origin, &outgoing, payload, least, rule.retry).await
+        };
+        match asked {
+            Ok(answer) => {
+                self.invalidate(snapshot, request, scheme, &answer.head);
+                relay(client, rule, answer, Outcome::Pass, Some(reason)).await
+            }
+            Err(OriginError::RequestBody) => {
+                let why = "the request body broke off, is malformed, or is larger than this origin takes";
+                self.refuse(client, Some(rule), StatusCode::BAD_REQUEST, Reason::BadRequest, why).await
+            }
+            Err(error) => respond_failed(client, rule, &error).await,
+        }
+    }
+
+    /// Our own 4xx.
+    pub(super) async fn refuse<C: Client>(
+        &self,
+        client: &mut C,
+        rule: Option<&Arc<Rule>>,
+        status: StatusCode,
+        reason: Reason,
+        why: &str,
+    ) -> Record {
+        own(client, rule, Outcome::Refused, status, reason, why).await
+    }
+
+    /// Our own 5xx: there is nothing to send.
+    pub(super) async fn fail<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        status: StatusCode,
+        reason: Reason,
+    ) -> Record {
+        let why = match reason {
+            Reason::OnlyIfCached => "nothing stored can be used, and the request allows nothing else",
+            Reason::FlightFull => "too many requests wait for this response",
+            _ => "the response was overtaken by newer versions again and again",
+        };
+        own(client, Some(visit.rule), Outcome::Error, status, reason, why).await
+    }
+
+    pub(super) async fn origin_failed<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        error: &OriginError,
+    ) -> Record {
+        respond_failed(client, visit.rule, error).await
+    }
+}
+
+async fn respond_failed<C: Client>(client: &mut C, rule: &Arc<Rule>, error: &OriginError) -> Record {
+    tracing::warn!(rule = rule.name, origin = rule.origin, %error, "origin failed");
+    let status = match error {
+        OriginError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    own(client, Some(rule), Outcome::Error, status, error.reason(), &error.to_string()).await
+}
+
+/// An answer of our own, in words.
+async fn own<C: Client>(
+    client: &mut C,
+    rule: Option<&Arc<Rule>>,
+    outcome: Outcome,
+    status: StatusCode,
+    reason: Reason,
+    why: &str,
+) -> Record {
+    let mut fields = vec![
+        ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+        ("Cache-Control", "no-store".to_owned()),
+        ("Date", crate::semantics::date::format(clock::wall_secs())),
+    ];
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        fields.push(("Retry-After", "1".to_owned()));
+    }
+    let fields: Fields = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let added = vec![("Cache-Status", cache_status::value(outcome, Some(reason), None, None, false, false))];
+    let body = Bytes::from(format!("{} {}: {why}\n", status.as_str(), status.canonical_reason().unwrap_or("")));
+    let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, body).await;
+    record(client, rule, outcome, Some(reason), status, sent)
+}
+
+/// `Age` and `Cache-Status` of what comes from the store or goes into it.
+fn added(times: &Times, outcome: Outcome, reason: Option<Reason>, status: StatusCode) -> Added {
+    let now = clock::wall_secs();
+    let forwarded = match outcome {
+        Outcome::Revalidated => Some(StatusCode::NOT_MODIFIED),
+        Outcome::Miss => Some(status),
+        _ => None,
+    };
+    let ttl = Some(freshness::ttl(times, now));
+    let value = cache_status::value(outcome, reason, ttl, forwarded, outcome == Outcome::Miss, false);
+    let mut added = vec![("Cache-Status", value)];
+    // A response that was just generated has no age; anything from the store has one (RFC 9111 §4).
+    if outcome != Outcome::Miss || freshness::age(times, now) > 0 {
+        added.push(("Age", freshness::age(times, now).to_string()));
+    }
+    added
+}
+
+async fn not_modified<C: Client>(
+    client: &mut C,
+    visit: &Visit<'_>,
+    stored: &Fields,
+    added: Added,
+    outcome: Outcome,
+    reason: Option<Reason>,
+) -> Record {
+    let fields = forward::not_modified_fields(stored);
+    let status = StatusCode::NOT_MODIFIED;
+    let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, Bytes::new()).await;
+    record(client, Some(visit.rule), outcome, reason, status, sent)
+}
+
+/// Why a body stopped before its end.
+enum Stopped {
+    Gone,
+    Cut(OriginError),
+}
+
+impl From<Gone> for Stopped {
+    fn from(_: Gone) -> Stopped {
+        Stopped::Gone
+    }
+}
+
+async fn stream<C: Client>(
+    client: &mut C,
+    head: ReplyHead<'_>,
+    length: Option<u64>,
+    mut reader: Reader,
+) -> Result<(), Stopped> {
+    client.begin(head, length).await?;
+    loop {
+        match reader.next().await {
+            Piece::Data(piece) => client.piece(piece).await?,
+            Piece::End => return Ok(client.end().await?),
+            Piece::Cut(error) => {
+                client.cut();
+                return Err(Stopped::Cut(error));
+            }
+        }
+    }
+}
+
+/// Streams an answer to the one client it is for.
+async fn relay<C: Client>(
+    client: &mut C,
+    rule: &Arc<Rule>,
+    mut answer: Answer,
+    outcome: Outcome,
+    reason: Option<Reason>,
+) -> Record {
+    let status = answer.head.status;
+    let fields = forward::relayed_fields(&answer.head, clock::wall_secs());
+    let added = vec![("Cache-Status", cache_status::value(outcome, reason, None, Some(status), false, false))];
+    let head = ReplyHead { status, fields: &fields, prepared: None, added };
+    let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
+    let sent = async {
+        client.begin(head, length).await?;
+        loop {
+            match answer.body.next().await {
+                Ok(Some(piece)) => client.piece(piece).await?,
+                Ok(None) => return client.end().await,
+                Err(error) => {
+                    tracing::warn!(rule = rule.name, origin = rule.origin, %error, "origin broke off");
+                    client.cut();
+                    return Err(Gone);
+                }
+            }
+        }
+    };
+    let sent = sent.await;
+    record(client, Some(rule), outcome, reason, status, sent)
+}
+
+/// The length that an answer to HEAD would have with its body.
+fn declared_length(head: &ResponseHead) -> Option<u64> {
+    head.fields.get_str("content-length").and_then(|digits| digits.parse().ok())
+}
+
+fn record<C: Client>(
+    client: &C,
+    rule: Option<&Arc<Rule>>,
+    outcome: Outcome,
+    reason: Option<Reason>,
+    status: StatusCode,
+    sent: Result<(), Gone>,
+) -> Record {
+    Record { rule: rule.cloned(), outcome, reason, status, bytes: client.sent(), broken_off: sent.is_err() }
+}

@@ -1,0 +1,245 @@
+//! Asks the origin on behalf of a flight: validates, stores, fills.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use millpond_shared::clock;
+use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
+use millpond_shared::version::{Position, ShardId, Version};
+use millpond_shared::wire::headers;
+
+use super::forward::{self, Conditions};
+use super::{Gateway, Snapshot};
+use crate::cache::{Entry, Mark, PurgeSeq, Stamp};
+use crate::flight::{Draft, Filler, Lead};
+use crate::key::Key;
+use crate::outcome::{Outcome, Reason};
+use crate::rules::Rule;
+use crate::semantics::request::Ask;
+use crate::semantics::vary::{Selection, Vary};
+use crate::semantics::{freshness, reuse, storability, validate};
+use crate::upstreams::{Answer, Body, OriginError, Payload, Ready};
+
+/// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
+pub const PROBE_PAUSE_MS: u64 = 1_000;
+
+/// One fetch: owned, so that it can outlive the request that caused it.
+pub struct Fetch {
+    pub gateway: Arc<Gateway>,
+    pub snapshot: Arc<Snapshot>,
+    pub rule: Arc<Rule>,
+    pub request: RequestHead,
+    pub ask: Ask,
+    pub key: Key,
+    /// The shard that owns the document, where the origin is the shards.
+    pub shard: Option<ShardId>,
+    pub least: Position,
+}
+
+/// What a fetch came to. The flight is settled, or a fill goes on settling it.
+pub enum Fetched {
+    /// Everyone reads it from the flight.
+    Shared(Outcome),
+    /// Not for sharing: the one who fetched gets it, and nobody else.
+    Own(Box<Answer>, Reason),
+    Failed(OriginError),
+}
+
+impl Fetch {
+    /// `stale`: the stored response to validate.
+    pub async fn run(self, stale: Option<Arc<Entry>>, lead: Lead) -> Fetched {
+        let began = self.gateway.store.purge_seq();
+        let asked = clock::wall_secs();
+        let mut answer = self.ask_origin(stale.as_deref()).await;
+        if let (Ok(got), Some(entry)) = (&answer, &stale)
+            && got.head.status == StatusCode::NOT_MODIFIED
+        {
+            if validate::confirms(&entry.fields, &got.head.fields) {
+                return self.revalidated(entry, &got.head, asked, began, lead);
+            }
+            // It confirms something that is not stored here: the whole response is needed.
+            answer = self.ask_origin(None).await;
+        }
+        match answer {
+            Err(error) => {
+                lead.failed(error.clone());
+                Fetched::Failed(error)
+            }
+            Ok(answer) if self.stale_is_better(&answer, stale.as_deref()) => {
+                let error = OriginError::Malformed("it answered with a server error");
+                lead.failed(error.clone());
+                Fetched::Failed(error)
+            }
+            Ok(answer) => self.answered(answer, asked, began, lead).await,
+        }
+    }
+
+    async fn ask_origin(&self, stale: Option<&Entry>) -> Result<Answer, OriginError> {
+        let conditions = stale.map_or(Conditions::None, |entry| Conditions::Stored(&entry.fields));
+        let outgoing = forward::outgoing(&self.request, &self.rule, &conditions);
+        let least = self.shard.map(|_| self.least);
+        self.snapshot.upstreams.ask(&self.rule.origin, &outgoing, Payload::None, least, self.rule.retry).await
+    }
+
+    /// The origin says that it failed, and there is a stale copy for that case.
+    fn stale_is_better(&self, answer: &Answer, stale: Option<&Entry>) -> bool {
+        forward::is_failure(answer.head.status)
+            && stale.is_some_and(|entry| {
+                reuse::may_serve_on_error(&entry.times, freshness::age(&entry.times, clock::wall_secs()))
+            })
+    }
+
+    /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
+    fn revalidated(
+        &self,
+        stale: &Arc<Entry>,
+        head: &ResponseHead,
+        asked: u64,
+        began: PurgeSeq,
+        lead: Lead,
+    ) -> Fetched {
+        let now = clock::wall_secs();
+        let fields = validate::updated(&stale.fields, &head.fields);
+        let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
+        let times = freshness::times(&updated, &self.rule.policy, asked, now);
+        let fields = forward::stored_fields(&updated.fields, now);
+        let stamp = self.stamp(&head.fields).or_else(|| stale.stamp.clone());
+        let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
+        let body = stale.body.clone();
+        let entry = Entry::new(stale.status, fields, body, times, stale.selection.clone(), tags, stamp);
+        let entry = Arc::new(entry);
+        // A 304 may forbid what the first response allowed.
+        if storability::judge(&self.request.method, &self.ask, &updated, &self.rule.policy).is_ok() {
+            self.admit(&entry, began);
+        } else {
+            self.gateway.store.purge_key(&self.key, crate::cache::Mode::Delete);
+        }
+        lead.complete(entry);
+        Fetched::Shared(Outcome::Revalidated)
+    }
+
+    async fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
+        let head = &answer.head;
+        let store_max = self.gateway.store.limits().object_max_bytes;
+        let verdict = storability::judge(&self.request.method, &self.ask, head, &self.rule.policy);
+        let verdict = verdict.and_then(|()| match answer.body.length {
+            Some(length) if length > store_max => Err(Reason::BodyTooLarge),
+            _ => Ok(()),
+        });
+        if let Err(reason) = verdict {
+            self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
+            lead.unshared(reason);
+            return Fetched::Own(Box::new(answer), reason);
+        }
+        self.gateway.remembered.remove(self.key.hash());
+        let draft = Arc::new(self.draft(head, answer.body.length, asked));
+        let mut fill = Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
+        let mut body = answer.body;
+        lead.flight().begin(draft);
+        // Most bodies came with their head.
+        match fill.take_ready(&mut body) {
+            Ok(true) => fill.landed(lead),
+            Ok(false) => {
+                tokio::spawn(async move {
+                    match fill.run(&mut body, &mut lead).await {
+                        Ok(true) => fill.landed(lead),
+                        // Nobody reads it, and it can't be stored.
+                        Ok(false) => lead.failed(OriginError::Truncated),
+                        Err(error) => lead.failed(error),
+                    }
+                });
+            }
+            Err(error) => lead.failed(error),
+        }
+        Fetched::Shared(Outcome::Miss)
+    }
+
+    fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
+        let now = clock::wall_secs();
+        let selection = match Vary::of(&head.fields) {
+            Vary::On(names) => Selection::of(&names, &self.request.fields),
+            Vary::None | Vary::Any => Selection::of(&[], &self.request.fields),
+        };
+        let stamp = self.stamp(&head.fields);
+        let fields = forward::stored_fields(&head.fields, now);
+        let times = freshness::times(head, &self.rule.policy, asked, now);
+        let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
+        Draft { status: head.status, fields, times, selection, tags, stamp, length }
+    }
+
+    /// Which document this is, by the fields of a shard's answer.
+    fn stamp(&self, fields: &Fields) -> Option<Stamp> {
+        let shard = self.shard?;
+        let version: Version = fields.get_str(headers::VERSION)?.parse().ok()?;
+        let at: Position = fields.get_str(headers::POSITION)?.parse().ok()?;
+        let tag = fields.get_str(headers::CACHE_TAG)?.into();
+        Some(Stamp { shard, tag, version, at, generation: self.gateway.live.generation(shard) })
+    }
+
+    fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
+        self.gateway.store.admit(&self.key, Arc::clone(entry), began);
+        // Judged after it can be found: a change either finds it in the store, or is found here.
+        if let Some(stamp) = &entry.stamp
+            && self.gateway.live.admitted(stamp)
+        {
+            entry.set_mark(Mark::Changed);
+        }
+    }
+}
+
+/// Brings the body into the flight's log, and into the store.
+struct Fill {
+    fetch: Fetch,
+    filler: Filler,
+    draft: Arc<Draft>,
+    began: PurgeSeq,
+}
+
+impl Fill {
+    /// Takes what is there without waiting. `true`: that was all.
+    fn take_ready(&mut self, body: &mut Body) -> Result<bool, OriginError> {
+        loop {
+            match body.ready()? {
+                Ready::Piece(piece) => {
+                    if !self.filler.push(piece) {
+                        return Ok(false);
+                    }
+                }
+                Ready::End => return Ok(true),
+                Ready::NotYet => return Ok(false),
+            }
+        }
+    }
+
+    /// `false`: given up, as the body is too large to be stored and nobody reads it.
+    async fn run(&mut self, body: &mut Body, lead: &mut Lead) -> Result<bool, OriginError> {
+        while let Some(piece) = body.next().await? {
+            if !self.filler.push(piece) {
+                lead.unlist();
+                if !self.filler.room().await {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The body is whole.
+    fn landed(self, lead: Lead) {
+        let draft = &self.draft;
+        let entry = Arc::new(Entry::new(
+            draft.status,
+            draft.fields.clone(),
+            self.filler.body(),
+            draft.times,
+            draft.selection.clone(),
+            draft.tags.clone(),
+            draft.stamp.clone(),
+        ));
+        if self.filler.is_storable() {
+            self.fetch.admit(&entry, self.began);
+        }
+        lead.complete(entry);
+    }
+}
+

@@ -1,0 +1,344 @@
+//! The gateway: what becomes of a request, from its head to the last byte of its answer.
+//!
+//! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
+//! that go to the origin and into the store, `fetch` asks the origin and fills the cache, `answer` writes to the
+//! client, `remembered` knows which keys are not worth waiting for.
+
+mod answer;
+mod client;
+mod fetch;
+mod forward;
+mod remembered;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::{Method, StatusCode};
+use millpond_shared::clock;
+use millpond_shared::http1::{RequestHead, ResponseHead, Target};
+use millpond_shared::version::Position;
+
+pub use client::{Added, Client, Gone, ReplyHead};
+
+use crate::cache::{Entry, Lookup, Mode, Purged, Store};
+use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen};
+use crate::key::Key;
+use crate::live::{Live, Verdict};
+use crate::outcome::{Outcome, Reason};
+use crate::record::Record;
+use crate::rules::{Rule, RuleSet, path_of};
+use crate::semantics::request::{Ask, RequestVerdict};
+use crate::semantics::reuse::{self, Reuse};
+use crate::semantics::{invalidation, request};
+use crate::upstreams::{OriginError, Upstreams};
+use fetch::{Fetch, Fetched};
+use remembered::Remembered;
+
+/// How often a request starts over because what it waited for was overtaken by a newer version.
+const STARTS_MAX: usize = 8;
+
+/// Rules and origins, in one immutable snapshot behind one pointer: a reload swaps it whole.
+pub struct Snapshot {
+    pub rules: RuleSet,
+    pub upstreams: Upstreams,
+}
+
+pub struct Gateway {
+    snapshot: ArcSwap<Snapshot>,
+    store: Arc<Store>,
+    live: Arc<Live>,
+    flights: Arc<Flights>,
+    remembered: Remembered,
+}
+
+/// A request that may use the cache, and the rule it came under.
+struct Visit<'a> {
+    snapshot: &'a Arc<Snapshot>,
+    rule: &'a Arc<Rule>,
+    request: &'a RequestHead,
+    ask: Ask,
+    key: Key,
+}
+
+/// What a flight brought to one of its clients.
+struct Landing {
+    flight: Arc<Flight>,
+    seen: Seen,
+    /// The position that the client's answer must have reached at least.
+    asked_at: Position,
+    outcome: Outcome,
+    reason: Reason,
+}
+
+/// Why a request starts over.
+enum Again {
+    /// What it waited for was overtaken by a version that somebody was given already.
+    Newer,
+    /// It can't share another's fetch, for this reason.
+    Alone(Reason),
+}
+
+impl Gateway {
+    pub fn new(snapshot: Snapshot, store: Arc<Store>, live: Arc<Live>) -> Arc<Gateway> {
+        Arc::new(Gateway {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            store,
+            live,
+            flights: Flights::new(Limits::default()),
+            remembered: Remembered::default(),
+        })
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Answers one request. The client may be gone at any point; the record tells what was sent until then.
+    pub async fn serve<C: Client>(self: &Arc<Self>, request: &RequestHead, client: &mut C) -> Record {
+        let snapshot = self.snapshot();
+        if let Some((status, why)) = not_served(request) {
+            return self.refuse(client, None, status, Reason::Method, why).await;
+        }
+        let Some((_, rule)) = snapshot.rules.find(request) else {
+            let why = "no rule matches this host, path and method";
+            return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
+        };
+        if rule.bypass.iter().any(|bypass| bypass.holds(request)) {
+            return self.pass(&snapshot, rule, request, Reason::RuleBypass, client).await;
+        }
+        let ask = match request::judge(request) {
+            RequestVerdict::Pass(reason) => return self.pass(&snapshot, rule, request, reason, client).await,
+            RequestVerdict::Lookup(ask) => ask,
+        };
+        let key = Key::of(rule, request, client.scheme());
+        let visit = Visit { snapshot: &snapshot, rule, request, ask, key };
+        let mut alone = None;
+        for _ in 0..STARTS_MAX {
+            match self.visit(&visit, alone, client).await {
+                Ok(record) => return record,
+                Err(Again::Newer) => alone = None,
+                Err(Again::Alone(reason)) => alone = Some(reason),
+            }
+        }
+        self.fail(client, &visit, StatusCode::SERVICE_UNAVAILABLE, Reason::OlderVersion).await
+    }
+
+    /// Look up, and fetch if need be. `alone`: why the request does not wait for another's fetch.
+    async fn visit<C: Client>(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        alone: Option<Reason>,
+        client: &mut C,
+    ) -> Result<Record, Again> {
+        let now_ms = clock::wall_ms();
+        let (stale, reason) = match self.store.lookup(&visit.key, &visit.request.fields) {
+            Lookup::Nothing => (None, Reason::NotCached),
+            Lookup::OtherVariant => (None, Reason::VaryMiss),
+            Lookup::Found(entry) => {
+                let verdict = reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry));
+                match verdict {
+                    Reuse::Fresh { .. } => return Ok(self.stored(client, visit, &entry, Outcome::Hit, None).await),
+                    Reuse::StaleRevalidate { .. } => {
+                        self.refresh_behind(visit, &entry, now_ms);
+                        let reason = Some(Reason::NotFresh);
+                        return Ok(self.stored(client, visit, &entry, Outcome::Stale, reason).await);
+                    }
+                    // The origin failed a moment ago: it is probed, not hammered.
+                    Reuse::Validate { error_until: Some(_), .. } if !entry.may_probe(now_ms) => {
+                        let reason = Some(Reason::OriginError);
+                        return Ok(self.stored(client, visit, &entry, Outcome::Stale, reason).await);
+                    }
+                    Reuse::Validate { reason, .. } => (Some(entry), reason),
+                }
+            }
+        };
+        if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
+            return Ok(self.fail(client, visit, status, reason).await);
+        }
+        if visit.ask.head_only {
+            return Ok(self.forward_head(visit, reason, client).await);
+        }
+        let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
+        let own = (!visit.ask.collapse).then_some(reason);
+        if let Some(reason) = alone.or(own).or_else(remembered) {
+            return self.lead(visit, stale, reason, self.flights.alone(), client).await;
+        }
+        match self.flights.join(visit.key.hash()) {
+            Join::Lead(lead) => self.lead(visit, stale, reason, lead, client).await,
+            Join::Wait(flight) => self.wait(visit, stale, reason, flight, client).await,
+            Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
+        }
+    }
+
+    /// Fetches, and reads the answer like everybody else.
+    async fn lead<C: Client>(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        stale: Option<Arc<Entry>>,
+        reason: Reason,
+        lead: Lead,
+        client: &mut C,
+    ) -> Result<Record, Again> {
+        let flight = Arc::clone(lead.flight());
+        let fetch = self.fetch_of(visit);
+        let asked_at = fetch.least;
+        match fetch.run(stale.clone(), lead).await {
+            Fetched::Shared(outcome) => {
+                let seen = flight.seen().await;
+                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
+            }
+            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why).await),
+            Fetched::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
+        }
+    }
+
+    /// Waits for another's fetch.
+    async fn wait<C: Client>(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        stale: Option<Arc<Entry>>,
+        reason: Reason,
+        flight: Arc<Flight>,
+        client: &mut C,
+    ) -> Result<Record, Again> {
+        let asked_at = self.least(visit);
+        let seen = flight.seen().await;
+        let selection = match &seen {
+            Seen::Body(draft) => Some(&draft.selection),
+            Seen::Complete(entry) => Some(&entry.selection),
+            Seen::Unshared(_) | Seen::Failed(_) => None,
+        };
+        if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
+            return Err(Again::Alone(Reason::VaryMiss));
+        }
+        let outcome = Outcome::Collapsed;
+        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
+    }
+
+    /// Sends what a flight brings.
+    async fn read<C: Client>(
+        &self,
+        visit: &Visit<'_>,
+        stale: Option<Arc<Entry>>,
+        landing: Landing,
+        client: &mut C,
+    ) -> Result<Record, Again> {
+        let Landing { flight, seen, asked_at, outcome, reason } = landing;
+        let stamp = match &seen {
+            Seen::Body(draft) => draft.stamp.as_ref(),
+            Seen::Complete(entry) => entry.stamp.as_ref(),
+            Seen::Unshared(_) | Seen::Failed(_) => None,
+        };
+        if stamp.is_some_and(|stamp| self.live.judge(stamp, asked_at) == Verdict::Older) {
+            return Err(Again::Newer);
+        }
+        match seen {
+            Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, outcome, Some(reason)).await),
+            Seen::Body(draft) => match flight.reader() {
+                Some(reader) => Ok(self.draft(client, visit, &draft, reader, outcome, Some(reason)).await),
+                // Too large to be held for a latecomer.
+                None => Err(Again::Alone(Reason::BodyTooLarge)),
+            },
+            // Not for sharing: then everyone for itself.
+            Seen::Unshared(why) => Err(Again::Alone(why)),
+            Seen::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
+        }
+    }
+
+    /// The origin failed: the stale copy if its window allows, else an error.
+    async fn failed<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        stale: Option<Arc<Entry>>,
+        error: &OriginError,
+    ) -> Record {
+        let now_ms = clock::wall_ms();
+        let usable = stale.filter(|entry| {
+            let age = crate::semantics::freshness::age(&entry.times, now_ms / 1000);
+            reuse::may_serve_on_error(&entry.times, age)
+        });
+        match usable {
+            Some(entry) => {
+                entry.hold_off_until(now_ms + fetch::PROBE_PAUSE_MS);
+                self.stored(client, visit, &entry, Outcome::Stale, Some(error.reason())).await
+            }
+            None => self.origin_failed(client, visit, error).await,
+        }
+    }
+
+    fn refresh_behind(self: &Arc<Self>, visit: &Visit<'_>, entry: &Arc<Entry>, now_ms: u64) {
+        if !entry.may_probe(now_ms) {
+            return;
+        }
+        let Some(lead) = self.flights.lead(visit.key.hash()) else { return };
+        let (fetch, entry) = (self.fetch_of(visit), Arc::clone(entry));
+        tokio::spawn(async move {
+            if let Fetched::Failed(_) = fetch.run(Some(Arc::clone(&entry)), lead).await {
+                entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);
+            }
+        });
+    }
+
+    fn fetch_of(self: &Arc<Self>, visit: &Visit<'_>) -> Fetch {
+        Fetch {
+            gateway: Arc::clone(self),
+            snapshot: Arc::clone(visit.snapshot),
+            rule: Arc::clone(visit.rule),
+            request: visit.request.clone(),
+            ask: visit.ask.clone(),
+            key: visit.key.clone(),
+            shard: self.shard(visit.snapshot, visit.rule, visit.request),
+            least: self.least(visit),
+        }
+    }
+
+    /// The position that an answer to this request must have reached at least.
+    fn least(&self, visit: &Visit<'_>) -> Position {
+        self.shard(visit.snapshot, visit.rule, visit.request).map_or(0, |shard| self.live.least(shard))
+    }
+
+    fn shard(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead) -> Option<u16> {
+        snapshot.upstreams.shards(&rule.origin)?.owner(request.target.path_and_query())
+    }
+
+    /// Purges what `url` names: `http://host/path?query`, or a path with the host beside it.
+    pub fn purge_url(&self, scheme: &str, host: &str, path: &str, mode: Mode) -> Option<Purged> {
+        let snapshot = self.snapshot();
+        let bare = millpond_shared::http1::Authority::parse(host)?;
+        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(path))?;
+        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), path), mode))
+    }
+
+    /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4).
+    fn invalidate(&self, snapshot: &Snapshot, request: &RequestHead, scheme: &str, head: &ResponseHead) {
+        for path in invalidation::invalidated(request, scheme, head) {
+            let host = request.authority.normal(scheme);
+            if let Some((_, rule)) = snapshot.rules.find_for(&Method::GET, request.authority.host(), path_of(&path)) {
+                self.store.purge_key(&Key::build(rule, scheme, host, &path), Mode::Delete);
+            }
+        }
+    }
+}
+
+/// Requests that no rule can ask for.
+fn not_served(request: &RequestHead) -> Option<(StatusCode, &'static str)> {
+    match (&request.method, &request.target) {
+        (&Method::CONNECT, _) => Some((StatusCode::METHOD_NOT_ALLOWED, "this proxy opens no tunnels")),
+        (&Method::TRACE, _) => Some((StatusCode::METHOD_NOT_ALLOWED, "TRACE is not answered")),
+        (_, Target::Asterisk) => Some((StatusCode::NOT_FOUND, "OPTIONS * is for no resource here")),
+        _ => None,
+    }
+}

@@ -1,0 +1,120 @@
+//! The cache key, and what of a request is forwarded (pure). One function builds both, for every way in.
+
+use std::fmt;
+
+use millpond_shared::http1::{RequestHead, Target};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::rules::{Query, Rule, parameters, path_of};
+
+/// Identity of a stored response: origin, scheme, host, path and query.
+///
+/// Its text is injective: the parts are joined by blanks, which none of them can hold.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    text: Box<str>,
+}
+
+/// 128-bit XXH3 of a key: what indexes are built over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyHash(pub u128);
+
+impl Key {
+    /// Key of a request under the rule that matched it.
+    pub fn of(rule: &Rule, request: &RequestHead, scheme: &str) -> Key {
+        Key::build(rule, scheme_of(request, scheme), request.authority.normal(scheme), request.target.path_and_query())
+    }
+
+    /// `path` with query, `host` in its normal form.
+    pub fn build(rule: &Rule, scheme: &str, host: &str, path: &str) -> Key {
+        let forwarded = forwarded_target(rule, path);
+        Key { text: format!("{} {scheme} {host} {forwarded}", rule.origin).into() }
+    }
+
+    pub fn hash(&self) -> KeyHash {
+        KeyHash(xxh3_128(self.text.as_bytes()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Scheme a request is for: that of an absolute target, else that of the listener.
+fn scheme_of<'a>(request: &'a RequestHead, listener: &'a str) -> &'a str {
+    match &request.target {
+        Target::Absolute { scheme, .. } => scheme,
+        _ => listener,
+    }
+}
+
+/// Path and query as the origin is asked: what is not in the key is not forwarded.
+pub fn forwarded_target(rule: &Rule, path_and_query: &str) -> String {
+    let names = match &rule.query {
+        Query::AsItCame => return path_and_query.to_owned(),
+        Query::Only(names) => names,
+    };
+    let mut kept: Vec<(&str, &str)> =
+        parameters(path_and_query).filter(|(name, _)| names.iter().any(|kept| kept == name)).collect();
+    // Stable: the same name given twice keeps its order.
+    kept.sort_by_key(|(name, _)| *name);
+    let mut target = path_of(path_and_query).to_owned();
+    for (index, (_, text)) in kept.iter().enumerate() {
+        target.push(if index == 0 { '?' } else { '&' });
+        target.push_str(text);
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Match, Tags};
+    use crate::semantics::policy::Policy;
+
+    fn rule(query: Query) -> Rule {
+        Rule {
+            name: "r".to_owned(),
+            matches: Match::default(),
+            origin: "api".to_owned(),
+            query,
+            policy: Policy::default(),
+            tags: Tags::default(),
+            bypass: Vec::new(),
+            retry: true,
+        }
+    }
+
+    #[test]
+    fn only_named_parameters_count_and_are_forwarded() {
+        let only = rule(Query::Only(vec!["page".to_owned(), "size".to_owned()]));
+        let target = |path| forwarded_target(&only, path);
+        assert_eq!(target("/a?utm_source=x&size=5&page=2"), "/a?page=2&size=5");
+        assert_eq!(target("/a?page=2&page=1"), "/a?page=2&page=1");
+        assert_eq!(target("/a?utm_source=x"), "/a");
+        assert_eq!(target("/a?"), "/a");
+        assert_eq!(forwarded_target(&rule(Query::AsItCame), "/a?b=1&a=2&"), "/a?b=1&a=2&");
+    }
+
+    #[test]
+    fn keys_differ_where_anything_differs() {
+        let rule = rule(Query::AsItCame);
+        let keys = [
+            Key::build(&rule, "http", "a", "/x"),
+            Key::build(&rule, "https", "a", "/x"),
+            Key::build(&rule, "http", "b", "/x"),
+            Key::build(&rule, "http", "a:81", "/x"),
+            Key::build(&rule, "http", "a", "/x?"),
+            Key::build(&rule, "http", "a", "/x?y"),
+        ];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(keys.iter().skip(index + 1).all(|other| other != key && other.hash() != key.hash()), "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Live documents: follows the shards' change streams, so that a change makes cached copies stale at once.
+//!
+//! [`Live`] knows, per shard, whether its stream can be trusted and what it announced of late. `follow` feeds it.
+//! A copy is fresh only while its shard's stream is trusted and of the same generation as when it was admitted.
+
+mod follow;
+
+pub use follow::{Stream, follow};
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use millpond_shared::version::{Position, ShardId, Version};
+use millpond_shared::wire::ChangeMessage;
+use parking_lot::Mutex;
+
+use crate::cache::{Mark, Stamp, Store};
+
+/// Document versions remembered per shard. Of a document that is not among them it is known that it has not changed
+/// since the position at which remembering began.
+const REMEMBERED_MAX: usize = 65_536;
+
+/// What is known of all shards.
+pub struct Live {
+    store: Arc<Store>,
+    shards: BTreeMap<ShardId, Shard>,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// Rises whenever a change may have been missed: copies of an older generation must be validated.
+    generation: AtomicU64,
+    trusted: AtomicBool,
+    /// Position up to which changes were announced.
+    announced: AtomicU64,
+    /// Greatest position of a version that a client was given, or may have been.
+    served: AtomicU64,
+    recent: Mutex<Recent>,
+}
+
+#[derive(Default)]
+struct Recent {
+    /// Changes at or below this position may have been forgotten.
+    floor: Position,
+    versions: HashMap<Box<str>, Known>,
+    order: VecDeque<Box<str>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    announced: Version,
+    served: Version,
+}
+
+/// Whether a response may be given to a client, and admitted as fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Current,
+    /// A newer version was announced, but none was served: may be given to who asked before, not admitted as fresh.
+    Superseded,
+    /// A newer version was given to a client already: must not be given to anybody.
+    Older,
+}
+
+impl Live {
+    pub fn new(store: Arc<Store>, shards: impl IntoIterator<Item = ShardId>) -> Live {
+        Live { store, shards: shards.into_iter().map(|shard| (shard, Shard::default())).collect() }
+    }
+
+    /// Generation that copies from the shard are to be admitted under.
+    pub fn generation(&self, shard: ShardId) -> u64 {
+        self.shards.get(&shard).map_or(0, |shard| shard.generation.load(Ordering::Acquire))
+    }
+
+    /// Whether copies with this stamp are as good as when they were admitted.
+    pub fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.shards.get(&stamp.shard).is_some_and(|shard| {
+            shard.trusted.load(Ordering::Acquire) && shard.generation.load(Ordering::Acquire) == stamp.generation
+        })
+    }
+
+    /// The position a fetch must ask for at least, so that no client sees a document go back.
+    pub fn least(&self, shard: ShardId) -> Position {
+        self.shards.get(&shard).map_or(0, |shard| {
+            shard.announced.load(Ordering::Acquire).max(shard.served.load(Ordering::Acquire))
+        })
+    }
+
+    /// A response with this stamp is about to be given to a client that asked when [`Live::least`] was `asked_at`.
+    pub fn judge(&self, stamp: &Stamp, asked_at: Position) -> Verdict {
+        let Some(shard) = self.shards.get(&stamp.shard) else { return Verdict::Current };
+        let mut recent = shard.recent.lock();
+        let floor = recent.floor;
+        let known = recent.versions.get(&stamp.tag).copied().unwrap_or_default();
+        if known.served > stamp.version || (known.announced > stamp.version && known.announced.position <= asked_at) {
+            return Verdict::Older;
+        }
+        if known.announced > stamp.version {
+            return Verdict::Superseded;
+        }
+        // Where the announcements of the time are forgotten, an old response can't be vouched for.
+        if known.announced == Version::ZERO && stamp.at < floor {
+            return if floor <= asked_at { Verdict::Older } else { Verdict::Superseded };
+        }
+        recent.served(shard, stamp);
+        Verdict::Current
+    }
+
+    /// A response with this stamp was admitted, and clients may be given it from now on. `true`: a newer version was
+    /// announced, or may have been, so it must not pass for fresh.
+    ///
+    /// Call it after admitting, so that no change slips in between.
+    pub fn admitted(&self, stamp: &Stamp) -> bool {
+        let Some(shard) = self.shards.get(&stamp.shard) else { return false };
+        let mut recent = shard.recent.lock();
+        let overtaken = match recent.versions.get(&stamp.tag) {
+            Some(known) => known.announced.max(known.served) > stamp.version,
+            None => stamp.at < recent.floor,
+        };
+        if !overtaken {
+            recent.served(shard, stamp);
+        }
+        overtaken
+    }
+
+    /// One message of the shard's stream came.
+    fn heard(&self, id: ShardId, message: &ChangeMessage) {
+        let Some(shard) = self.shards.get(&id) else { return };
+        match message {
+            ChangeMessage::Hello { resumed, at, .. } => {
+                if !resumed {
+                    shard.generation.fetch_add(1, Ordering::AcqRel);
+                    // What is remembered may be out of date as well.
+                    let floor = (*at).max(shard.served.load(Ordering::Acquire));
+                    *shard.recent.lock() = Recent { floor, ..Recent::default() };
+                    shard.announced.fetch_max(*at, Ordering::AcqRel);
+                }
+            }
+            ChangeMessage::Changes { at, documents } => {
+                for change in documents {
+                    // Remembered first: a response that is admitted in between finds it there.
+                    shard.recent.lock().remember(&change.tag, |known| {
+                        known.announced = known.announced.max(change.version);
+                    });
+                    self.store.document_changed(&change.tag, change.version);
+                }
+                shard.announced.fetch_max(*at, Ordering::AcqRel);
+            }
+            ChangeMessage::Tick { at } => {
+                shard.announced.fetch_max(*at, Ordering::AcqRel);
+            }
+        }
+        shard.trusted.store(true, Ordering::Release);
+    }
+
+    /// The shard was silent for too long: its copies must be validated.
+    fn lost(&self, id: ShardId) {
+        if let Some(shard) = self.shards.get(&id)
+            && shard.trusted.swap(false, Ordering::AcqRel)
+        {
+            shard.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Position after which the shard's stream is to be resumed; `None` before the first message.
+    fn resume_after(&self, id: ShardId) -> Option<Position> {
+        self.shards.get(&id).map(|shard| shard.announced.load(Ordering::Acquire)).filter(|at| *at > 0)
+    }
+
+    /// Whether every shard's stream is followed and trusted.
+    pub fn is_ready(&self) -> bool {
+        self.shards.values().all(|shard| shard.trusted.load(Ordering::Acquire))
+    }
+
+    /// Why a stored response must not be used as it is, if so.
+    pub fn invalidated(&self, entry: &crate::cache::Entry) -> Option<crate::outcome::Reason> {
+        use crate::outcome::Reason;
+        match (entry.mark(), &entry.stamp) {
+            (Mark::Purged, _) => Some(Reason::Purged),
+            (Mark::Changed, _) => Some(Reason::Changed),
+            (Mark::None, Some(stamp)) if !self.vouches_for(stamp) => Some(Reason::LiveUnsure),
+            (Mark::None, _) => None,
+        }
+    }
+}
+
+impl Recent {
+    fn served(&mut self, shard: &Shard, stamp: &Stamp) {
+        self.remember(&stamp.tag, |known| known.served = known.served.max(stamp.version));
+        shard.served.fetch_max(stamp.version.position, Ordering::AcqRel);
+    }
+
+    fn remember(&mut self, tag: &str, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.versions.get_mut(tag) {
+            return change(known);
+        }
+        if self.versions.len() >= REMEMBERED_MAX
+            && let Some(forgotten) = self.order.pop_front().and_then(|oldest| self.versions.remove(&oldest))
+        {
+            self.floor = self.floor.max(forgotten.announced.position).max(forgotten.served.position);
+        }
+        let mut known = Known::default();
+        change(&mut known);
+        self.versions.insert(tag.into(), known);
+        self.order.push_back(tag.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::StoreLimits;
+    use millpond_shared::wire::Change;
+
+    const SHARD: ShardId = 3;
+
+    fn live() -> Live {
+        Live::new(Arc::new(Store::new(StoreLimits::with_budget(1 << 20))), [SHARD])
+    }
+
+    fn stamp(live: &Live, tag: &str, position: Position, at: Position) -> Stamp {
+        let version = Version::new(1, position);
+        Stamp { shard: SHARD, tag: tag.into(), version, at, generation: live.generation(SHARD) }
+    }
+
+    fn changed(live: &Live, tag: &str, position: Position) {
+        let documents = vec![Change { tag: tag.to_owned(), version: Version::new(1, position) }];
+        live.heard(SHARD, &ChangeMessage::Changes { at: position, documents });
+    }
+
+    #[test]
+    fn nothing_is_fresh_before_the_stream_is_heard_or_after_it_was_lost() {
+        let live = live();
+        let before = stamp(&live, "p/k", 1, 1);
+        assert!(!live.vouches_for(&before));
+        live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: true, at: 1 });
+        assert!(live.vouches_for(&before));
+        live.lost(SHARD);
+        assert!(!live.vouches_for(&before));
+        live.heard(SHARD, &ChangeMessage::Tick { at: 1 });
+        assert!(!live.vouches_for(&before), "a change may have been missed meanwhile");
+        assert!(live.vouches_for(&stamp(&live, "p/k", 1, 1)));
+    }
+
+    #[test]
+    fn a_gap_makes_every_copy_suspect() {
+        let live = live();
+        live.heard(SHARD, &ChangeMessage::Tick { at: 1 });
+        let copy = stamp(&live, "p/k", 1, 1);
+        live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: true, at: 2 });
+        assert!(live.vouches_for(&copy));
+        live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: false, at: 9 });
+        assert!(!live.vouches_for(&copy));
+        assert_eq!(live.least(SHARD), 9);
+    }
+
+    #[test]
+    fn a_fetch_that_was_overtaken_is_not_admitted_and_no_client_goes_back() {
+        let live = live();
+        live.heard(SHARD, &ChangeMessage::Tick { at: 4 });
+        let asked_at = live.least(SHARD);
+        let slow = stamp(&live, "p/k", 3, 4);
+        changed(&live, "p/k", 5);
+        assert_eq!(live.judge(&slow, asked_at), Verdict::Superseded, "asked before the change: may have it");
+        assert_eq!(live.judge(&slow, live.least(SHARD)), Verdict::Older, "asked after it: must not");
+        assert_eq!(live.judge(&stamp(&live, "p/k", 5, 5), asked_at), Verdict::Current);
+        assert_eq!(live.judge(&slow, asked_at), Verdict::Older, "version 5 was given out");
+        assert_eq!(live.judge(&stamp(&live, "p/other", 2, 4), asked_at), Verdict::Current);
+    }
+
+    #[test]
+    fn what_was_served_is_asked_for_at_least() {
+        let live = live();
+        assert_eq!(live.judge(&stamp(&live, "p/k", 7, 8), 0), Verdict::Current);
+        assert_eq!(live.least(SHARD), 7);
+    }
+
+    #[test]
+    fn forgotten_changes_are_not_taken_for_none() {
+        let live = live();
+        for position in 1..=(REMEMBERED_MAX as u64 + 10) {
+            changed(&live, &format!("p/{position}"), position);
+        }
+        assert_eq!(live.judge(&stamp(&live, "p/1", 0, 5), 0), Verdict::Superseded);
+        assert_eq!(live.judge(&stamp(&live, "p/1", 1, 11), 0), Verdict::Current, "rendered after all that is forgotten");
+    }
+}

@@ -1,0 +1,309 @@
+//! From what was written to a [`RuleSet`], with every mistake told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+use millpond_shared::config::{At, Complaints, Seconds};
+
+use super::written::{MatchTable, WrittenMatch, WrittenTtl};
+use super::{Bypass, Match, Query, Rule, RuleSet, Tags, WrittenRule};
+use crate::semantics::policy::{Policy, StaleWindows, Ttl};
+
+/// What rules may refer to.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Names of origins: `shards` and `ingest` where the configuration has them, and those of `[origin.NAME]` with
+    /// the place they are declared at.
+    pub origins: BTreeMap<String, std::ops::Range<usize>>,
+}
+
+/// Names that are no `[origin.NAME]` but roles.
+pub const ROLE_ORIGINS: [&str; 2] = ["shards", "ingest"];
+
+pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Complaints) -> RuleSet {
+    let mut rules: Vec<(usize, Rule)> = Vec::new();
+    for (index, at) in written.iter().enumerate() {
+        let mut judge = Judge { field: format!("rule[{index}]"), at, known, complaints };
+        let Some(rule) = judge.rule(index) else { continue };
+        if let Some((earlier, _)) = rules.iter().find(|(_, earlier)| earlier.matches.covers(&rule.matches)) {
+            let problem = format!("can never match: rule[{earlier}] takes every request it is for");
+            judge.wrong("match", judge.match_span(), problem, "move it before that rule, or narrow that rule");
+        }
+        if let Some((earlier, _)) = rules.iter().find(|(_, earlier)| earlier.name == rule.name) {
+            judge.wrong("name", judge.span(), format!("rule[{earlier}] has the same name"), "give it its own name");
+        }
+        rules.push((index, rule));
+    }
+    let used: BTreeSet<&str> = rules.iter().map(|(_, rule)| rule.origin.as_str()).collect();
+    let unused = known.origins.iter().filter(|(name, _)| !ROLE_ORIGINS.contains(&name.as_str()));
+    for (name, span) in unused.filter(|(name, _)| rules.len() == written.len() && !used.contains(name.as_str())) {
+        let problem = "no rule sends requests here";
+        complaints.add(span.clone(), format!("origin.{name}"), problem, "name it as the origin of a rule, or remove it");
+    }
+    RuleSet { rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect() }
+}
+
+struct Judge<'a> {
+    field: String,
+    at: &'a At<WrittenRule>,
+    known: &'a Known,
+    complaints: &'a mut Complaints,
+}
+
+type Span = std::ops::Range<usize>;
+
+impl Judge<'_> {
+    fn wrong(&mut self, field: &str, span: Span, problem: impl Into<String>, fix: impl Into<String>) {
+        self.complaints.add(span, format!("{}.{field}", self.field), problem, fix);
+    }
+
+    /// First byte of the rule: the place of what is missing.
+    fn span(&self) -> Span {
+        self.at.span.start..self.at.span.start + 1
+    }
+
+    fn match_span(&self) -> Span {
+        self.at.value.matches.as_ref().map_or_else(|| self.span(), |matches| matches.span.clone())
+    }
+
+    fn rule(&mut self, index: usize) -> Option<Rule> {
+        let written = &self.at.value;
+        let matches = self.matches();
+        let origin = self.origin();
+        let query = self.query();
+        let policy = Policy { ttl: self.ttl(), stale: self.stale(), ..Policy::default() };
+        let tags = self.tags();
+        let bypass = self.bypass();
+        let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
+        if let Some(at) = written.name.as_ref().filter(|name| !is_name(&name.value)) {
+            self.wrong("name", at.span.clone(), format!("`{name}` is no name"), "use letters, digits, - and _");
+        }
+        let matches = matches?;
+        self.no_effect_on_unsafe_methods(&matches);
+        Some(Rule { name, matches, origin: origin?, query, policy, tags, bypass, retry: true })
+    }
+
+    fn matches(&mut self) -> Option<Match> {
+        let Some(written) = &self.at.value.matches else {
+            let fix = "say which requests it is for, as in match = \"/api/**\"";
+            self.wrong("match", self.span(), "is missing", fix);
+            return None;
+        };
+        let table = match &written.value {
+            WrittenMatch::Path(path) => &MatchTable {
+                path: Some(At { value: path.clone(), span: written.span.clone() }),
+                ..MatchTable::default()
+            },
+            WrittenMatch::Table(table) => table,
+        };
+        let mut matches = Match::default();
+        if let Some(path) = &table.path {
+            match path.value.parse() {
+                Ok(pattern) => matches.path = pattern,
+                Err(problem) => {
+                    self.wrong("match.path", path.span.clone(), problem, "write a pattern as in \"/api/**\"");
+                    return None;
+                }
+            }
+        }
+        if let Some(host) = &table.host {
+            let parsed = millpond_shared::http1::Authority::parse(&host.value);
+            match parsed.filter(|authority| authority.port().is_none()) {
+                Some(authority) => matches.host = Some(authority.host().to_owned()),
+                None => {
+                    let problem = format!("`{}` is no host name", host.value);
+                    self.wrong("match.host", host.span.clone(), problem, "write it without scheme and port");
+                }
+            }
+        }
+        for method in table.method.iter().flatten() {
+            match Method::from_bytes(method.value.as_bytes()) {
+                Ok(parsed) if method.value == method.value.to_ascii_uppercase() => matches.methods.push(parsed),
+                _ => {
+                    let problem = format!("`{}` is no method", method.value);
+                    self.wrong("match.method", method.span.clone(), problem, "write it in capitals, as in \"GET\"");
+                }
+            }
+        }
+        Some(matches)
+    }
+
+    fn origin(&mut self) -> Option<String> {
+        let Some(origin) = &self.at.value.origin else {
+            self.wrong("origin", self.span(), "is missing", format!("name one of: {}", self.origins()));
+            return None;
+        };
+        if !self.known.origins.contains_key(&origin.value) {
+            let problem = format!("there is no origin `{}`", origin.value);
+            let fix = match ROLE_ORIGINS.contains(&origin.value.as_str()) {
+                true => format!("declare {} in this configuration", role_needs(&origin.value)),
+                false => format!("declare [origin.{}], or name one of: {}", origin.value, self.origins()),
+            };
+            self.wrong("origin", origin.span.clone(), problem, fix);
+            return None;
+        }
+        Some(origin.value.clone())
+    }
+
+    fn origins(&self) -> String {
+        let names: Vec<&str> = self.known.origins.keys().map(String::as_str).collect();
+        if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") }
+    }
+
+    fn query(&mut self) -> Query {
+        let Some(key) = &self.at.value.key else { return Query::AsItCame };
+        let Some(query) = &key.value.query else {
+            self.wrong("key", key.span.clone(), "is empty", "name parameters, as in { query = [\"page\"] }, or remove it");
+            return Query::AsItCame;
+        };
+        let mut names: Vec<String> = query.value.iter().map(|name| name.value.clone()).collect();
+        for name in query.value.iter().filter(|name| name.value.is_empty() || name.value.contains(['&', '=', '#'])) {
+            let problem = format!("`{}` is no parameter name", name.value);
+            self.wrong("key.query", name.span.clone(), problem, "write the bare name, as in \"page\"");
+        }
+        names.sort();
+        if names.windows(2).any(|pair| pair.first() == pair.last()) {
+            self.wrong("key.query", query.span.clone(), "names a parameter twice", "name each once");
+        }
+        Query::Only(names)
+    }
+
+    fn ttl(&mut self) -> Ttl {
+        let Some(ttl) = &self.at.value.ttl else { return Ttl::Origin };
+        match &ttl.value {
+            WrittenTtl::Fixed(seconds) => Ttl::Fixed(self.whole_seconds("ttl", ttl.span.clone(), *seconds)),
+            WrittenTtl::Table(table) => {
+                let mut part = |name: &str, at: &Option<At<Seconds>>| {
+                    at.as_ref().map(|at| self.whole_seconds(&format!("ttl.{name}"), at.span.clone(), at.value))
+                };
+                let (default, min, max) =
+                    (part("default", &table.default), part("min", &table.min), part("max", &table.max));
+                let contradiction = |low: Option<u64>, high: Option<u64>| matches!((low, high), (Some(l), Some(h)) if l > h);
+                if default.is_none() && min.is_none() && max.is_none() {
+                    self.wrong("ttl", ttl.span.clone(), "is empty", "give default, min or max, or remove it");
+                }
+                for (low, value, high, bound) in
+                    [("min", min, "max", max), ("default", default, "max", max), ("min", min, "default", default)]
+                {
+                    if contradiction(value, bound) {
+                        let problem = format!("{low} is greater than {high}");
+                        self.wrong("ttl", ttl.span.clone(), problem, format!("make {low} at most {high}"));
+                    }
+                }
+                Ttl::Bounded { default, min, max }
+            }
+        }
+    }
+
+    fn stale(&mut self) -> StaleWindows {
+        let Some(stale) = &self.at.value.stale else { return StaleWindows::default() };
+        let mut part = |name: &str, at: &Option<At<Seconds>>| {
+            at.as_ref().map(|at| self.whole_seconds(&format!("stale.{name}"), at.span.clone(), at.value))
+        };
+        let windows = StaleWindows {
+            revalidate: part("revalidate", &stale.value.revalidate),
+            error: part("error", &stale.value.error),
+        };
+        if windows == StaleWindows::default() {
+            self.wrong("stale", stale.span.clone(), "is empty", "give revalidate or error, or remove it");
+        }
+        windows
+    }
+
+    /// Ages and lifetimes are whole seconds in HTTP.
+    fn whole_seconds(&mut self, field: &str, span: Span, written: Seconds) -> u64 {
+        if written.0.subsec_millis() != 0 || written.0.is_zero() {
+            let fix = if written.0.is_zero() { "leave it out, or use bypass" } else { "write whole seconds" };
+            self.wrong(field, span, "is not a number of whole seconds above 0", fix);
+        }
+        written.0.as_secs()
+    }
+
+    fn tags(&mut self) -> Tags {
+        let Some(tags) = &self.at.value.tags else { return Tags::default() };
+        let header = tags.value.header.as_ref();
+        if let Some(header) = header.filter(|header| HeaderName::from_bytes(header.value.as_bytes()).is_err()) {
+            let problem = format!("`{}` is no field name", header.value);
+            self.wrong("tags.header", header.span.clone(), problem, "write it as in \"Cache-Tag\"");
+        }
+        let add = tags.value.add.iter().flatten();
+        for tag in add.clone().filter(|tag| tag.value.is_empty() || !tag.value.bytes().all(|b| b.is_ascii_graphic() && b != b',')) {
+            let problem = format!("`{}` is no tag", tag.value);
+            self.wrong("tags.add", tag.span.clone(), problem, "use visible ASCII without commas");
+        }
+        let tags_built =
+            Tags { header: header.map(|header| header.value.clone()), add: add.map(|tag| tag.value.clone()).collect() };
+        if tags_built == Tags::default() {
+            self.wrong("tags", tags.span.clone(), "is empty", "give header or add, or remove it");
+        }
+        tags_built
+    }
+
+    fn bypass(&mut self) -> Vec<Bypass> {
+        let mut all = Vec::new();
+        for written in self.at.value.bypass.iter().flatten() {
+            let parsed = match written.value.split_once(':') {
+                Some((_, "")) => None,
+                Some(("header", name)) => {
+                    HeaderName::from_bytes(name.as_bytes()).ok().map(|_| Bypass::Header(name.to_owned()))
+                }
+                Some(("cookie", name)) => Some(Bypass::Cookie(name.to_owned())),
+                Some(("query", name)) => Some(Bypass::Query(name.to_owned())),
+                _ => None,
+            };
+            match parsed {
+                Some(bypass) => {
+                    self.bypass_can_work(written, &bypass);
+                    all.push(bypass);
+                }
+                None => {
+                    let problem = format!("`{}` names nothing to look for", written.value);
+                    let fix = "write \"header:NAME\", \"cookie:NAME\" or \"query:NAME\"";
+                    self.wrong("bypass", written.span.clone(), problem, fix);
+                }
+            }
+        }
+        all
+    }
+
+    /// A parameter that is in the key is forwarded and told apart; bypassing on it as well is a contradiction.
+    fn bypass_can_work(&mut self, written: &At<String>, bypass: &Bypass) {
+        let keyed = self.at.value.key.as_ref().and_then(|key| key.value.query.as_ref());
+        if let (Bypass::Query(name), Some(keyed)) = (bypass, keyed)
+            && keyed.value.iter().any(|key| key.value == *name)
+        {
+            let problem = format!("parameter `{name}` is in the key and bypasses the cache");
+            self.wrong("bypass", written.span.clone(), problem, "remove it from key.query or from bypass");
+        }
+    }
+
+    /// Only answers to GET are stored.
+    fn no_effect_on_unsafe_methods(&mut self, matches: &Match) {
+        if matches.methods.is_empty() || matches.methods.contains(&Method::GET) || matches.methods.contains(&Method::HEAD) {
+            return;
+        }
+        let written = &self.at.value;
+        let settings = [
+            ("ttl", written.ttl.as_ref().map(|at| at.span.clone())),
+            ("stale", written.stale.as_ref().map(|at| at.span.clone())),
+            ("tags", written.tags.as_ref().map(|at| at.span.clone())),
+            ("bypass", written.bypass.as_ref().and_then(|list| list.first()).map(|at| at.span.clone())),
+        ];
+        for (field, span) in settings.into_iter().filter_map(|(field, span)| span.map(|span| (field, span))) {
+            let fix = "remove it, or add GET to match.method";
+            self.wrong(field, span, "has no effect: the rule matches no method whose answers are stored", fix);
+        }
+    }
+}
+
+fn role_needs(role: &str) -> &'static str {
+    match role {
+        "shards" => "[shard_map] and [[projection]]",
+        _ => "[ingest] and [[source]]",
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.')
+}

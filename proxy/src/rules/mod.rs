@@ -1,0 +1,132 @@
+//! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
+//!
+//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths.
+
+mod judge;
+mod pattern;
+mod written;
+
+use std::sync::Arc;
+
+use http::Method;
+use millpond_shared::http1::{Fields, RequestHead};
+
+pub use judge::{Known, judge};
+pub use pattern::Pattern;
+pub use written::{WrittenOrigin, WrittenRule};
+
+use crate::semantics::policy::Policy;
+
+/// All rules, in one immutable snapshot: a reload swaps it whole or not at all.
+#[derive(Debug, Default)]
+pub struct RuleSet {
+    pub rules: Vec<Arc<Rule>>,
+}
+
+/// One rule, judged.
+#[derive(Debug)]
+pub struct Rule {
+    pub name: String,
+    pub matches: Match,
+    /// Name of the origin; scope of the rule's cache keys.
+    pub origin: String,
+    pub query: Query,
+    pub policy: Policy,
+    pub tags: Tags,
+    pub bypass: Vec<Bypass>,
+    /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
+    pub retry: bool,
+}
+
+/// Which requests a rule is for.
+#[derive(Debug, Default)]
+pub struct Match {
+    /// Host without port, in lower case; `None`: any.
+    pub host: Option<String>,
+    pub path: Pattern,
+    /// Empty: any.
+    pub methods: Vec<Method>,
+}
+
+/// Which query parameters are part of the cache key, and thereby of what the origin is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// The whole query as it came.
+    AsItCame,
+    /// These names, sorted; anything else is neither in the key nor forwarded.
+    Only(Vec<String>),
+}
+
+/// Labels on stored responses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Response field whose list members are tags.
+    pub header: Option<String>,
+    /// Tags of every response of the rule.
+    pub add: Vec<String>,
+}
+
+/// What in a request makes it pass by the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bypass {
+    Header(String),
+    Cookie(String),
+    Query(String),
+}
+
+impl RuleSet {
+    /// The first rule that matches, and its place.
+    pub fn find(&self, request: &RequestHead) -> Option<(usize, &Arc<Rule>)> {
+        self.find_for(&request.method, request.authority.host(), path_of(request.target.path_and_query()))
+    }
+
+    pub fn find_for(&self, method: &Method, host: &str, path: &str) -> Option<(usize, &Arc<Rule>)> {
+        self.rules.iter().enumerate().find(|(_, rule)| rule.matches.holds(method, host, path))
+    }
+}
+
+impl Match {
+    fn holds(&self, method: &Method, host: &str, path: &str) -> bool {
+        self.host.as_deref().is_none_or(|wanted| wanted == host)
+            && (self.methods.is_empty() || self.methods.contains(method))
+            && self.path.matches(path)
+    }
+
+    /// Whether every request that `other` matches is matched by this. May say no where the answer is yes.
+    pub fn covers(&self, other: &Match) -> bool {
+        (self.host.is_none() || self.host == other.host)
+            && (self.methods.is_empty()
+                || (!other.methods.is_empty() && other.methods.iter().all(|method| self.methods.contains(method))))
+            && self.path.covers(&other.path)
+    }
+}
+
+impl Bypass {
+    pub fn holds(&self, request: &RequestHead) -> bool {
+        match self {
+            Bypass::Header(name) => request.fields.contains(name),
+            Bypass::Cookie(name) => cookies(&request.fields).any(|cookie| cookie == name),
+            Bypass::Query(name) => parameters(request.target.path_and_query()).any(|(found, _)| found == name),
+        }
+    }
+}
+
+/// The path of a path with query.
+pub fn path_of(path_and_query: &str) -> &str {
+    path_and_query.split_once('?').map_or(path_and_query, |(path, _)| path)
+}
+
+/// Query parameters as (name, whole `name=value` text), in their order.
+pub fn parameters(path_and_query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let query = path_and_query.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').filter(|text| !text.is_empty()).map(|text| (text.split_once('=').map_or(text, |(n, _)| n), text))
+}
+
+fn cookies(fields: &Fields) -> impl Iterator<Item = &str> {
+    fields
+        .get_all("cookie")
+        .filter_map(|value| std::str::from_utf8(value).ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, _)| name.trim())
+}

@@ -1,0 +1,188 @@
+//! What a client is told of how the cache handled its request: our member of `Cache-Status` (RFC 9211). It is appended
+//! after the members of caches nearer to the origin, and left out of answers that no cache was asked for (§2).
+
+use std::fmt::Write;
+
+use http::StatusCode;
+
+use crate::outcome::{Outcome, Reason};
+
+/// Our name in the list (a Token, RFC 9651 §3.3.4).
+const CACHE: &str = "Millpond";
+/// The largest Integer of a structured field (RFC 9651 §3.3.1).
+const INTEGER_MAX: i64 = 999_999_999_999_999;
+
+/// One list member, for example `Millpond; hit; ttl=29; detail=hit`.
+///
+/// `ttl`: seconds of freshness left, negative once stale. `fwd_status`: what the origin answered. `fwd_status`,
+/// `stored` and `collapsed` are left out where they mean nothing: without `fwd` (§2.3, §2.5, §2.6). `detail` is the
+/// outcome, and after a slash the reason, if there is one: `detail=pass/authorization` is one Token.
+pub fn value(
+    outcome: Outcome,
+    reason: Option<Reason>,
+    ttl: Option<i64>,
+    fwd_status: Option<StatusCode>,
+    stored: bool,
+    collapsed: bool,
+) -> String {
+    let mut value = String::with_capacity(96);
+    let handled = handling(outcome, reason);
+    value.push_str(CACHE);
+    match handled {
+        Handling::Hit => value.push_str("; hit"),
+        Handling::Forwarded(why) => push(&mut value, format_args!("; fwd={why}")),
+        Handling::Neither => {}
+    }
+    let forwarded = matches!(handled, Handling::Forwarded(_));
+    if let Some(status) = fwd_status.filter(|_| forwarded) {
+        push(&mut value, format_args!("; fwd-status={}", status.as_u16()));
+    }
+    if let Some(ttl) = ttl.filter(|_| handled != Handling::Neither) {
+        push(&mut value, format_args!("; ttl={}", ttl.clamp(-INTEGER_MAX, INTEGER_MAX)));
+    }
+    if forwarded && stored {
+        value.push_str("; stored");
+    }
+    if forwarded && (collapsed || outcome == Outcome::Collapsed) {
+        value.push_str("; collapsed");
+    }
+    push(&mut value, format_args!("; detail={outcome}"));
+    if let Some(reason) = reason {
+        push(&mut value, format_args!("/{reason}"));
+    }
+    value
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handling {
+    Hit,
+    /// Went to the origin; the `fwd` value says why (§2.2).
+    Forwarded(&'static str),
+    /// Answered by ourselves.
+    Neither,
+}
+
+fn handling(outcome: Outcome, reason: Option<Reason>) -> Handling {
+    match outcome {
+        Outcome::Hit => Handling::Hit,
+        // Sent because the origin failed when asked; otherwise it did not go forward, and is a hit (§2.1).
+        Outcome::Stale => match reason {
+            Some(Reason::OriginError | Reason::OriginTimeout | Reason::OriginTruncated) => Handling::Forwarded("stale"),
+            _ => Handling::Hit,
+        },
+        Outcome::Pass if reason == Some(Reason::Method) => Handling::Forwarded("method"),
+        Outcome::Pass => Handling::Forwarded("bypass"),
+        Outcome::Revalidated => Handling::Forwarded(reason.and_then(why_not_reused).unwrap_or("stale")),
+        Outcome::Miss | Outcome::Collapsed => {
+            // A reason that tells of the response leaves open what the cache had: `miss` says just that.
+            let unknown = if reason.is_none() { "uri-miss" } else { "miss" };
+            Handling::Forwarded(reason.and_then(why_not_reused).unwrap_or(unknown))
+        }
+        Outcome::Refused | Outcome::Error => Handling::Neither,
+    }
+}
+
+/// The `fwd` value of a reason that tells what the cache had.
+fn why_not_reused(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::NotCached => Some("uri-miss"),
+        Reason::VaryMiss => Some("vary-miss"),
+        Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => Some("request"),
+        Reason::NotFresh
+        | Reason::NoCache
+        | Reason::Purged
+        | Reason::Changed
+        | Reason::LiveUnsure
+        | Reason::OlderVersion => Some("stale"),
+        Reason::RuleBypass | Reason::NoRule => Some("bypass"),
+        _ => None,
+    }
+}
+
+fn push(value: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String does not fail.
+    let _ = value.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members() {
+        use Outcome::*;
+        let status = |code| StatusCode::from_u16(code).ok();
+        for (outcome, reason, ttl, fwd_status, stored, expected) in [
+            (Hit, None, Some(29), None, false, "hit; ttl=29; detail=hit"),
+            (Hit, None, Some(29), status(200), true, "hit; ttl=29; detail=hit"),
+            (Stale, None, Some(-5), None, false, "hit; ttl=-5; detail=stale"),
+            (Stale, Some(Reason::NoOrigin), Some(-5), None, false, "hit; ttl=-5; detail=stale/no-origin"),
+            (
+                Stale,
+                Some(Reason::OriginError),
+                Some(-5),
+                status(503),
+                false,
+                "fwd=stale; fwd-status=503; ttl=-5; detail=stale/origin-error",
+            ),
+            (Miss, None, None, status(200), true, "fwd=uri-miss; fwd-status=200; stored; detail=miss"),
+            (Miss, Some(Reason::NotCached), None, None, false, "fwd=uri-miss; detail=miss/not-cached"),
+            (Miss, Some(Reason::VaryMiss), None, None, true, "fwd=vary-miss; stored; detail=miss/vary"),
+            (
+                Miss,
+                Some(Reason::NotFresh),
+                None,
+                status(200),
+                true,
+                "fwd=stale; fwd-status=200; stored; detail=miss/expired",
+            ),
+            (Miss, Some(Reason::NoStore), None, None, false, "fwd=miss; detail=miss/no-store"),
+            (Miss, Some(Reason::RequestNoCache), None, None, true, "fwd=request; stored; detail=miss/request-no-cache"),
+            (Collapsed, None, None, None, false, "fwd=uri-miss; collapsed; detail=collapsed"),
+            (Revalidated, None, None, status(304), false, "fwd=stale; fwd-status=304; detail=revalidated"),
+            (
+                Revalidated,
+                Some(Reason::RequestMaxAge),
+                Some(60),
+                status(304),
+                true,
+                "fwd=request; fwd-status=304; ttl=60; stored; detail=revalidated/request-max-age",
+            ),
+            (Pass, None, None, None, false, "fwd=bypass; detail=pass"),
+            (Pass, Some(Reason::Authorization), None, None, false, "fwd=bypass; detail=pass/authorization"),
+            (Pass, Some(Reason::Method), None, status(201), false, "fwd=method; fwd-status=201; detail=pass/method"),
+            (Pass, Some(Reason::Range), None, status(206), false, "fwd=bypass; fwd-status=206; detail=pass/range"),
+            (Error, None, Some(1), status(502), true, "detail=error"),
+            (Error, Some(Reason::OriginTimeout), None, None, false, "detail=error/origin-timeout"),
+            (Refused, Some(Reason::BadRequest), None, None, false, "detail=refused/bad-request"),
+        ] {
+            let found = value(outcome, reason, ttl, fwd_status, stored, false);
+            assert_eq!(found, format!("Millpond; {expected}"));
+        }
+        let collapsed = value(Miss, None, None, None, false, true);
+        assert_eq!(collapsed, "Millpond; fwd=uri-miss; collapsed; detail=miss");
+        assert_eq!(
+            value(Hit, None, Some(i64::MIN), None, false, true),
+            format!("Millpond; hit; ttl=-{INTEGER_MAX}; detail=hit")
+        );
+    }
+
+    /// RFC 9211 §2.1: `hit` and `fwd` are exclusive; §2.2: no other `fwd` values; RFC 9651 §3.3.4: what a Token is.
+    #[test]
+    fn every_pair_makes_a_valid_member() {
+        let forwards = ["bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"];
+        for outcome in Outcome::ALL {
+            for reason in std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some)) {
+                let member = value(*outcome, reason, Some(1), None, true, true);
+                let parameters: Vec<&str> = member.split("; ").skip(1).collect();
+                let forward = parameters.iter().find_map(|parameter| parameter.strip_prefix("fwd="));
+                assert!(forward.is_none_or(|why| forwards.contains(&why)), "{member}");
+                assert!(!(parameters.contains(&"hit") && forward.is_some()), "{member}");
+                assert_eq!(parameters.contains(&"stored"), forward.is_some(), "{member}");
+                let detail = parameters.last().and_then(|last| last.strip_prefix("detail=")).expect("a detail");
+                assert!(detail.starts_with(|c: char| c.is_ascii_alphabetic()), "{member}");
+                assert!(detail.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/".contains(&b)), "{member}");
+            }
+        }
+    }
+}

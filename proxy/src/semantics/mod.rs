@@ -1,0 +1,37 @@
+//! HTTP caching as decisions: RFC 9111, with RFC 9110 (preconditions, hop-by-hop fields), RFC 5861 (stale windows) and
+//! RFC 9211 (`Cache-Status`). Pure: heads and times in, verdicts out; time is given in seconds since the Unix epoch.
+//!
+//! In the order of a request's walk:
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`request`] | may the cache look at this request at all, and what does the client ask of it? |
+//! | [`vary`] | does a stored variant belong to this request? |
+//! | [`reuse`] | may the stored response be sent now, stale or after validation only? |
+//! | [`validate`] | which conditions go to the origin; does its 304 confirm ours; is the client's copy current? |
+//! | [`storability`] | may this response be stored? |
+//! | [`freshness`] | how old is it, how long is it fresh, how long may it be served stale? |
+//! | [`invalidation`] | what does a POST, PUT or DELETE make invalid? |
+//! | [`hop`] | which fields end at this hop? |
+//! | [`cache_status`] | how is the client told? |
+//!
+//! They share [`policy`] (what a rule says), [`cache_control`] (directives), [`date`] (HTTP dates), `status` (what a
+//! status code implies), `entity_tag` and `list` (quoted members of a list).
+
+pub mod cache_control;
+pub mod cache_status;
+pub mod date;
+mod entity_tag;
+pub mod freshness;
+pub mod hop;
+pub mod invalidation;
+mod list;
+pub mod policy;
+pub mod request;
+pub mod reuse;
+#[cfg(test)]
+mod sample;
+mod status;
+pub mod storability;
+pub mod validate;
+pub mod vary;

@@ -1,0 +1,99 @@
+//! What a rule says about lifetimes and staleness, where it goes beyond what the origin says (RFC 9111 §4.2.2 and §4.2.4
+//! allow both: "configuration in accordance with an out-of-band contract").
+//!
+//! Seconds that a rule gives count from the moment the response was received here; seconds that the origin gives count
+//! from the moment it generated the response, so that an `Age` gathered on the way never uses up a rule's seconds.
+
+/// What a rule says. The default is plain HTTP, except that cookies are not shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub ttl: Ttl,
+    pub stale: StaleWindows,
+    /// Whether `Set-Cookie` keeps a response from being stored, whatever else it says. RFC 9111 §7.3 allows storing
+    /// it, but then every client gets the cookie of the first.
+    pub set_cookie_is_private: bool,
+}
+
+/// Where the lifetime of a response comes from. None of these overrides `no-store`, `private`, `Authorization` or
+/// [`Policy::set_cookie_is_private`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// From the origin (RFC 9111 §4.2.1).
+    Origin,
+    /// These seconds, whatever the origin says: also over `no-cache`, `max-age=0` and no lifetime at all.
+    /// For a status that is not heuristically cacheable (302, 503, …) they only shorten what the origin says:
+    /// a lifetime meant for answers must not prolong a failure.
+    Fixed(u64),
+    /// From the origin, within bounds in seconds; where they contradict each other, `max` wins.
+    Bounded {
+        /// Used when the origin gives no explicit lifetime, instead of the heuristic.
+        default: Option<u64>,
+        /// Not for a status that is not heuristically cacheable, as for [`Ttl::Fixed`].
+        min: Option<u64>,
+        max: Option<u64>,
+    },
+}
+
+/// How long a stale response may be served, in seconds past its lifetime (RFC 5861). Each applies where the origin
+/// names no window of that kind; `must-revalidate`, `proxy-revalidate` and `s-maxage` forbid both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StaleWindows {
+    /// While a refresh runs behind (`stale-while-revalidate`).
+    pub revalidate: Option<u64>,
+    /// When the origin fails (`stale-if-error`).
+    pub error: Option<u64>,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { ttl: Ttl::Origin, stale: StaleWindows::default(), set_cookie_is_private: true }
+    }
+}
+
+impl Policy {
+    /// RFC 9111 to the letter: what a proxy without rules does.
+    pub fn plain_http() -> Policy {
+        Policy { set_cookie_is_private: false, ..Policy::default() }
+    }
+
+    /// Whether the rule puts its own lifetime in place of everything the origin says about lifetimes.
+    pub fn overrides_lifetime(&self) -> bool {
+        matches!(self.ttl, Ttl::Fixed(_))
+    }
+
+    /// Whether a response with this `s-maxage` is never used longer than that: only then does `s-maxage` allow
+    /// sharing the response to an authorized request (RFC 9111 §5.2.2.10).
+    pub fn keeps_within(&self, s_maxage: u64) -> bool {
+        match self.ttl {
+            Ttl::Origin => true,
+            Ttl::Fixed(_) => false,
+            Ttl::Bounded { min, .. } => min.unwrap_or(0) <= s_maxage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_shares_no_cookies_and_plain_http_does() {
+        assert_eq!(Policy::default().ttl, Ttl::Origin);
+        assert_eq!(Policy::default().stale, StaleWindows { revalidate: None, error: None });
+        assert!(Policy::default().set_cookie_is_private);
+        assert!(!Policy::plain_http().set_cookie_is_private);
+    }
+
+    #[test]
+    fn s_maxage_is_kept_unless_the_rule_can_exceed_it() {
+        let keeps = |ttl| Policy { ttl, ..Policy::default() }.keeps_within(60);
+        assert!(keeps(Ttl::Origin));
+        assert!(!keeps(Ttl::Fixed(30)), "the stale windows of the rule would apply");
+        assert!(keeps(Ttl::Bounded { default: Some(90), min: None, max: None }));
+        assert!(keeps(Ttl::Bounded { default: None, min: Some(60), max: None }));
+        assert!(!keeps(Ttl::Bounded { default: None, min: Some(61), max: None }));
+        assert!(
+            Policy { ttl: Ttl::Bounded { default: None, min: None, max: None }, ..Policy::default() }.keeps_within(0)
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! A request on its way to an origin, and the answer whose body is still to be read.
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use millpond_shared::http1::{Fields, Framing, Minor, ResponseHead};
+
+use super::OriginError;
+use super::exchange::{Inbound, UpstreamBody};
+
+/// Head of a request to an origin: end-to-end fields only, `Host` among them.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub method: Method,
+    /// Path and query, or `*`.
+    pub target: String,
+    pub fields: Fields,
+}
+
+/// Body of a request to an origin.
+pub enum Payload<'a> {
+    None,
+    /// Read from the client while it is sent on.
+    Stream { inbound: &'a mut dyn Inbound, framing: Framing },
+}
+
+/// Head of an answer, and its body.
+#[derive(Debug)]
+pub struct Answer {
+    pub head: ResponseHead,
+    /// Whether it answers a HEAD: `Content-Length` then tells of a body that does not come.
+    pub head_only: bool,
+    pub body: Body,
+}
+
+/// A body that is read piece by piece.
+#[derive(Debug)]
+pub struct Body {
+    source: Source,
+    /// Length in bytes if it was declared or is known.
+    pub length: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Whole(Bytes),
+    Upstream(Box<UpstreamBody>),
+}
+
+impl Answer {
+    /// An answer that is all there.
+    pub fn whole(method: &Method, status: StatusCode, fields: Fields, body: Bytes) -> Answer {
+        let head_only = *method == Method::HEAD;
+        let body = if head_only { Bytes::new() } else { body };
+        let length = Some(body.len() as u64);
+        let head = ResponseHead { status, minor: Minor::One, fields };
+        Answer { head, head_only, body: Body { source: Source::Whole(body), length } }
+    }
+
+    pub(super) fn streamed(method: &Method, head: ResponseHead, framing: Framing, body: UpstreamBody) -> Answer {
+        let length = match framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        let head_only = *method == Method::HEAD;
+        Answer { head, head_only, body: Body { source: Source::Upstream(Box::new(body)), length } }
+    }
+}
+
+impl Body {
+    /// The next piece, never empty; `None`: the body is complete. After an error there is no more.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
+        match &mut self.source {
+            Source::Whole(bytes) => Ok(Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())),
+            Source::Upstream(body) => body.next().await,
+        }
+    }
+
+    /// The next piece if it is already here.
+    pub fn ready(&mut self) -> Result<Ready, OriginError> {
+        match &mut self.source {
+            Source::Whole(bytes) if bytes.is_empty() => Ok(Ready::End),
+            Source::Whole(bytes) => Ok(Ready::Piece(std::mem::take(bytes))),
+            Source::Upstream(body) => body.ready(),
+        }
+    }
+}
+
+/// What there is of a body without waiting.
+#[derive(Debug)]
+pub enum Ready {
+    Piece(Bytes),
+    End,
+    NotYet,
+}

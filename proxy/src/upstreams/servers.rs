@@ -1,0 +1,126 @@
+//! The servers of an existing API: round robin, a dead one skipped.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use millpond_shared::clock;
+
+use super::answer::{Answer, Outgoing, Payload};
+use super::exchange::{Failure, Pool, is_idempotent};
+use super::OriginError;
+
+/// How long a server is skipped after its first failed connection, in milliseconds; doubled with each further one.
+const SKIP_MS: u64 = 1_000;
+/// Longest that a server is skipped, in milliseconds.
+const SKIP_MAX_MS: u64 = 30_000;
+
+/// Servers that answer the same.
+#[derive(Debug)]
+pub struct ServerList {
+    servers: Vec<Server>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    failures: AtomicU32,
+    /// Milliseconds since the epoch before which it is skipped.
+    skipped_until: AtomicU64,
+}
+
+impl ServerList {
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> ServerList {
+        let server = |address| Server { address, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) };
+        ServerList { servers: addresses.into_iter().map(server).collect(), next: AtomicUsize::new(0) }
+    }
+
+    /// Servers in the order they should be tried: live ones in turn, then the dead, which may have come back.
+    fn order(&self, now: u64) -> Vec<&Server> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
+        let (before, from) = self.servers.split_at(start.min(self.servers.len()));
+        let turn = || from.iter().chain(before);
+        let dead = |server: &&Server| server.skipped_until.load(Ordering::Relaxed) > now;
+        turn().filter(|server| !dead(server)).chain(turn().filter(dead)).collect()
+    }
+
+    pub(super) async fn ask(
+        &self,
+        pool: &Arc<Pool>,
+        outgoing: &Outgoing,
+        mut payload: Payload<'_>,
+        retry: bool,
+    ) -> Result<Answer, OriginError> {
+        let mut unreachable = String::from("it has no servers");
+        for server in self.order(clock::wall_ms()) {
+            let mut answer = pool.exchange(server.address, outgoing, &mut payload).await;
+            if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(&outgoing.method) {
+                answer = pool.exchange(server.address, outgoing, &mut payload).await;
+            }
+            match answer {
+                Ok(answer) => {
+                    server.lived();
+                    return Ok(answer);
+                }
+                Err(Failure::NotConnected(words)) => {
+                    server.died(clock::wall_ms());
+                    unreachable = words;
+                }
+                Err(Failure::ReusedWasClosed) => return Err(OriginError::Closed),
+                Err(Failure::Other(error)) => return Err(error),
+            }
+        }
+        Err(OriginError::Unreachable(unreachable))
+    }
+}
+
+impl Server {
+    fn lived(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.skipped_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn died(&self, now: u64) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
+        self.skipped_until.store(now + (SKIP_MS << failures).min(SKIP_MAX_MS), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_turn_and_the_dead_last() {
+        let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let list = ServerList::new(addresses);
+        let first = |now| list.order(now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
+        assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
+        list.servers[0].died(100);
+        assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
+        assert_eq!(first(100), [2, 3, 1]);
+        assert_eq!(first(100), [3, 2, 1]);
+        assert_eq!(first(100 + SKIP_MS), [1, 2, 3], "tried again after a while");
+    }
+
+    #[test]
+    fn a_server_that_stays_dead_is_tried_ever_more_rarely() {
+        let server = Server {
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            failures: AtomicU32::new(0),
+            skipped_until: AtomicU64::new(0),
+        };
+        let skips: Vec<u64> = (0..8)
+            .map(|_| {
+                server.died(0);
+                server.skipped_until.load(Ordering::Relaxed)
+            })
+            .collect();
+        assert_eq!(skips, [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+        server.lived();
+        assert_eq!(server.skipped_until.load(Ordering::Relaxed), 0);
+    }
+}
