@@ -1,1 +1,63 @@
-fn main() {}
+//! `millpond`: one program, roles by configuration. Each subcommand is one file.
+//!
+//! Exit codes: 0 done; 1 it failed while it ran; 2 the command line or the configuration is wrong.
+
+mod admin;
+mod logging;
+mod plain;
+mod process;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Turns a stream of events into feeds and serves them hot; also a caching proxy for any HTTP API.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A caching reverse proxy in front of one server, without a configuration file.
+    Proxy(plain::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Proxy(arguments) => plain::main(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Why the command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration, or the command line, is wrong; nothing was opened.
+    #[error("{0}")]
+    Refused(String),
+    /// It failed while it ran.
+    #[error("millpond: {0}")]
+    Failed(String),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Refused(_) => ExitCode::from(2),
+            Failure::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+
+    fn from_display(error: impl std::fmt::Display) -> Failure {
+        Failure::Failed(error.to_string())
+    }
+}

@@ -1,1 +1,3 @@
 //! What the origin roles answer on their sockets.
+
+pub mod queues;

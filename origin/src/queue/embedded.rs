@@ -15,15 +15,21 @@ use tokio::sync::watch;
 
 use super::event_queue::EventQueue;
 use super::lease::{HOLDER_MAX, TTL_MAX};
+use super::metrics::Gauges;
 use super::shard_queues::ShardQueueSet;
 use super::shard_writer::Ask;
 use super::*;
+use crate::store::shard_queue_file::Ends;
 use crate::store::{Place, StoreError};
 
 /// All queues of one role.
 pub struct Queues {
-    events: Vec<Arc<EventQueue>>,
-    shards: Arc<ShardQueueSet>,
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    events: Vec<EventQueue>,
+    shards: ShardQueueSet,
     runtime: Runtime,
 }
 
@@ -70,15 +76,18 @@ impl Queues {
         let shards = ShardQueueSet::open(files.shards, &runtime)?;
         let mut events = Vec::new();
         for (place, queue) in files.events.into_iter().zip(0..EVENT_QUEUES_MAX) {
-            events.push(Arc::new(EventQueue::open(place, queue, shards.cursor(queue), &runtime)?));
+            events.push(EventQueue::open(place, queue, shards.cursor(queue), &runtime)?);
         }
-        Ok(Queues { events, shards: Arc::new(shards), runtime })
+        let parts = Arc::new(Parts { events, shards, runtime });
+        let scraped = Arc::downgrade(&parts);
+        Gauges::register(registry, move || scraped.upgrade().map(|parts| parts.status()))?;
+        Ok(Queues { parts })
     }
 
     /// Resolves when a file has failed. The role must then end and be started again: what the last commit did is
     /// known only after reopening.
     pub async fn failed(&self) -> QueueError {
-        let mut failure = self.runtime.failure.subscribe();
+        let mut failure = self.parts.runtime.failure.subscribe();
         let failed = failure.wait_for(Option::is_some).await;
         failed.ok().and_then(|failure| failure.clone()).unwrap_or(QueueError::Closed)
     }
@@ -95,35 +104,28 @@ impl Queues {
 
     /// Forgets a consumer that is gone for good, so that its frames may be trimmed; whether there was one.
     pub fn remove_consumer(&self, shard: ShardId, consumer: &str) -> bool {
-        self.shards.remove_consumer(shard, consumer)
+        self.parts.shards.remove_consumer(shard, consumer)
     }
 
-    /// The queues as they stand; the gauges are set to the same.
+    /// The queues as they stand.
     pub fn status(&self) -> Status {
-        let now_ms = self.runtime.now_ms();
-        let status = Status {
-            event_queues: self.events.iter().zip(0..).map(|(queue, number)| status(queue, number, now_ms)).collect(),
-            shard_queues: (0..SHARDS_MAX).filter_map(|shard| self.shard_status(shard)).collect(),
-        };
-        status.event_queues.iter().for_each(|status| self.runtime.metrics.event_queue(status));
-        status.shard_queues.iter().for_each(|status| self.runtime.metrics.shard_queue(status));
-        status
+        self.parts.status()
     }
 
     /// Answers what is waiting, writes down what is left and closes the files.
     pub async fn close(&self) {
-        let (events, shards) = (self.events.clone(), self.shards.clone());
+        let parts = self.parts.clone();
         let closed = tokio::task::spawn_blocking(move || {
-            events.iter().for_each(|queue| queue.close());
-            shards.close();
+            parts.events.iter().for_each(EventQueue::close);
+            parts.shards.close();
         });
         let _ = closed.await;
     }
 
     fn event_queue(&self, queue: QueueId) -> Result<&EventQueue, QueueError> {
-        let last = QueueId::try_from(self.events.len()).unwrap_or(QueueId::MAX).saturating_sub(1);
+        let last = QueueId::try_from(self.parts.events.len()).unwrap_or(QueueId::MAX).saturating_sub(1);
         let no_queue = || QueueError::NoQueue { what: "event queue".to_owned(), number: queue, last };
-        self.events.get(usize::from(queue)).map(Arc::as_ref).ok_or_else(no_queue)
+        self.parts.events.get(usize::from(queue)).ok_or_else(no_queue)
     }
 
     async fn claim(
@@ -138,14 +140,23 @@ impl Queues {
         if holder.is_empty() || holder.len() > HOLDER_MAX {
             return Err(QueueError::Invalid { problem: format!("a holder's name takes 1 to {HOLDER_MAX} bytes") });
         }
-        self.shards.ask(Ask::Acquire { queue, holder: holder.to_owned(), in_process, ttl }).await
+        self.parts.shards.ask(Ask::Acquire { queue, holder: holder.to_owned(), in_process, ttl }).await
+    }
+}
+
+impl Parts {
+    fn status(&self) -> Status {
+        let now_ms = self.runtime.now_ms();
+        Status {
+            event_queues: self.events.iter().zip(0..).map(|(queue, number)| status(queue, number, now_ms)).collect(),
+            shard_queues: (0..SHARDS_MAX).filter_map(|shard| self.shard_status(shard)).collect(),
+        }
     }
 
     fn shard_status(&self, shard: ShardId) -> Option<ShardQueueStatus> {
-        let ends = self.shards.ends(shard).ok()?;
+        let Ends { last, trimmed, bytes } = self.shards.ends(shard).ok()?;
         let consumers = self.shards.consumers(shard);
-        let used = ends.last > 0 || !consumers.is_empty();
-        let (last, trimmed, bytes) = (ends.last, ends.trimmed, ends.bytes);
+        let used = last > 0 || !consumers.is_empty();
         used.then_some(ShardQueueStatus { shard, last, trimmed, bytes, consumers })
     }
 }
@@ -170,7 +181,7 @@ fn valid_ttl(ttl: Duration) -> Result<(), QueueError> {
 #[async_trait]
 impl EventQueues for Queues {
     async fn count(&self) -> Result<u16, QueueError> {
-        Ok(u16::try_from(self.events.len()).unwrap_or(u16::MAX))
+        Ok(u16::try_from(self.parts.events.len()).unwrap_or(u16::MAX))
     }
 
     async fn append(
@@ -195,15 +206,15 @@ impl DispatchQueues for Queues {
 
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
         valid_ttl(ttl)?;
-        self.shards.ask(Ask::Renew { lease, ttl }).await.map(drop)
+        self.parts.shards.ask(Ask::Renew { lease, ttl }).await.map(drop)
     }
 
     async fn release(&self, lease: Lease) -> Result<(), QueueError> {
-        self.shards.ask(Ask::Release { lease }).await.map(drop)
+        self.parts.shards.ask(Ask::Release { lease }).await.map(drop)
     }
 
     async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
-        self.shards.check(lease)?;
+        self.parts.shards.check(lease)?;
         self.event_queue(lease.queue)?.take(max_events, wait).await
     }
 
@@ -213,7 +224,7 @@ impl DispatchQueues for Queues {
             let problem = format!("the round ends at {}, the queue at {}", round.last, queue.last());
             return Err(QueueError::Invalid { problem });
         }
-        self.shards.ask(Ask::Push { lease, round }).await.map(drop)
+        self.parts.shards.ask(Ask::Push { lease, round }).await.map(drop)
     }
 }
 
@@ -226,11 +237,11 @@ impl ShardQueues for Queues {
         max_bytes: usize,
         wait: Duration,
     ) -> Result<Pulled, QueueError> {
-        self.shards.pull(shard, after, max_bytes, wait).await
+        self.parts.shards.pull(shard, after, max_bytes, wait).await
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
-        self.shards.committed(shard, consumer, position)
+        self.parts.shards.committed(shard, consumer, position)
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Limits {
     /// Events after which a group is committed although more are waiting.
     pub group_max_events: usize,
     /// Bytes of the same.
-    pub group_max_bytes: usize,
+    pub group_max_bytes: u64,
     /// Calls that wait for one queue's writer; one more is refused as full.
     pub waiting_max_calls: usize,
     /// Bytes of events in such calls; beyond it a call is refused as full.

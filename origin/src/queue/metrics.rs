@@ -1,17 +1,26 @@
 //! What the queue role counts.
 
 use millpond_shared::version::{QueueId, ShardId};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
-/// Metrics of the queue role.
+use super::Status;
+
+/// What the writers count.
 #[derive(Clone)]
 pub struct QueueMetrics {
+    ids_forgotten: IntCounterVec,
+}
+
+/// Gauges that are set when somebody asks for them, from the queues as they then stand.
+pub(super) struct Gauges {
+    status: Box<dyn Fn() -> Option<Status> + Send + Sync>,
     depth: IntGaugeVec,
     bytes: IntGaugeVec,
     oldest: IntGaugeVec,
     shard_depth: IntGaugeVec,
     shard_bytes: IntGaugeVec,
-    ids_forgotten: IntCounterVec,
 }
 
 /// One event queue, as it stands.
@@ -41,41 +50,60 @@ pub struct ShardQueueStatus {
 
 impl QueueMetrics {
     pub fn register(registry: &Registry) -> Result<QueueMetrics, prometheus::Error> {
-        let gauge = |name: &str, help: &str, label: &str| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
         let ids_forgotten = IntCounterVec::new(
             Opts::new("millpond_ids_forgotten_total", "Ids forgotten before their window ended, for want of room"),
             &["queue"],
         )?;
         registry.register(Box::new(ids_forgotten.clone()))?;
-        Ok(QueueMetrics {
-            depth: gauge("millpond_queue_depth", "Events of an event queue that were not filed yet", "queue")?,
-            bytes: gauge("millpond_queue_bytes", "Bytes of the same", "queue")?,
-            oldest: gauge("millpond_queue_oldest_age_seconds", "Age of the oldest of the same", "queue")?,
-            shard_depth: gauge("millpond_shard_queue_depth", "Frames of a shard queue not trimmed yet", "shard")?,
-            shard_bytes: gauge("millpond_shard_queue_bytes", "Bytes of the same", "shard")?,
-            ids_forgotten,
-        })
+        Ok(QueueMetrics { ids_forgotten })
     }
 
     pub(super) fn ids_forgotten(&self, queue: QueueId, count: usize) {
         self.ids_forgotten.with_label_values(&[&queue.to_string()]).inc_by(count as u64);
     }
+}
 
-    pub(super) fn event_queue(&self, status: &EventQueueStatus) {
-        let queue = status.queue.to_string();
-        set(&self.depth, &queue, status.last.saturating_sub(status.filed));
-        set(&self.bytes, &queue, status.bytes);
-        set(&self.oldest, &queue, status.oldest_age_ms / 1000);
+impl Gauges {
+    /// `status` gives nothing once the queues are gone.
+    pub fn register(
+        registry: &Registry,
+        status: impl Fn() -> Option<Status> + Send + Sync + 'static,
+    ) -> Result<(), prometheus::Error> {
+        let gauge = |name: &str, help: &str, label: &str| IntGaugeVec::new(Opts::new(name, help), &[label]);
+        registry.register(Box::new(Gauges {
+            status: Box::new(status),
+            depth: gauge("millpond_queue_depth", "Events of an event queue that were not filed yet", "queue")?,
+            bytes: gauge("millpond_queue_bytes", "Bytes of an event queue that were not filed yet", "queue")?,
+            oldest: gauge("millpond_queue_oldest_age_seconds", "Age of the oldest event not filed yet", "queue")?,
+            shard_depth: gauge("millpond_shard_queue_depth", "Frames of a shard queue not trimmed yet", "shard")?,
+            shard_bytes: gauge("millpond_shard_queue_bytes", "Bytes of a shard queue not trimmed yet", "shard")?,
+        }))
     }
 
-    pub(super) fn shard_queue(&self, status: &ShardQueueStatus) {
-        let shard = status.shard.to_string();
-        set(&self.shard_depth, &shard, status.last.saturating_sub(status.trimmed));
-        set(&self.shard_bytes, &shard, status.bytes);
+    fn all(&self) -> [&IntGaugeVec; 5] {
+        [&self.depth, &self.bytes, &self.oldest, &self.shard_depth, &self.shard_bytes]
+    }
+}
+
+impl Collector for Gauges {
+    fn desc(&self) -> Vec<&Desc> {
+        self.all().iter().flat_map(|gauge| gauge.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(status) = (self.status)() else { return Vec::new() };
+        for queue in &status.event_queues {
+            let label = queue.queue.to_string();
+            set(&self.depth, &label, queue.last.saturating_sub(queue.filed));
+            set(&self.bytes, &label, queue.bytes);
+            set(&self.oldest, &label, queue.oldest_age_ms / 1000);
+        }
+        for queue in &status.shard_queues {
+            let label = queue.shard.to_string();
+            set(&self.shard_depth, &label, queue.last.saturating_sub(queue.trimmed));
+            set(&self.shard_bytes, &label, queue.bytes);
+        }
+        self.all().iter().flat_map(|gauge| gauge.collect()).collect()
     }
 }
 

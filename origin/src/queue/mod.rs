@@ -10,6 +10,8 @@
 //! | `wire`, `client` | the same doors over HTTP: the messages, the client |
 
 mod client;
+#[cfg(test)]
+mod crashes;
 mod embedded;
 mod event_queue;
 mod event_writer;
@@ -21,6 +23,8 @@ mod shard_queues;
 mod shard_writer;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+pub(crate) mod testing;
 mod traits;
 pub mod wire;
 

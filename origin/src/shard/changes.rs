@@ -155,3 +155,140 @@ fn ticks() -> Interval {
     ticks.reset();
     ticks
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use millpond_shared::version::Version;
+
+    use super::*;
+
+    fn changes(position: Position, keys: std::ops::Range<usize>) -> Vec<Change> {
+        keys.map(|key| Change { tag: format!("p/{key}"), version: Version::new(1, position) }).collect()
+    }
+
+    fn follow(log: &ChangeLog, after: Option<Position>) -> BoxStream<'static, ChangeMessage> {
+        log.follow(Follow { after }).expect("a stream")
+    }
+
+    /// What can be read without waiting, and whether the stream has ended.
+    async fn ready(stream: &mut BoxStream<'static, ChangeMessage>) -> (Vec<ChangeMessage>, bool) {
+        let mut messages = Vec::new();
+        loop {
+            match tokio::task::unconstrained(stream.next()).now_or_never() {
+                Some(Some(message)) => messages.push(message),
+                Some(None) => return (messages, true),
+                None => return (messages, false),
+            }
+        }
+    }
+
+    fn hello(resumed: bool, at: Position) -> ChangeMessage {
+        ChangeMessage::Hello { format: CHANGES_FORMAT, shard: 3, resumed, at }
+    }
+
+    fn changed(at: Position, documents: Vec<Change>) -> ChangeMessage {
+        ChangeMessage::Changes { at, documents }
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_comes_back_gets_what_it_missed_and_nothing_else() {
+        let log = ChangeLog::new(3, 10);
+        let mut from_the_start = follow(&log, None);
+        log.publish(11, changes(11, 0..1));
+        log.publish(12, Vec::new());
+        log.publish(13, changes(13, 1..2));
+        let mut back = follow(&log, Some(11));
+        log.publish(14, changes(14, 0..1));
+
+        let (one, two, three) = (changes(11, 0..1), changes(13, 1..2), changes(14, 0..1));
+        assert_eq!(
+            ready(&mut from_the_start).await.0,
+            [hello(false, 10), changed(11, one), changed(13, two.clone()), changed(14, three.clone())]
+        );
+        assert_eq!(ready(&mut back).await.0, [hello(true, 13), changed(13, two), changed(14, three)]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_from_before_the_floor_is_told_so() {
+        let log = ChangeLog::new(3, 10);
+        let mut stream = follow(&log, Some(9));
+        log.publish(11, changes(11, 0..1));
+        assert_eq!(ready(&mut stream).await.0, [hello(false, 10), changed(11, changes(11, 0..1))]);
+        assert_eq!(ready(&mut follow(&log, Some(10))).await.0[0], hello(true, 11));
+
+        // The oldest batches go, the floor rises with them.
+        for at in 12..20 {
+            log.publish(at, changes(at, 0..CHANGES_MAX / 4));
+        }
+        assert_eq!(ready(&mut follow(&log, Some(14))).await.0[0], hello(false, 19));
+        let (messages, _) = ready(&mut follow(&log, Some(15))).await;
+        assert_eq!((messages.len(), &messages[0]), (5, &hello(true, 19)));
+
+        // A batch larger than all that is kept leaves nothing to resume from.
+        log.publish(20, changes(20, 0..CHANGES_MAX + 1));
+        assert_eq!(ready(&mut follow(&log, Some(19))).await.0, [hello(false, 20)]);
+        assert_eq!(ready(&mut follow(&log, Some(20))).await.0, [hello(true, 20)]);
+
+        for at in 21..=21 + BATCHES_MAX as u64 {
+            log.publish(at, changes(at, 0..1));
+        }
+        assert_eq!(log.inner.lock().batches.len(), BATCHES_MAX);
+        assert_eq!(log.inner.lock().floor, 21);
+    }
+
+    #[tokio::test]
+    async fn a_follower_ahead_of_a_restarted_shard_gets_only_what_is_new_to_it() {
+        let log = ChangeLog::new(3, 10);
+        let mut stream = follow(&log, Some(15));
+        assert_eq!(ready(&mut stream).await.0, [hello(true, 10)]);
+        // Replayed, in other batches than before the restart.
+        log.publish(13, changes(13, 0..2));
+        let straddling = [changes(15, 0..1), changes(16, 1..2)].concat();
+        log.publish(16, straddling);
+        assert_eq!(ready(&mut stream).await.0, [changed(16, changes(16, 1..2))]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_too_slow_is_cut_off_and_can_resume_without_a_gap() {
+        let log = ChangeLog::new(3, 0);
+        let mut slow = follow(&log, Some(0));
+        let last = BEHIND_MAX as u64 + 50;
+        for at in 1..=last {
+            log.publish(at, changes(at, 0..1));
+        }
+        let (messages, ended) = ready(&mut slow).await;
+        assert!(ended && messages.len() == 1 + BEHIND_MAX, "{}", messages.len());
+        let Some(ChangeMessage::Changes { at, .. }) = messages.last() else { panic!("{messages:?}") };
+        let (rest, ended) = ready(&mut follow(&log, Some(*at))).await;
+        assert!(!ended && rest.len() == 1 + 50, "{}", rest.len());
+    }
+
+    #[tokio::test]
+    async fn silence_is_broken_by_ticks_that_say_no_more_than_was_sent() {
+        let log = ChangeLog::new(3, 5);
+        let mut stream = follow(&log, None);
+        log.publish(6, Vec::new());
+        assert_eq!(stream.next().await, Some(hello(false, 5)));
+        assert_eq!(stream.next().await, Some(ChangeMessage::Tick { at: 6 }));
+    }
+
+    #[tokio::test]
+    async fn a_closed_log_ends_its_streams_and_takes_no_more() {
+        let log = ChangeLog::new(3, 5);
+        let mut stream = follow(&log, None);
+        log.publish(6, changes(6, 0..1));
+        log.close();
+        assert_eq!(ready(&mut stream).await, (vec![hello(false, 5), changed(6, changes(6, 0..1))], true));
+        assert!(log.follow(Follow::default()).is_none());
+    }
+
+    #[tokio::test]
+    async fn followers_are_bounded_and_those_that_left_make_room() {
+        let log = ChangeLog::new(3, 5);
+        let mut streams: Vec<_> = (0..FOLLOWERS_MAX).map(|_| follow(&log, None)).collect();
+        assert!(log.follow(Follow::default()).is_none());
+        streams.pop();
+        assert!(log.follow(Follow::default()).is_some());
+    }
+}

@@ -18,6 +18,13 @@ mod pull;
 mod read;
 mod state;
 
+#[cfg(test)]
+mod running;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +48,6 @@ use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 
 pub use self::metrics::ShardMetrics;
 pub use self::prepare::FrameError;
-pub use self::pull::UNCOMMITTED_EVENTS_MAX;
 pub use self::read::{Found, NotRead, Read};
 
 /// How a shard writes and remembers.
@@ -53,10 +59,26 @@ pub struct ShardSettings {
     pub flush_bytes: u64,
     /// So many events since the last commit are committed at once.
     pub flush_events: u64,
+    /// With more events than this applied and not on disk, pulling waits for a commit: they are what a restart has to
+    /// replay.
+    pub uncommitted_events: u64,
     /// Bytes of rendered outputs that are kept.
     pub render_cache: u64,
     /// Name under which the queue keeps this consumer's committed position.
     pub consumer: String,
+}
+
+impl Default for ShardSettings {
+    fn default() -> ShardSettings {
+        ShardSettings {
+            flush_every: Duration::from_secs(1),
+            flush_bytes: 8 << 20,
+            flush_events: 200_000,
+            uncommitted_events: 1_000_000,
+            render_cache: 32 << 20,
+            consumer: "primary".to_owned(),
+        }
+    }
 }
 
 /// What a shard is opened with.

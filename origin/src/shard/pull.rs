@@ -20,9 +20,6 @@ const PULL_WAIT: Duration = Duration::from_secs(10);
 /// A batch up to this size, in bytes, is applied by the worker that pulled it: it takes less than a millisecond, and a
 /// change of thread would cost more than it saves. A larger one is applied apart from the async workers.
 const APPLY_INLINE_MAX_BYTES: usize = 64 << 10;
-/// More events than this, applied and not on disk, and pulling waits for the next commit: they are what a restart has
-/// to replay.
-pub const UNCOMMITTED_EVENTS_MAX: u64 = 1_000_000;
 /// Pause after a queue could not be reached: the first, and the longest.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -66,7 +63,7 @@ impl Shard {
     /// Waits until the events that are not on disk are few enough.
     async fn room(&self) {
         let mut committed = self.committed.subscribe();
-        while self.state.read().uncommitted_events() > UNCOMMITTED_EVENTS_MAX {
+        while self.state.read().uncommitted_events() > self.settings.uncommitted_events {
             self.flush_wanted.notify_one();
             if committed.changed().await.is_err() {
                 return;

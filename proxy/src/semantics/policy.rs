@@ -35,7 +35,8 @@ pub enum Ttl {
 }
 
 /// How long a stale response may be served, in seconds past its lifetime (RFC 5861). Each applies where the origin
-/// names no window of that kind; `must-revalidate`, `proxy-revalidate` and `s-maxage` forbid both.
+/// names no window of that kind. `must-revalidate` and `proxy-revalidate` forbid both, and so does `s-maxage` unless
+/// [`Ttl::Fixed`] overrides it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StaleWindows {
     /// While a refresh runs behind (`stale-while-revalidate`).

@@ -1,0 +1,190 @@
+//! The socket of the queue role: the doors of its queues over HTTP. `queue::wire` says what crosses it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use millpond_shared::template::decode_key;
+use millpond_shared::wire::EventFrame;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::http::{Answer, Handler, json, method_not_allowed, refusal};
+use crate::queue::wire::{
+    APPEND_MAX_BYTES, Acquire, Append, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
+    PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
+};
+use crate::queue::{DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues};
+
+/// Answers the requests of dispatchers, shards and ingest in other processes.
+pub struct QueuesApi {
+    queues: Arc<Queues>,
+}
+
+impl QueuesApi {
+    pub fn new(queues: Arc<Queues>) -> QueuesApi {
+        QueuesApi { queues }
+    }
+
+    async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, QueueError> {
+        let (parts, body) = request.into_parts();
+        let Some(names) = names(parts.uri.path()) else { return Ok(no_path()) };
+        let query = Query(parts.uri.query().unwrap_or_default());
+        match (parts.method.as_str(), names.as_slice()) {
+            ("GET", []) => Ok(json(StatusCode::OK, &self.queues.status())),
+            ("GET", ["events", queue]) => self.take(number(queue)?, &query).await,
+            ("POST", ["events", queue, "append"]) => self.append(number(queue)?, body).await,
+            ("POST", ["events", queue, "lease"]) => self.acquire(number(queue)?, body).await,
+            ("PUT", ["events", queue, "lease", token]) => self.renew(lease(queue, token)?, body).await,
+            ("DELETE", ["events", queue, "lease", token]) => {
+                self.queues.release(lease(queue, token)?).await?;
+                Ok(done())
+            }
+            ("POST", ["events", queue, "push", token]) => self.push(lease(queue, token)?, body).await,
+            ("GET", ["shards", shard]) => self.pull(number(shard)?, &query).await,
+            ("PUT", ["shards", shard, "consumers", name]) => {
+                let Committed { position } = read::<Committed>(body)?.head;
+                self.queues.committed(number(shard)?, &decode_key(name), position).await?;
+                Ok(done())
+            }
+            ("DELETE", ["shards", shard, "consumers", name]) => {
+                match self.queues.remove_consumer(number(shard)?, &decode_key(name)) {
+                    true => Ok(done()),
+                    false => Ok(refusal(StatusCode::NOT_FOUND, "there is no such consumer", "see the status for names")),
+                }
+            }
+            (_, names) => Ok(other(names)),
+        }
+    }
+
+    async fn take(&self, queue: u16, query: &Query<'_>) -> Result<Response<Bytes>, QueueError> {
+        let lease = Lease { queue, token: query.number("token")? };
+        let taken = self.queues.take(lease, query.number("max_events")?, query.wait()?).await?;
+        let run = taken.as_ref().map(|taken| (taken.first, taken.last));
+        Ok(message(TakenHead { run }, taken.map(|taken| taken.frames).unwrap_or_default()))
+    }
+
+    async fn append(&self, queue: u16, body: Bytes) -> Result<Response<Bytes>, QueueError> {
+        let Message { head: Append { window_ms }, parts } = read(body)?;
+        let [frame] = parts.as_slice() else {
+            return Err(invalid(format!("an append holds one frame, not {}", parts.len())));
+        };
+        let frame = EventFrame::decode(frame).map_err(|error| invalid(error.to_string()))?;
+        let events = frame.events.into_iter().map(|event| event.into_owned()).collect();
+        let fates = self.queues.append(queue, window_ms.map(Duration::from_millis), events).await?;
+        Ok(message(Fates { fates }, Vec::new()))
+    }
+
+    async fn acquire(&self, queue: u16, body: Bytes) -> Result<Response<Bytes>, QueueError> {
+        let Acquire { holder, ttl_ms } = read(body)?.head;
+        let lease = self.queues.acquire_from_elsewhere(queue, &holder, Duration::from_millis(ttl_ms)).await?;
+        Ok(message(lease, Vec::new()))
+    }
+
+    async fn renew(&self, lease: Lease, body: Bytes) -> Result<Response<Bytes>, QueueError> {
+        let Renew { ttl_ms } = read(body)?.head;
+        self.queues.renew(lease, Duration::from_millis(ttl_ms)).await?;
+        Ok(done())
+    }
+
+    async fn push(&self, lease: Lease, body: Bytes) -> Result<Response<Bytes>, QueueError> {
+        let Message { head: RoundHead { first, last, shards }, parts } = read(body)?;
+        if shards.len() != parts.len() {
+            return Err(invalid(format!("{} shards for {} frames", shards.len(), parts.len())));
+        }
+        let frames = shards.into_iter().zip(parts).collect();
+        self.queues.push(lease, Round { first, last, frames }).await?;
+        Ok(done())
+    }
+
+    async fn pull(&self, shard: u16, query: &Query<'_>) -> Result<Response<Bytes>, QueueError> {
+        let (after, max_bytes) = (query.number("after")?, query.number("max_bytes")?);
+        let pulled = self.queues.pull(shard, after, max_bytes, query.wait()?).await?;
+        let (positions, frames) = pulled.frames.into_iter().unzip();
+        Ok(message(PulledHead { positions, last: pulled.last }, frames))
+    }
+}
+
+#[async_trait]
+impl Handler for QueuesApi {
+    async fn handle(&self, request: Request<Bytes>) -> Answer {
+        let answered = self.answer(request).await;
+        let failed = |error: QueueError| {
+            let body = ErrorBody { error: error.to_string(), queue_error: error };
+            json(status(&body.queue_error), &body)
+        };
+        answered.unwrap_or_else(failed).into()
+    }
+
+    fn body_limit(&self, target: &str) -> u64 {
+        let path = target.split('?').next().unwrap_or(target);
+        match names(path).as_deref() {
+            Some(["events", _, "append"]) => APPEND_MAX_BYTES,
+            Some(["events", _, "push", _]) => PUSH_MAX_BYTES,
+            _ => OTHER_MAX_BYTES,
+        }
+    }
+}
+
+/// Why there is no answer to this method and path.
+fn other(names: &[&str]) -> Response<Bytes> {
+    match names {
+        [] | ["events", _] | ["shards", _] => method_not_allowed("GET"),
+        ["events", _, "append" | "lease"] | ["events", _, "push", _] => method_not_allowed("POST"),
+        ["events", _, "lease", _] | ["shards", _, "consumers", _] => method_not_allowed("PUT, DELETE"),
+        _ => no_path(),
+    }
+}
+
+fn no_path() -> Response<Bytes> {
+    refusal(StatusCode::NOT_FOUND, "the queue role has no such path", format!("start at GET {ROOT}"))
+}
+
+/// The names below [`ROOT`]; `None` for a path that is not below it.
+fn names(path: &str) -> Option<Vec<&str>> {
+    let below = path.strip_prefix(ROOT)?;
+    (below.is_empty() || below.starts_with('/')).then(|| below.split('/').skip(1).collect())
+}
+
+/// Name and value pairs behind the `?`.
+struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, QueueError> {
+        let mut pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
+        let value = pairs.find(|(other, _)| *other == name).and_then(|(_, value)| value.parse().ok());
+        value.ok_or_else(|| invalid(format!("the query needs {name}=NUMBER")))
+    }
+
+    fn wait(&self) -> Result<Duration, QueueError> {
+        Ok(Duration::from_millis(self.number::<u64>("wait_ms")?.min(WAIT_MAX_MS)))
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, QueueError> {
+    text.parse().map_err(|_| invalid(format!("`{text}` is no number of a queue or a token")))
+}
+
+fn lease(queue: &str, token: &str) -> Result<Lease, QueueError> {
+    Ok(Lease { queue: number(queue)?, token: number(token)? })
+}
+
+fn read<H: Serialize + DeserializeOwned>(body: Bytes) -> Result<Message<H>, QueueError> {
+    Message::decode(body).map_err(invalid)
+}
+
+fn invalid(problem: String) -> QueueError {
+    QueueError::Invalid { problem }
+}
+
+fn done() -> Response<Bytes> {
+    message((), Vec::new())
+}
+
+fn message<H: Serialize + DeserializeOwned>(head: H, parts: Vec<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(Message { head, parts }.encode());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    response
+}

@@ -1,0 +1,281 @@
+//! One suite for all ways to reach the queues: called directly, and over HTTP. Both must give the same answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::testing::{Machine, event, is_of, taken_ids};
+use super::*;
+use crate::api::queues::QueuesApi;
+
+const TTL: Duration = Duration::from_secs(10);
+const WINDOW: Option<Duration> = Some(Duration::from_secs(600));
+/// A wait that no test sees the end of, unless it fails.
+const LONG: Duration = Duration::from_secs(30);
+
+/// The doors under test.
+struct Doors {
+    machine: Machine,
+    events: Arc<dyn EventQueues>,
+    dispatch: Arc<dyn DispatchQueues>,
+    shards: Arc<dyn ShardQueues>,
+    queues: Arc<Queues>,
+    _server: Option<watch::Sender<bool>>,
+}
+
+async fn embedded(machine: Machine) -> Doors {
+    let queues = machine.open();
+    let (events, dispatch, shards) = (queues.clone(), queues.clone(), queues.clone());
+    Doors { machine, events, dispatch, shards, queues, _server: None }
+}
+
+async fn over_http(machine: Machine) -> Doors {
+    let queues = machine.open();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    let (server, down) = watch::channel(false);
+    tokio::spawn(crate::http::serve(listener, Arc::new(QueuesApi::new(queues.clone())), down));
+    let client = Arc::new(QueueClient::new(authority));
+    Doors {
+        machine,
+        events: client.clone(),
+        dispatch: client.clone(),
+        shards: client,
+        queues,
+        _server: Some(server),
+    }
+}
+
+macro_rules! suite {
+    ($($name:ident)*) => {
+        mod called_directly { $(#[tokio::test] async fn $name() { super::$name(super::embedded).await; })* }
+        mod called_over_http { $(#[tokio::test] async fn $name() { super::$name(super::over_http).await; })* }
+    };
+}
+
+suite! {
+    events_are_appended_taken_and_pushed
+    a_repeated_id_is_stored_once
+    a_full_queue_refuses_and_takes_again_once_there_is_room
+    a_take_waits_for_an_event
+    leases_exclude_and_fence
+    rounds_leave_no_gap_and_double_nothing
+    a_pull_waits_and_ends_by_bytes
+    what_all_consumers_passed_is_trimmed
+    a_full_shard_queue_refuses_rounds
+    what_does_not_exist_is_told
+    nonsense_is_refused
+}
+
+fn offsets(fates: &[Fate]) -> Vec<u64> {
+    fates.iter().map(|fate| if let Fate::Stored { offset } = fate { *offset } else { 0 }).collect()
+}
+
+fn frame(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+async fn lease(doors: &Doors, queue: u16) -> Lease {
+    doors.dispatch.acquire(queue, "a", TTL).await.unwrap()
+}
+
+async fn events_are_appended_taken_and_pushed<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(2)).await;
+    assert_eq!(doors.events.count().await, Ok(2));
+    assert_eq!(doors.dispatch.count().await, Ok(2));
+    let fates = doors.events.append(1, WINDOW, vec![event("a", 1), event("b", 2)]).await.unwrap();
+    assert_eq!(offsets(&fates), [1, 2]);
+    let fates = doors.events.append(1, WINDOW, vec![event("c", 3)]).await.unwrap();
+    assert_eq!(offsets(&fates), [3]);
+    let fates = doors.events.append(0, WINDOW, vec![event("d", 4)]).await.unwrap();
+    assert_eq!(offsets(&fates), [1], "every queue counts for itself");
+
+    let lease = lease(&doors, 1).await;
+    let taken = doors.dispatch.take(lease, 2, LONG).await.unwrap().unwrap();
+    assert!(taken.frames.iter().all(|frame| is_of(1, frame)));
+    assert_eq!(taken_ids(&taken), [(1, "a".to_owned()), (2, "b".to_owned())]);
+    assert_eq!(doors.dispatch.take(lease, 2, LONG).await.unwrap(), Some(taken), "taking changes nothing");
+
+    let round = Round { first: 1, last: 2, frames: vec![(0, frame("zero")), (7, frame("seven"))] };
+    doors.dispatch.push(lease, round).await.unwrap();
+    let taken = doors.dispatch.take(lease, 9, LONG).await.unwrap().unwrap();
+    assert_eq!(taken_ids(&taken), [(3, "c".to_owned())]);
+
+    let pulled = doors.shards.pull(7, 0, 1 << 20, LONG).await.unwrap();
+    assert_eq!(pulled, Pulled { frames: vec![(1, frame("seven"))], last: 1 });
+    let status = doors.queues.status();
+    assert_eq!(status.event_queues.iter().map(|queue| (queue.last, queue.filed)).collect::<Vec<_>>(), [(1, 0), (3, 2)]);
+}
+
+async fn a_repeated_id_is_stored_once<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    let append = async |events| doors.events.append(0, WINDOW, events).await.unwrap();
+    let batch = vec![event("a", 1), event("a", 2), event("b", 3)];
+    assert_eq!(append(batch.clone()).await, [Fate::Stored { offset: 1 }, Fate::Duplicate, Fate::Stored { offset: 2 }]);
+    assert_eq!(append(batch).await, [Fate::Duplicate; 3]);
+    let mut other_source = event("a", 4);
+    other_source.source = "t".into();
+    assert_eq!(append(vec![other_source]).await, [Fate::Stored { offset: 3 }], "ids are unique within a source");
+    let twice = vec![event("x", 5), event("x", 5)];
+    let fates = doors.events.append(0, None, twice).await.unwrap();
+    assert_eq!(offsets(&fates), [4, 5], "without a window nothing is recognised");
+
+    doors.machine.pass_ms(599_999);
+    assert_eq!(append(vec![event("a", 6)]).await, [Fate::Duplicate]);
+    doors.machine.pass_ms(1);
+    assert_eq!(append(vec![event("a", 6)]).await, [Fate::Stored { offset: 6 }], "its window is over");
+}
+
+async fn a_full_queue_refuses_and_takes_again_once_there_is_room<F: Future<Output = Doors>>(
+    open: impl Fn(Machine) -> F,
+) {
+    let mut machine = Machine::new(1);
+    machine.limits.depth_max_events = 3;
+    let doors = open(machine).await;
+    let append = async |ids: &[&str]| {
+        let events = ids.iter().map(|id| event(*id, 0)).collect();
+        doors.events.append(0, WINDOW, events).await.unwrap()
+    };
+    let fates = append(&["a", "b", "a", "c", "d"]).await;
+    assert_eq!(offsets(&fates), [1, 2, 0, 3, 0]);
+    assert_eq!((fates[2], fates[4]), (Fate::Duplicate, Fate::Full));
+    assert_eq!(append(&["a", "d"]).await, [Fate::Duplicate, Fate::Full], "what is known is known in a full queue too");
+    let lease = lease(&doors, 0).await;
+    doors.dispatch.push(lease, Round { first: 1, last: 2, frames: vec![] }).await.unwrap();
+    assert_eq!(offsets(&append(&["d", "e", "f"]).await), [4, 5, 0], "a refused id was not remembered");
+}
+
+async fn a_take_waits_for_an_event<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    let lease = lease(&doors, 0).await;
+    assert_eq!(doors.dispatch.take(lease, 9, Duration::from_millis(1)).await.unwrap(), None);
+    let waiting = doors.dispatch.take(lease, 9, LONG);
+    let appending = doors.events.append(0, None, vec![event("a", 1)]);
+    let (taken, _) = tokio::join!(waiting, appending);
+    assert_eq!(taken_ids(&taken.unwrap().unwrap()), [(1, "a".to_owned())]);
+}
+
+async fn leases_exclude_and_fence<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(2)).await;
+    doors.events.append(0, None, vec![event("a", 1), event("b", 2)]).await.unwrap();
+    let first = doors.dispatch.acquire(0, "a", TTL).await.unwrap();
+    let held = Err(QueueError::Held { queue: 0, for_ms: 10_000 });
+    assert_eq!(doors.dispatch.acquire(0, "b", TTL).await, held);
+    assert!(doors.dispatch.acquire(1, "b", TTL).await.is_ok(), "another queue is another lease");
+    doors.machine.pass_ms(9_999);
+    doors.dispatch.renew(first, TTL).await.unwrap();
+    doors.machine.pass_ms(9_999);
+    doors.dispatch.push(first, Round { first: 1, last: 1, frames: vec![(0, frame("by a"))] }).await.unwrap();
+
+    doors.machine.pass_ms(1);
+    let fenced = QueueError::Fenced { queue: 0, token: first.token };
+    let round = |text| Round { first: 2, last: 2, frames: vec![(0, frame(text))] };
+    assert_eq!(doors.dispatch.push(first, round("late")).await, Err(fenced.clone()), "it ran out");
+    assert_eq!(doors.dispatch.renew(first, TTL).await, Err(fenced.clone()));
+    let second = doors.dispatch.acquire(0, "b", TTL).await.unwrap();
+    assert!(second.token > first.token);
+    assert_eq!(doors.dispatch.push(first, round("late")).await, Err(fenced.clone()), "it was passed on");
+    assert_eq!(doors.dispatch.take(first, 9, LONG).await, Err(fenced.clone()));
+    assert_eq!(doors.dispatch.release(first).await, Err(fenced));
+    doors.dispatch.push(second, round("by b")).await.unwrap();
+    doors.dispatch.release(second).await.unwrap();
+    assert!(doors.dispatch.acquire(0, "c", TTL).await.unwrap().token > second.token);
+
+    let pulled = doors.shards.pull(0, 0, 1 << 20, LONG).await.unwrap();
+    assert_eq!(pulled.frames, [(1, frame("by a")), (2, frame("by b"))], "nothing twice, nothing late");
+}
+
+async fn rounds_leave_no_gap_and_double_nothing<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    doors.events.append(0, None, (0..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let lease = lease(&doors, 0).await;
+    let push = |first, last| doors.dispatch.push(lease, Round { first, last, frames: vec![(0, frame("x"))] });
+    let not_next = |first, expected| Err(QueueError::NotNext { queue: 0, first, expected });
+    assert_eq!(push(2, 3).await, not_next(2, 1));
+    assert_eq!(push(1, 2).await, Ok(()));
+    assert_eq!(push(1, 2).await, not_next(1, 3));
+    assert!(matches!(push(3, 6).await, Err(QueueError::Invalid { .. })), "beyond the end of the queue");
+    assert!(matches!(push(3, 2).await, Err(QueueError::Invalid { .. })), "of no event");
+    assert_eq!(push(3, 5).await, Ok(()));
+    assert_eq!(doors.shards.pull(0, 0, 1 << 20, LONG).await.unwrap().last, 2);
+}
+
+async fn a_pull_waits_and_ends_by_bytes<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    assert_eq!(doors.shards.pull(3, 0, 9, Duration::from_millis(1)).await.unwrap(), Pulled::default());
+    doors.events.append(0, None, (0..3).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let lease = lease(&doors, 0).await;
+    let push = |n, text| doors.dispatch.push(lease, Round { first: n, last: n, frames: vec![(3, frame(text))] });
+    let (pulled, pushed) = tokio::join!(doors.shards.pull(3, 0, 1, LONG), push(1, "first"));
+    pushed.unwrap();
+    assert_eq!(pulled.unwrap(), Pulled { frames: vec![(1, frame("first"))], last: 1 }, "one frame at least");
+    push(2, "second").await.unwrap();
+    push(3, "third").await.unwrap();
+    let pulled = doors.shards.pull(3, 1, 7, LONG).await.unwrap();
+    assert_eq!(pulled, Pulled { frames: vec![(2, frame("second"))], last: 3 });
+}
+
+async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    doors.events.append(0, None, (1..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let lease = lease(&doors, 0).await;
+    for n in 1..4 {
+        let round = Round { first: n, last: n, frames: vec![(0, frame("x"))] };
+        doors.dispatch.push(lease, round).await.unwrap();
+    }
+    doors.shards.committed(0, "primary", 3).await.unwrap();
+    doors.shards.committed(0, "spare/1", 1).await.unwrap();
+    // A push is written after what consumers said before it.
+    doors.dispatch.push(lease, Round { first: 4, last: 4, frames: vec![(0, frame("x"))] }).await.unwrap();
+    let trimmed = doors.shards.pull(0, 0, 1 << 20, LONG).await;
+    assert_eq!(trimmed, Err(QueueError::Trimmed { shard: 0, after: 0, trimmed: 1 }), "the slowest one decides");
+    assert_eq!(doors.shards.pull(0, 1, 1 << 20, LONG).await.unwrap().frames.len(), 3);
+    let ahead = QueueError::Ahead { shard: 0, after: 5, last: 4 };
+    assert_eq!(doors.shards.pull(0, 5, 1 << 20, LONG).await, Err(ahead.clone()));
+    assert_eq!(doors.shards.committed(0, "primary", 5).await, Err(ahead));
+    assert!(doors.queues.remove_consumer(0, "spare/1"));
+    assert!(!doors.queues.remove_consumer(0, "spare/1"));
+}
+
+async fn a_full_shard_queue_refuses_rounds<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let mut machine = Machine::new(1);
+    machine.limits.shard_depth_max_bytes = 10;
+    let doors = open(machine).await;
+    doors.events.append(0, None, (0..4).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let lease = lease(&doors, 0).await;
+    let push = |n, text| {
+        let frames = vec![(1, frame("x")), (0, frame(text))];
+        doors.dispatch.push(lease, Round { first: n, last: n, frames })
+    };
+    push(1, "larger than ten bytes").await.unwrap();
+    assert_eq!(push(2, "b").await, Err(QueueError::ShardFull { shard: 0 }));
+    assert_eq!(doors.shards.pull(1, 0, 99, LONG).await.unwrap().last, 1, "a refused round leaves nothing anywhere");
+    doors.shards.committed(0, "primary", 1).await.unwrap();
+    doors.dispatch.renew(lease, TTL).await.unwrap();
+    push(2, "b").await.unwrap();
+}
+
+async fn what_does_not_exist_is_told<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(2)).await;
+    let no_queue = QueueError::NoQueue { what: "event queue".to_owned(), number: 2, last: 1 };
+    assert_eq!(doors.events.append(2, None, vec![event("a", 1)]).await, Err(no_queue.clone()));
+    assert_eq!(doors.dispatch.acquire(2, "a", TTL).await, Err(no_queue));
+    assert!(matches!(doors.shards.pull(1024, 0, 9, LONG).await, Err(QueueError::NoQueue { number: 1024, .. })));
+}
+
+async fn nonsense_is_refused<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    let invalid = |error: Option<QueueError>| matches!(error, Some(QueueError::Invalid { .. }));
+    assert!(invalid(doors.dispatch.acquire(0, "", TTL).await.err()));
+    assert!(invalid(doors.dispatch.acquire(0, &"x".repeat(129), TTL).await.err()));
+    assert!(invalid(doors.dispatch.acquire(0, "a", Duration::ZERO).await.err()));
+    assert!(invalid(doors.dispatch.acquire(0, "a", Duration::from_secs(301)).await.err()));
+    assert!(invalid(doors.shards.committed(0, &"x".repeat(129), 0).await.err()));
+    for n in 0..16 {
+        doors.shards.committed(0, &format!("consumer {n}"), 0).await.unwrap();
+    }
+    assert!(invalid(doors.shards.committed(0, "one too many", 0).await.err()));
+    assert_eq!(doors.events.append(0, None, Vec::new()).await, Ok(Vec::new()));
+}

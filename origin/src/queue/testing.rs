@@ -1,0 +1,119 @@
+//! What tests of queues need: queues on forgetful disks, under a clock that is set by hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use millpond_shared::event::Event;
+use millpond_shared::version::{Offset, QueueId};
+use millpond_shared::wire::EventFrame;
+use prometheus::Registry;
+
+use super::embedded::OpenError;
+use super::{Files, Limits, Options, Queues, Taken};
+use crate::store::Place;
+use crate::store::forgetful::Forgetful;
+
+/// The disks and the clock of a queue role, which outlive its crashes.
+pub struct Machine {
+    pub events: Vec<Forgetful>,
+    pub shards: Forgetful,
+    pub clock: Arc<AtomicU64>,
+    pub limits: Limits,
+}
+
+/// The time a machine starts at, in ms.
+pub const START_MS: u64 = 1_000_000;
+
+impl Machine {
+    pub fn new(event_queues: usize) -> Machine {
+        Machine {
+            events: (0..event_queues).map(|_| Forgetful::new()).collect(),
+            shards: Forgetful::new(),
+            clock: Arc::new(AtomicU64::new(START_MS)),
+            limits: Limits { tidy_every: std::time::Duration::from_millis(5), ..Limits::default() },
+        }
+    }
+
+    pub fn open(&self) -> Arc<Queues> {
+        self.try_open().unwrap()
+    }
+
+    pub fn try_open(&self) -> Result<Arc<Queues>, OpenError> {
+        let place = |disk: &Forgetful| Place::Backend(Box::new(disk.clone()));
+        let files = Files { events: self.events.iter().map(place).collect(), shards: place(&self.shards) };
+        let clock = self.clock.clone();
+        let options = Options { limits: self.limits, clock: Arc::new(move || clock.load(Ordering::SeqCst)) };
+        Queues::open(files, options, &Registry::new()).map(Arc::new)
+    }
+
+    /// The same machine after its power was cut at this moment. All disks lose it at the same time, nearly: the shard
+    /// queues' first, so that they never know of events that the event queues have lost.
+    pub fn crash(&self) -> Machine {
+        let shards = self.shards.crash();
+        Machine {
+            events: self.events.iter().map(Forgetful::crash).collect(),
+            shards,
+            clock: Arc::new(AtomicU64::new(self.clock.load(Ordering::SeqCst))),
+            limits: self.limits,
+        }
+    }
+
+    pub fn pass_ms(&self, milliseconds: u64) {
+        self.clock.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+}
+
+/// An event of source `s` whose data is `{"n":N}`.
+pub fn event(id: impl Into<String>, n: u64) -> Event<'static> {
+    Event {
+        id: id.into().into(),
+        source: "s".into(),
+        kind: "k".into(),
+        subject: None,
+        time: n as i64,
+        received: START_MS,
+        data: format!("{{\"n\":{n}}}").into(),
+    }
+}
+
+/// Offsets and ids of a run of frames.
+pub fn ids(frames: &[Bytes]) -> Vec<(Offset, String)> {
+    let decoded = frames.iter().map(|bytes| EventFrame::decode(bytes).unwrap());
+    decoded
+        .flat_map(|frame| {
+            let offsets = frame.first..;
+            let ids = frame.events.into_iter().map(|event| event.id.into_owned());
+            offsets.zip(ids.collect::<Vec<_>>())
+        })
+        .collect()
+}
+
+/// Offsets and ids of what was taken, and nothing before or behind it.
+pub fn taken_ids(taken: &Taken) -> Vec<(Offset, String)> {
+    ids(&taken.frames).into_iter().filter(|(offset, _)| (taken.first..=taken.last).contains(offset)).collect()
+}
+
+/// Numbers that can be told again: SplitMix64. Prints its seed; `SEED=N` in the environment brings it back.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(default_seed: u64) -> Random {
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default_seed);
+        println!("SEED={seed}");
+        Random(seed)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// Checks that a frame is of this queue.
+pub fn is_of(queue: QueueId, frame: &Bytes) -> bool {
+    EventFrame::decode(frame).is_ok_and(|frame| frame.queue == queue)
+}

@@ -1,0 +1,296 @@
+//! Shards that run: pulling, committing, stopping, failing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use millpond_shared::projection::Projection;
+use millpond_shared::route::Route;
+use millpond_shared::version::Version;
+use millpond_shared::wire::{ChangeMessage, Follow};
+use parking_lot::{Condvar, Mutex};
+use redb::StorageBackend;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::testing::{Call, Site, TestQueue};
+use super::*;
+use crate::projection::testing::{declared, event};
+use crate::store::forgetful::Forgetful;
+
+fn feed() -> Vec<Projection> {
+    declared("name = \"p\"\nkind = \"feed\"\nkeep = 2\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }")
+}
+
+fn site(flush_every: Duration) -> Site {
+    let settings = ShardSettings { flush_every, ..ShardSettings::default() };
+    Site { settings, ..Site::new(feed()) }
+}
+
+const NEVER: Duration = Duration::from_secs(3600);
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+struct Running {
+    shard: Arc<Shard>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), ShardError>>,
+}
+
+fn run(shard: Arc<Shard>) -> Running {
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn({
+        let shard = shard.clone();
+        async move { shard.run(stopped).await }
+    });
+    Running { shard, stop, task }
+}
+
+impl Running {
+    async fn stopped(self) -> Result<(), ShardError> {
+        self.stop.send_replace(true);
+        self.task.await.expect("no panic")
+    }
+
+    async fn body(&self, key: &str, least: Position) -> String {
+        let read = self.shard.document(&route(key), Some(least)).await.expect("read");
+        let Found::Document(rendered) = read.found else { panic!("{read:?}") };
+        assert!(read.position >= least);
+        String::from_utf8(rendered.body.to_vec()).expect("text")
+    }
+}
+
+fn route(key: &str) -> Route {
+    Route { projection: 0, output: 0, key: key.to_owned() }
+}
+
+#[tokio::test]
+async fn what_is_pulled_is_served_and_what_was_applied_is_on_disk_after_a_stop() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    site.push(event("a", 1, r#"{"user":"x"}"#));
+    let last = site.push(event("b", 2, r#"{"user":"x"}"#));
+    assert_eq!(running.body("x", last).await, r#"{"key":"x","title":"x","items":[{"id":"b"},{"id":"a"}]}"#);
+    running.stopped().await.expect("stopped");
+    assert_eq!(*site.queue.committed.borrow(), Some(last));
+
+    let first_calls: Vec<Call> = site.queue.calls.lock().iter().take(2).cloned().collect();
+    let registered = Call::Committed { consumer: "primary".to_owned(), position: 0 };
+    assert!(first_calls.contains(&registered), "a consumer makes itself known before it pulls: {first_calls:?}");
+
+    let site = Site { disk: site.disk.crash(), queue: TestQueue::new(), ..site };
+    let shard = site.open();
+    assert_eq!(*shard.applied().borrow(), last);
+    let read = shard.document(&route("x"), Some(last)).await.expect("read");
+    assert!(matches!(read.found, Found::Document(rendered) if rendered.version == Version::new(1, last)));
+}
+
+#[tokio::test]
+async fn commits_go_on_by_time_and_by_amount() {
+    let by_time = site(AT_ONCE);
+    let mut by_bytes = site(NEVER);
+    by_bytes.settings.flush_bytes = 1;
+    let mut by_events = site(NEVER);
+    by_events.settings.flush_events = 1;
+    for site in [by_time, by_bytes, by_events] {
+        let running = run(site.open());
+        for id in ["a", "b", "c"] {
+            let position = site.push(event(id, 1, r#"{"user":"x"}"#));
+            let mut told = site.queue.committed.subscribe();
+            told.wait_for(|told| *told >= Some(position)).await.expect("committed");
+        }
+        running.stopped().await.expect("stopped");
+    }
+}
+
+#[tokio::test]
+async fn a_document_without_events_is_nothing_yet() {
+    let site = site(NEVER);
+    let read = site.open().document(&route("x"), None).await.expect("read");
+    assert!(matches!(read.found, Found::Nothing(version) if version == Version::new(1, 0)), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_its_position_but_not_for_ever() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    let waiting = tokio::spawn({
+        let shard = running.shard.clone();
+        async move { shard.document(&route("x"), Some(1)).await.map(|read| read.position) }
+    });
+    site.push(event("a", 1, r#"{"user":"x"}"#));
+    assert_eq!(waiting.await.expect("no panic").expect("read"), 1);
+    let behind = running.shard.document(&route("x"), Some(2)).await.expect_err("behind");
+    assert!(matches!(behind, NotRead::Behind { applied: 1, least: 2 }), "{behind}");
+    running.stopped().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn an_output_is_rendered_once_for_a_version() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    let metrics = &running.shard.metrics;
+    let position = site.push(event("a", 1, r#"{"user":"x"}"#));
+    for _ in 0..3 {
+        running.body("x", position).await;
+    }
+    let before = (metrics.rendered.get(), metrics.memoised.get());
+    let position = site.push(event("b", 1, r#"{"user":"x"}"#));
+    running.body("x", position).await;
+    assert_eq!((before, metrics.rendered.get()), ((1, 2), 2));
+    running.stopped().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_large_document_is_rendered_all_the_same() {
+    let site = Site::new(declared(
+        "name = \"p\"\nkind = \"latest\"\nkey = \"{data.user}\"\nitem = { text = \"{data.text}\" }",
+    ));
+    let running = run(site.open());
+    let text = "x".repeat(400_000);
+    let position = site.push(event("a", 1, &format!(r#"{{"user":"x","text":"{text}"}}"#)));
+    assert_eq!(running.body("x", position).await, format!(r#"{{"text":"{text}"}}"#));
+    running.stopped().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn an_announced_change_can_be_read() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    let mut stream = running.shard.follow(Follow::default()).expect("a stream");
+    let mut versions: BTreeMap<String, Version> = BTreeMap::new();
+    for id in 0..50 {
+        let position = site.push(event(&id.to_string(), id, r#"{"user":"x"}"#));
+        while versions.get("p/x").is_none_or(|version| version.position < position) {
+            match stream.next().await.expect("a message") {
+                ChangeMessage::Changes { documents, .. } => {
+                    for change in documents {
+                        let read = running.shard.document(&route("x"), None).await.expect("read");
+                        let Found::Document(rendered) = read.found else { panic!("announced, not there") };
+                        assert!(rendered.version >= change.version);
+                        versions.insert(change.tag, change.version);
+                    }
+                }
+                ChangeMessage::Hello { .. } | ChangeMessage::Tick { .. } => {}
+            }
+        }
+    }
+    running.stopped().await.expect("stopped");
+    while stream.next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_failed_commit_stops_the_shard_with_an_error() {
+    let site = site(AT_ONCE);
+    let running = run(site.open());
+    site.disk.fail();
+    site.push(event("a", 1, r#"{"user":"x"}"#));
+    let error = running.task.await.expect("no panic").expect_err("stopped");
+    assert!(matches!(error, ShardError::Commit { shard: 0, .. }), "{error}");
+    assert!(running.shard.follow(Follow::default()).is_none());
+}
+
+#[tokio::test]
+async fn a_queue_that_is_away_is_tried_again_and_one_that_lost_data_is_not() {
+    let site = site(NEVER);
+    let away = || QueueError::Unreachable { problem: "refused".to_owned() };
+    site.queue.errors.lock().extend([away(), away()]);
+    let running = run(site.open());
+    let position = site.push(event("a", 1, r#"{"user":"x"}"#));
+    running.body("x", position).await;
+
+    site.queue.errors.lock().push(QueueError::Ahead { shard: 0, after: 9, last: 1 });
+    site.push(event("b", 1, r#"{"user":"x"}"#));
+    let error = running.task.await.expect("no panic").expect_err("stopped");
+    assert!(matches!(error, ShardError::Queue(QueueError::Ahead { .. })), "{error}");
+    assert_eq!(*site.queue.committed.borrow(), Some(site.queue.last()), "what was applied is on disk");
+}
+
+#[tokio::test]
+async fn a_frame_that_cannot_be_read_stops_the_shard_behind_the_one_before() {
+    let site = site(NEVER);
+    site.push(event("a", 1, r#"{"user":"x"}"#));
+    let mut other_map = site.frame(0, 2, &[event("b", 2, r#"{"user":"x"}"#)]);
+    other_map.map_version = 7;
+    site.queue.push(&other_map);
+    let running = run(site.open());
+    let error = running.task.await.expect("no panic").expect_err("stopped");
+    assert!(error.to_string().contains("position 2") && error.to_string().contains("[shard_map]"), "{error}");
+    assert_eq!(*site.queue.committed.borrow(), Some(1));
+}
+
+/// A disk whose syncs wait at a gate while it is shut.
+#[derive(Clone, Debug, Default)]
+struct Gated {
+    disk: Forgetful,
+    gate: Arc<(Mutex<Gate>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    shut: bool,
+    waiting: bool,
+}
+
+impl Gated {
+    fn set(&self, change: impl FnOnce(&mut Gate)) {
+        change(&mut self.gate.0.lock());
+        self.gate.1.notify_all();
+    }
+
+    fn wait_until(&self, reached: impl Fn(&Gate) -> bool) {
+        let mut gate = self.gate.0.lock();
+        self.gate.1.wait_while(&mut gate, |gate| !reached(gate));
+    }
+}
+
+impl StorageBackend for Gated {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.set(|gate| gate.waiting = gate.shut);
+        self.wait_until(|gate| !gate.shut);
+        self.disk.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.disk.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn pulling_waits_while_too_much_is_not_on_disk() {
+    let mut site = site(AT_ONCE);
+    site.settings.uncommitted_events = 3;
+    let disk = Gated::default();
+    let shard = site.open_on(Place::Backend(Box::new(disk.clone()))).expect("opened");
+    disk.set(|gate| gate.shut = true);
+    let events: Vec<_> = (0..4).map(|id| event(&id.to_string(), id, r#"{"user":"x"}"#)).collect();
+    let first = site.queue.push(&site.frame(0, 1, &events));
+    let running = run(shard);
+    running.body("x", first).await;
+
+    let at_the_gate = disk.clone();
+    let reached = tokio::task::spawn_blocking(move || at_the_gate.wait_until(|gate| gate.waiting));
+    reached.await.expect("no panic");
+    let second = site.push(event("late", 9, r#"{"user":"x"}"#));
+    site.queue.calls.lock().push(Call::Other("the gate opens"));
+    disk.set(|gate| gate.shut = false);
+    running.body("x", second).await;
+    running.stopped().await.expect("stopped");
+
+    let calls = site.queue.calls.lock().clone();
+    let place = |call: Call| calls.iter().position(|made| *made == call).expect("made");
+    assert!(place(Call::Other("the gate opens")) < place(Call::Pull { after: first }), "{calls:?}");
+}

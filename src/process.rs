@@ -1,0 +1,109 @@
+//! One process: its runtime, its signals, and the order in which things start and stop.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use millpond_origin::http::Handler;
+use millpond_proxy::config::ProxyConfig;
+use millpond_proxy::front::{self, Draining, Front, Listeners};
+use millpond_proxy::gateway::Gateway;
+use millpond_proxy::observe::Observer;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::Failure;
+
+/// The runtime of everything but the proxy's front, which has workers of its own.
+pub fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("millpond")
+        .build()
+        .map_err(|error| Failure::Failed(format!("no runtime: {error}")))
+}
+
+/// Binds an address; the error says which.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| Failure::Failed(format!("cannot listen on {address}: {error}")))
+}
+
+/// Says on stdout that a socket is served.
+pub fn say_ready(address: SocketAddr, role: &str) {
+    println!("ready http://{address} {role}");
+}
+
+/// Tells everything in the process to stop.
+#[derive(Clone)]
+pub struct Stop {
+    sender: Arc<watch::Sender<bool>>,
+    pub ready: Arc<AtomicBool>,
+}
+
+impl Stop {
+    pub fn new() -> Stop {
+        Stop { sender: Arc::new(watch::channel(false).0), ready: Arc::new(AtomicBool::new(false)) }
+    }
+
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.sender.subscribe()
+    }
+
+    pub fn now(&self) {
+        self.ready.store(false, Ordering::Release);
+        self.sender.send_replace(true);
+    }
+}
+
+/// Serves `handler` on a bound listener until told to stop.
+pub fn spawn_server(
+    runtime: &Runtime,
+    listener: TcpListener,
+    handler: Arc<dyn Handler>,
+    stop: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, Failure> {
+    let _entered = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::from_display)?;
+    Ok(runtime.spawn(millpond_origin::http::serve(listener, handler, stop)))
+}
+
+/// Runs the proxy's front on a thread of its own.
+pub fn spawn_front(
+    gateway: Arc<Gateway>,
+    observer: Arc<Observer>,
+    listeners: Listeners,
+    config: &ProxyConfig,
+    stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, Failure> {
+    let (threads, limit) = (config.threads, config.drain);
+    std::thread::Builder::new()
+        .name("front".to_owned())
+        .spawn(move || front::serve(Front::new(gateway, observer), listeners, threads, Draining { stop, limit }))
+        .map_err(Failure::from_display)
+}
+
+/// Waits for a signal to stop; `reload` runs at each SIGHUP. A second signal to stop ends the process at once.
+pub async fn until_told(mut reload: impl FnMut(), failed: impl Future<Output = String>) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::from_display)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::from_display)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::from_display)?;
+    tokio::pin!(failed);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => reload(),
+            why = &mut failed => return Err(Failure::Failed(why)),
+        }
+    }
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(())
+}
