@@ -50,7 +50,12 @@ pub fn judge(written: &At<WrittenProxy>, complaints: &mut Complaints) -> Option<
     match &written.value.listen {
         None => {
             let span = written.span.start..written.span.start + 1;
-            complaints.add(span, "proxy.listen", "is missing", "say where clients connect, as in listen = [\"127.0.0.1:8080\"]");
+            complaints.add(
+                span,
+                "proxy.listen",
+                "is missing",
+                "say where clients connect, as in listen = [\"127.0.0.1:8080\"]",
+            );
         }
         Some(listen) => {
             if listen.value.is_empty() {
@@ -61,7 +66,12 @@ pub fn judge(written: &At<WrittenProxy>, complaints: &mut Complaints) -> Option<
                     Ok(parsed) => {
                         if parsed.port() != 0 && addresses.contains(&parsed) {
                             let problem = format!("{parsed} is listed twice");
-                            complaints.add(address.span.clone(), format!("proxy.listen[{index}]"), problem, "list it once");
+                            complaints.add(
+                                address.span.clone(),
+                                format!("proxy.listen[{index}]"),
+                                problem,
+                                "list it once",
+                            );
                         }
                         addresses.push(parsed);
                     }

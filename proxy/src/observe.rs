@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_shared::http1::RequestHead;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::cache::Store;
 use crate::outcome::Outcome;
@@ -63,7 +61,11 @@ impl Observer {
                 "Requests, by rule, outcome and class of status; the outcomes sum to all requests",
                 &["rule", "outcome", "code_class"],
             )?,
-            bytes: counter("millpond_response_bytes_total", "Bytes sent to clients, heads included", &["rule", "outcome"])?,
+            bytes: counter(
+                "millpond_response_bytes_total",
+                "Bytes sent to clients, heads included",
+                &["rule", "outcome"],
+            )?,
             duration,
             misses: counter("millpond_miss_total", "Requests that were no hit, by reason", &["rule", "reason"])?,
             purges: counter("millpond_purge_total", "Purges, by what they named and how", &["kind", "mode"])?,
@@ -129,7 +131,10 @@ struct StoreCollector {
 impl StoreCollector {
     fn new(store: Arc<Store>) -> Result<StoreCollector, prometheus::Error> {
         let gauges = Gauges {
-            bytes: IntGaugeVec::new(Opts::new("millpond_cache_bytes", "Bytes the cache takes, bookkeeping included"), &["kind"])?,
+            bytes: IntGaugeVec::new(
+                Opts::new("millpond_cache_bytes", "Bytes the cache takes, bookkeeping included"),
+                &["kind"],
+            )?,
             budget: IntGauge::new("millpond_cache_budget_bytes", "Bytes the cache may take")?,
             objects: IntGauge::new("millpond_cache_objects", "Responses stored")?,
             evictions: IntCounterVec::new(Opts::new("millpond_evictions_total", "Responses pushed out"), &["cause"])?,

@@ -1,3 +1,6 @@
 //! What the origin roles answer on their sockets.
 
+mod changes;
+mod conditions;
+pub mod documents;
 pub mod queues;

@@ -4,8 +4,12 @@
 //! pool of connections to one role.
 
 mod client;
+#[cfg(test)]
+mod client_tests;
 mod connection;
 mod server;
+#[cfg(test)]
+mod server_tests;
 
 pub use client::{Client, ClientError};
 pub use server::{Answer, Handler, ServerLimits, serve, serve_within};

@@ -19,17 +19,17 @@ impl Shard {
     ///
     /// An error means that nobody knows what is on disk: the shard must stop, reopen its file and trust what it finds.
     pub(super) async fn flush_loop(self: &Arc<Self>, mut over: watch::Receiver<bool>) -> Result<(), ShardError> {
-        let mut told = None;
+        // The apply loop tells it what is on disk now.
+        let mut told = *self.committed.borrow();
         loop {
-            self.tell(&mut told).await;
             let last = tokio::select! {
                 _ = over.wait_for(|over| *over) => true,
                 _ = self.flush_wanted.notified() => false,
                 _ = sleep(self.settings.flush_every) => false,
             };
             self.flush().await?;
+            self.tell(&mut told).await;
             if last {
-                self.tell(&mut told).await;
                 return Ok(());
             }
         }
@@ -52,16 +52,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Tells the queue what is on disk, so that it can be trimmed; again at the next turn if the queue can't be
-    /// reached. Said before anything was pulled, it keeps the queue from trimming what this consumer has yet to see.
-    async fn tell(&self, told: &mut Option<Position>) {
+    /// Tells the queue what is on disk, so that it can be trimmed; again at the next turn if the queue can't be reached.
+    async fn tell(&self, told: &mut Position) {
         let position = *self.committed.borrow();
-        if *told == Some(position) {
+        if *told == position {
             return;
         }
         let telling = self.queues.committed(self.id, &self.settings.consumer, position);
         match timeout(TELL_WAIT, telling).await {
-            Ok(Ok(())) => *told = Some(position),
+            Ok(Ok(())) => *told = position,
             Ok(Err(error)) => tracing::warn!(shard = self.id, %error, "the queue did not take the committed position"),
             Err(_) => tracing::warn!(shard = self.id, "the queue took too long to take the committed position"),
         }

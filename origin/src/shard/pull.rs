@@ -26,12 +26,12 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::
 impl Shard {
     /// Until `stop` says so, or something is wrong that pulling again can't mend.
     pub(super) async fn pull_loop(self: &Arc<Self>, stop: &mut watch::Receiver<bool>) -> Result<(), ShardError> {
-        let mut pause = None;
+        let (mut known, mut pause) = (false, None);
         loop {
             let pulled = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                pulled = self.pull(pause) => pulled,
+                pulled = self.pull(&mut known, pause) => pulled,
             };
             match pulled {
                 Ok(pulled) => {
@@ -51,9 +51,15 @@ impl Shard {
         }
     }
 
-    async fn pull(&self, pause: Option<Duration>) -> Result<Pulled, QueueError> {
+    async fn pull(&self, known: &mut bool, pause: Option<Duration>) -> Result<Pulled, QueueError> {
         if let Some(pause) = pause {
             sleep(pause).await;
+        }
+        if !*known {
+            // Before the first frame: the queue must not trim what this consumer has yet to see.
+            let committed = *self.committed.borrow();
+            self.queues.committed(self.id, &self.settings.consumer, committed).await?;
+            *known = true;
         }
         self.room().await;
         let after = self.state.read().applied();

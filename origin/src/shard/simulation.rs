@@ -11,7 +11,7 @@ use millpond_shared::projection::{Projection, document_tag};
 use millpond_shared::route::Route;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, QueueId, Version};
-use millpond_shared::wire::{ChangeMessage, Follow};
+use millpond_shared::wire::{Change, ChangeMessage, Follow};
 use parking_lot::Mutex;
 use redb::StorageBackend;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ const PROJECTIONS: &str = r#"
     item = { id = "{id}", n = "{data.n}", content_text = "{data.user}" }
     [[projection.output]]
     path = "/users/{key}/feed.json"
-    format = "jsonfeed"
+    format = "json"
     [[projection]]
     name = "last"
     kind = "latest"
@@ -199,8 +199,8 @@ struct Proxy {
     stream: Option<BoxStream<'static, ChangeMessage>>,
     at: Option<Position>,
     versions: BTreeMap<String, Version>,
-    /// What was announced since the last time it had to revalidate.
-    seen: BTreeSet<(String, Version)>,
+    /// What was announced last since it had to revalidate.
+    announced: BTreeMap<String, Version>,
 }
 
 impl Proxy {
@@ -217,15 +217,17 @@ impl Proxy {
                     // Told that it has a gap: it revalidates everything.
                     let all = documents(shard).await;
                     self.versions = all.into_iter().map(|(tag, rendered)| (tag, rendered.version)).collect();
-                    self.seen.clear();
+                    self.announced.clear();
                     self.at = Some(at);
                 }
                 ChangeMessage::Changes { at, documents } => {
-                    for change in documents {
-                        assert!(self.seen.insert((change.tag.clone(), change.version)), "twice: {change:?}");
-                        assert!(self.at.is_none_or(|seen| change.version.position > seen), "again: {change:?}");
-                        let before = self.versions.insert(change.tag.clone(), change.version);
-                        assert!(before.is_none_or(|before| before <= change.version), "back: {before:?} {change:?}");
+                    for Change { tag, version } in documents {
+                        assert!(self.at.is_none_or(|seen| version.position > seen), "seen before: {tag} {version}");
+                        let before = self.announced.insert(tag.clone(), version);
+                        assert!(before.is_none_or(|before| before < version), "{tag}: {version} after {before:?}");
+                        // What it fetched when it revalidated may be later.
+                        let known = self.versions.entry(tag).or_default();
+                        *known = version.max(*known);
                     }
                     self.at = Some(at);
                 }
@@ -355,7 +357,10 @@ async fn after_a_power_cut_at_any_sync_the_replayed_shard_is_the_same() {
     apply_all(&shard, &site);
     let expected = documents(&shard).await;
 
-    let cuts = disk.cuts.lock().clone();
+    let mut cuts = disk.cuts.lock().clone();
+    // redb writes its magic number with the second sync of a file's life: before that there is no file to open, and
+    // nothing was in it.
+    cuts.remove(0);
     let mut restarts = BTreeSet::new();
     for (index, cut) in cuts.iter().enumerate() {
         let reopened = site.open_on(Place::Backend(Box::new(cut.clone())));

@@ -11,3 +11,6 @@ mod tags;
 pub use entry::{Entry, Mark, Stamp};
 pub use purges::{Purge, PurgeSeq};
 pub use store::{Lookup, Mode, Purged, Store, StoreLimits};
+
+#[cfg(test)]
+mod tests;

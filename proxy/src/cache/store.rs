@@ -143,10 +143,11 @@ impl Store {
         {
             let mut shard = self.shard(hash).lock();
             let used = self.clock.fetch_add(1, Ordering::Relaxed);
-            let mut slot = shard
-                .pop(&hash)
-                .filter(|slot| slot.key == *key)
-                .unwrap_or_else(|| Slot { key: key.clone(), variants: Vec::new(), used });
+            let mut slot = shard.pop(&hash).filter(|slot| slot.key == *key).unwrap_or_else(|| Slot {
+                key: key.clone(),
+                variants: Vec::new(),
+                used,
+            });
             slot.used = used;
             let replaced = |old: &Arc<Entry>| old.selection == entry.selection;
             for old in slot.variants.extract_if(.., |old| replaced(old)) {
@@ -177,14 +178,19 @@ impl Store {
     pub fn purge_tag(&self, tag: &str, mode: Mode) -> Purged {
         self.purges.add(Purge::Tag(tag.into()));
         let keys = self.tags.keys(tag);
-        sum(keys.into_iter().map(|hash| self.purge_slot(hash, mode, |entry| entry.tags.iter().any(|own| **own == *tag))))
+        sum(keys
+            .into_iter()
+            .map(|hash| self.purge_slot(hash, mode, |entry| entry.tags.iter().any(|own| **own == *tag))))
     }
 
     pub fn purge_all(&self, mode: Mode) -> Purged {
         self.purges.add(Purge::All);
         sum((0..SHARDS).map(|index| {
-            let hashes: Vec<KeyHash> =
-                self.shards.get(index).map(|shard| shard.lock().iter().map(|(hash, _)| *hash).collect()).unwrap_or_default();
+            let hashes: Vec<KeyHash> = self
+                .shards
+                .get(index)
+                .map(|shard| shard.lock().iter().map(|(hash, _)| *hash).collect())
+                .unwrap_or_default();
             sum(hashes.into_iter().map(|hash| self.purge_slot(hash, mode, |_| true)))
         }))
     }

@@ -194,10 +194,14 @@ impl Filler {
         match inner.pieces.len() {
             0 => Bytes::new(),
             1 => inner.pieces.front().cloned().unwrap_or_default(),
-            _ => inner.pieces.iter().fold(Vec::with_capacity(inner.held), |mut body, piece| {
-                body.extend_from_slice(piece);
-                body
-            }).into(),
+            _ => inner
+                .pieces
+                .iter()
+                .fold(Vec::with_capacity(inner.held), |mut body, piece| {
+                    body.extend_from_slice(piece);
+                    body
+                })
+                .into(),
         }
     }
 }

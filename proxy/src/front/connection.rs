@@ -47,7 +47,8 @@ enum Next {
 
 /// Serves a client until it leaves, errs, or the proxy drains.
 pub(super) async fn run(gateway: &Arc<Gateway>, observer: &Observer, stream: Stream, mut shutdown: ShutdownWatch) {
-    let peer = stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()));
+    let peer =
+        stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()));
     let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
     loop {
         let (head, framing) = match connection.next(&mut shutdown).await {
@@ -105,7 +106,12 @@ impl Connection {
 
     /// Answers what can't be read any further, and closes.
     async fn refuse(mut self, observer: &Observer, peer: Option<SocketAddr>, refusal: Refusal) {
-        let body = format!("{} {}: {}\n", refusal.status.as_str(), refusal.status.canonical_reason().unwrap_or(""), refusal.why);
+        let body = format!(
+            "{} {}: {}\n",
+            refusal.status.as_str(),
+            refusal.status.canonical_reason().unwrap_or(""),
+            refusal.why
+        );
         let head = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nDate: {}\r\nConnection: close\r\nCache-Status: {}\r\n\r\n",
             refusal.status.as_str(),

@@ -118,9 +118,8 @@ impl<'a> Reply<'a> {
             None if self.minor == Minor::One => Mode::Chunked,
             None => Mode::UntilClose,
         };
-        let tells_length = head.prepared.is_none()
-            && head.status != StatusCode::NO_CONTENT
-            && head.status != StatusCode::NOT_MODIFIED;
+        let tells_length =
+            head.prepared.is_none() && head.status != StatusCode::NO_CONTENT && head.status != StatusCode::NOT_MODIFIED;
         match (length, self.mode) {
             (Some(length), _) if tells_length => put_field_number(out, "Content-Length", length),
             (_, Mode::Chunked) => put_field(out, "Transfer-Encoding", "chunked"),

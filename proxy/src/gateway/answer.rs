@@ -33,8 +33,7 @@ impl Gateway {
         if validate::not_modified(&visit.request.fields, entry.status, &entry.fields) {
             return not_modified(client, visit, &entry.fields, added, outcome, reason).await;
         }
-        let head =
-            ReplyHead { status: entry.status, fields: &entry.fields, prepared: Some(&entry.head), added };
+        let head = ReplyHead { status: entry.status, fields: &entry.fields, prepared: Some(&entry.head), added };
         let sent = client.whole(head, entry.body.clone()).await;
         record(client, Some(visit.rule), outcome, reason, entry.status, sent)
     }

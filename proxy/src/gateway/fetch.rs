@@ -90,14 +90,7 @@ impl Fetch {
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
-    fn revalidated(
-        &self,
-        stale: &Arc<Entry>,
-        head: &ResponseHead,
-        asked: u64,
-        began: PurgeSeq,
-        lead: Lead,
-    ) -> Fetched {
+    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
         let now = clock::wall_secs();
         let fields = validate::updated(&stale.fields, &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
@@ -133,7 +126,8 @@ impl Fetch {
         }
         self.gateway.remembered.remove(self.key.hash());
         let draft = Arc::new(self.draft(head, answer.body.length, asked));
-        let mut fill = Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
+        let mut fill =
+            Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
         let mut body = answer.body;
         lead.flight().begin(draft);
         // Most bodies came with their head.
@@ -242,4 +236,3 @@ impl Fill {
         lead.complete(entry);
     }
 }
-

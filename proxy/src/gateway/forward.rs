@@ -94,7 +94,8 @@ pub fn relayed_fields(head: &ResponseHead, now: u64) -> Fields {
 
 /// The fields that a 304 made from a stored response carries (RFC 9110 §15.4.5).
 pub fn not_modified_fields(stored: &Fields) -> Fields {
-    let kept = ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", headers::VERSION];
+    let kept =
+        ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", headers::VERSION];
     stored.iter().filter(|(name, _)| kept.iter().any(|other| name.eq_ignore_ascii_case(other))).collect()
 }
 

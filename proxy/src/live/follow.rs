@@ -7,9 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use http::{Method, StatusCode};
-use millpond_shared::http1::{
-    BodyReader, Limits, Step, put_field, put_request_line, response_framing, take_response,
-};
+use millpond_shared::http1::{BodyReader, Limits, Step, put_field, put_request_line, response_framing, take_response};
 use millpond_shared::version::ShardId;
 use millpond_shared::wire::{ChangeMessage, Changes, Follow, headers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,7 +80,12 @@ async fn follow_here(live: &Live, shard: ShardId, changes: &dyn Changes) -> Resu
 }
 
 /// Follows over HTTP; `Ok` once something was heard, however it ended.
-async fn timeout_unless_heard(live: &Live, shard: ShardId, address: SocketAddr, patience: Duration) -> Result<(), Lost> {
+async fn timeout_unless_heard(
+    live: &Live,
+    shard: ShardId,
+    address: SocketAddr,
+    patience: Duration,
+) -> Result<(), Lost> {
     let mut remote = timeout(patience, Remote::open(live, shard, address)).await.map_err(|_| Lost::Silent)??;
     let mut heard = false;
     loop {

@@ -82,9 +82,9 @@ impl Live {
 
     /// The position a fetch must ask for at least, so that no client sees a document go back.
     pub fn least(&self, shard: ShardId) -> Position {
-        self.shards.get(&shard).map_or(0, |shard| {
-            shard.announced.load(Ordering::Acquire).max(shard.served.load(Ordering::Acquire))
-        })
+        self.shards
+            .get(&shard)
+            .map_or(0, |shard| shard.announced.load(Ordering::Acquire).max(shard.served.load(Ordering::Acquire)))
     }
 
     /// A response with this stamp is about to be given to a client that asked when [`Live::least`] was `asked_at`.
@@ -283,6 +283,10 @@ mod tests {
             changed(&live, &format!("p/{position}"), position);
         }
         assert_eq!(live.judge(&stamp(&live, "p/1", 0, 5), 0), Verdict::Superseded);
-        assert_eq!(live.judge(&stamp(&live, "p/1", 1, 11), 0), Verdict::Current, "rendered after all that is forgotten");
+        assert_eq!(
+            live.judge(&stamp(&live, "p/1", 1, 11), 0),
+            Verdict::Current,
+            "rendered after all that is forgotten"
+        );
     }
 }

@@ -39,7 +39,12 @@ pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Compla
     let unused = known.origins.iter().filter(|(name, _)| !ROLE_ORIGINS.contains(&name.as_str()));
     for (name, span) in unused.filter(|(name, _)| rules.len() == written.len() && !used.contains(name.as_str())) {
         let problem = "no rule sends requests here";
-        complaints.add(span.clone(), format!("origin.{name}"), problem, "name it as the origin of a rule, or remove it");
+        complaints.add(
+            span.clone(),
+            format!("origin.{name}"),
+            problem,
+            "name it as the origin of a rule, or remove it",
+        );
     }
     RuleSet { rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect() }
 }
@@ -154,7 +159,12 @@ impl Judge<'_> {
     fn query(&mut self) -> Query {
         let Some(key) = &self.at.value.key else { return Query::AsItCame };
         let Some(query) = &key.value.query else {
-            self.wrong("key", key.span.clone(), "is empty", "name parameters, as in { query = [\"page\"] }, or remove it");
+            self.wrong(
+                "key",
+                key.span.clone(),
+                "is empty",
+                "name parameters, as in { query = [\"page\"] }, or remove it",
+            );
             return Query::AsItCame;
         };
         let mut names: Vec<String> = query.value.iter().map(|name| name.value.clone()).collect();
@@ -179,7 +189,8 @@ impl Judge<'_> {
                 };
                 let (default, min, max) =
                     (part("default", &table.default), part("min", &table.min), part("max", &table.max));
-                let contradiction = |low: Option<u64>, high: Option<u64>| matches!((low, high), (Some(l), Some(h)) if l > h);
+                let contradiction =
+                    |low: Option<u64>, high: Option<u64>| matches!((low, high), (Some(l), Some(h)) if l > h);
                 if default.is_none() && min.is_none() && max.is_none() {
                     self.wrong("ttl", ttl.span.clone(), "is empty", "give default, min or max, or remove it");
                 }
@@ -228,7 +239,10 @@ impl Judge<'_> {
             self.wrong("tags.header", header.span.clone(), problem, "write it as in \"Cache-Tag\"");
         }
         let add = tags.value.add.iter().flatten();
-        for tag in add.clone().filter(|tag| tag.value.is_empty() || !tag.value.bytes().all(|b| b.is_ascii_graphic() && b != b',')) {
+        for tag in add
+            .clone()
+            .filter(|tag| tag.value.is_empty() || !tag.value.bytes().all(|b| b.is_ascii_graphic() && b != b','))
+        {
             let problem = format!("`{}` is no tag", tag.value);
             self.wrong("tags.add", tag.span.clone(), problem, "use visible ASCII without commas");
         }
@@ -280,7 +294,10 @@ impl Judge<'_> {
 
     /// Only answers to GET are stored.
     fn no_effect_on_unsafe_methods(&mut self, matches: &Match) {
-        if matches.methods.is_empty() || matches.methods.contains(&Method::GET) || matches.methods.contains(&Method::HEAD) {
+        if matches.methods.is_empty()
+            || matches.methods.contains(&Method::GET)
+            || matches.methods.contains(&Method::HEAD)
+        {
             return;
         }
         let written = &self.at.value;

@@ -20,7 +20,10 @@ pub struct Outgoing {
 pub enum Payload<'a> {
     None,
     /// Read from the client while it is sent on.
-    Stream { inbound: &'a mut dyn Inbound, framing: Framing },
+    Stream {
+        inbound: &'a mut dyn Inbound,
+        framing: Framing,
+    },
 }
 
 /// Head of an answer, and its body.

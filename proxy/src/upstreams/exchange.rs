@@ -20,8 +20,8 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::answer::{Answer, Outgoing, Payload, Ready};
 use super::OriginError;
+use super::answer::{Answer, Outgoing, Payload, Ready};
 
 /// Longest that connecting may take; then the server counts as dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -115,7 +115,9 @@ impl Upstreams {
 async fn ask_role(role: &dyn wire::Origin, outgoing: &Outgoing, payload: Payload<'_>) -> Result<Answer, OriginError> {
     let body = match payload {
         Payload::None => Bytes::new(),
-        Payload::Stream { inbound, .. } => inbound.read_all(ROLE_BODY_MAX).await.map_err(|_| OriginError::RequestBody)?,
+        Payload::Stream { inbound, .. } => {
+            inbound.read_all(ROLE_BODY_MAX).await.map_err(|_| OriginError::RequestBody)?
+        }
     };
     let mut request = http::Request::new(body);
     *request.method_mut() = outgoing.method.clone();

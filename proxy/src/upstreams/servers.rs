@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use millpond_shared::clock;
 
+use super::OriginError;
 use super::answer::{Answer, Outgoing, Payload};
 use super::exchange::{Failure, Pool, is_idempotent};
-use super::OriginError;
 
 /// How long a server is skipped after its first failed connection, in milliseconds; doubled with each further one.
 const SKIP_MS: u64 = 1_000;

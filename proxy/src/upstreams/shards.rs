@@ -73,8 +73,12 @@ impl Shards {
     }
 
     fn no_document(&self, outgoing: &Outgoing) -> Answer {
-        let paths: Vec<&str> =
-            self.projections.iter().flat_map(|projection| &projection.outputs).map(|output| output.path.as_str()).collect();
+        let paths: Vec<&str> = self
+            .projections
+            .iter()
+            .flat_map(|projection| &projection.outputs)
+            .map(|output| output.path.as_str())
+            .collect();
         let body = serde_json::json!({ "error": "no projection has an output at this path", "outputs": paths });
         let fields: Fields =
             [("Content-Type", "application/json"), ("Cache-Control", "no-store")].into_iter().collect();
@@ -84,7 +88,8 @@ impl Shards {
 
 fn with_least(outgoing: &Outgoing, least: Position) -> Outgoing {
     let mut fields = FieldsBuilder::new();
-    for (name, value) in outgoing.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(headers::LEAST_POSITION)) {
+    for (name, value) in outgoing.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(headers::LEAST_POSITION))
+    {
         fields.push(name, value);
     }
     fields.push(headers::LEAST_POSITION, least.to_string());

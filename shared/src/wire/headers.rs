@@ -4,6 +4,8 @@
 pub const VERSION: &str = "millpond-version";
 /// Answer of a shard: position it had applied when it rendered the document.
 pub const POSITION: &str = "millpond-position";
+/// Answer of a shard: its number.
+pub const SHARD: &str = "millpond-shard";
 /// Request to a shard: the least position it must have applied before it answers. Behind it, it waits briefly or
 /// answers 503.
 pub const LEAST_POSITION: &str = "millpond-least-position";

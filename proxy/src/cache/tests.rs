@@ -1,0 +1,186 @@
+//! The store against its promises: the budget, the index, purges, variants.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use millpond_shared::http1::Fields;
+use millpond_shared::version::Version;
+
+use super::{Entry, Lookup, Mark, Mode, Stamp, Store, StoreLimits};
+use crate::key::Key;
+use crate::rules::{Match, Query, Rule, Tags};
+use crate::semantics::freshness::Times;
+use crate::semantics::policy::Policy;
+use crate::semantics::vary::Selection;
+
+const TIMES: Times = Times {
+    received: 0,
+    initial_age: 0,
+    lifetime: 60,
+    stale_revalidate: 0,
+    stale_error: 0,
+    must_revalidate: false,
+    no_cache: false,
+};
+
+fn key(path: &str) -> Key {
+    let rule = Rule {
+        name: "r".to_owned(),
+        matches: Match::default(),
+        origin: "api".to_owned(),
+        query: Query::AsItCame,
+        policy: Policy::default(),
+        tags: Tags::default(),
+        bypass: Vec::new(),
+        retry: true,
+    };
+    Key::build(&rule, "http", "example.com", path)
+}
+
+fn request(language: &str) -> Fields {
+    [("Accept-Language", language)].into_iter().collect()
+}
+
+fn entry(size: usize, language: Option<&str>, tags: &[&str]) -> Arc<Entry> {
+    let names: Vec<String> = language.map(|_| "accept-language".to_owned()).into_iter().collect();
+    let selection = Selection::of(&names, &request(language.unwrap_or("")));
+    let tags = tags.iter().map(|tag| Box::from(*tag)).collect();
+    let body = Bytes::from(vec![b'x'; size]);
+    Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, TIMES, selection, tags, None))
+}
+
+fn store(budget: u64) -> Store {
+    Store::new(StoreLimits { budget_bytes: budget, object_max_bytes: budget, variants_max: 3 })
+}
+
+fn body_of(store: &Store, path: &str, language: &str) -> Option<usize> {
+    match store.lookup(&key(path), &request(language)) {
+        Lookup::Found(entry) => Some(entry.body.len()),
+        Lookup::OtherVariant | Lookup::Nothing => None,
+    }
+}
+
+#[test]
+fn the_budget_holds_and_the_least_recently_used_goes_first() {
+    let store = store(200_000);
+    for index in 0..1_000 {
+        let path = format!("/{index}");
+        assert!(store.admit(&key(&path), entry(1_000, None, &["all"]), store.purge_seq()));
+        assert!(store.bytes() <= 200_000, "{}", store.bytes());
+        // The first is asked for again and again.
+        assert_eq!(body_of(&store, "/0", ""), Some(1_000), "after {index}");
+    }
+    assert!(store.evicted() > 500);
+    assert_eq!(store.objects() + store.evicted(), 1_000);
+    assert_eq!(body_of(&store, "/1", ""), None);
+    assert_eq!(store.purge_tag("all", Mode::Delete).objects, store.evicted().abs_diff(1_000));
+    assert_eq!((store.objects(), store.bytes()), (0, 0), "nothing is left over in the counts");
+}
+
+#[test]
+fn one_object_may_take_nearly_all_of_the_budget_but_not_more() {
+    let store = store(1_000_000);
+    for index in 0..500 {
+        store.admit(&key(&format!("/{index}")), entry(1_000, None, &[]), store.purge_seq());
+    }
+    assert!(store.admit(&key("/large"), entry(900_000, None, &[]), store.purge_seq()), "the budget is not sliced");
+    assert_eq!(body_of(&store, "/large", ""), Some(900_000));
+    assert!(!store.admit(&key("/larger"), entry(1_000_001, None, &[]), store.purge_seq()));
+    assert!(store.bytes() <= 1_000_000);
+}
+
+#[test]
+fn variants_live_under_their_key_and_die_with_it() {
+    let store = store(1_000_000);
+    let admit =
+        |size, language| store.admit(&key("/v"), entry(size, Some(language), &[language, "v"]), store.purge_seq());
+    assert!(admit(1, "de") && admit(2, "en"));
+    assert_eq!((body_of(&store, "/v", "de"), body_of(&store, "/v", "en")), (Some(1), Some(2)));
+    assert!(matches!(store.lookup(&key("/v"), &request("fr")), Lookup::OtherVariant));
+    assert!(admit(3, "en"), "replaces its own variant only");
+    assert_eq!((body_of(&store, "/v", "de"), body_of(&store, "/v", "en")), (Some(1), Some(3)));
+    assert_eq!(store.purge_tag("de", Mode::Delete).objects, 1);
+    assert_eq!((body_of(&store, "/v", "de"), body_of(&store, "/v", "en")), (None, Some(3)));
+    assert_eq!(
+        store.purge_tag("v", Mode::Stale).objects,
+        1,
+        "a tag shared with a deleted variant still finds the other"
+    );
+    assert!(admit(4, "fr") && admit(5, "es") && admit(6, "it"));
+    assert_eq!(body_of(&store, "/v", "en"), None, "a fourth variant pushes the oldest out");
+    assert_eq!(store.purge_key(&key("/v"), Mode::Delete).objects, 3);
+    assert_eq!((store.objects(), store.bytes()), (0, 0));
+}
+
+#[test]
+fn a_purge_hits_what_was_fetched_before_it() {
+    let store = store(1_000_000);
+    let began = store.purge_seq();
+    assert_eq!(store.purge_tag("news", Mode::Stale).objects, 0, "nothing is stored yet");
+    let slow = entry(1, None, &["news"]);
+    store.admit(&key("/news"), Arc::clone(&slow), began);
+    assert_eq!(slow.mark(), Mark::Purged);
+    let next = entry(1, None, &["news"]);
+    store.admit(&key("/news"), Arc::clone(&next), store.purge_seq());
+    assert_eq!(next.mark(), Mark::None);
+    store.purge_all(Mode::Stale);
+    assert_eq!(next.mark(), Mark::Purged);
+}
+
+#[test]
+fn a_changed_document_marks_older_copies_only() {
+    let store = store(1_000_000);
+    let copy = |position: u64| {
+        let stamp =
+            Stamp { shard: 0, tag: "p/k".into(), version: Version::new(1, position), at: position, generation: 0 };
+        let selection = Selection::of(&[], &Fields::default());
+        let body = Bytes::from_static(b"x");
+        Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, TIMES, selection, vec!["p/k".into()], Some(stamp)))
+    };
+    let (old, new) = (copy(3), copy(5));
+    store.admit(&key("/k.json"), Arc::clone(&old), store.purge_seq());
+    store.admit(&key("/k.xml"), Arc::clone(&new), store.purge_seq());
+    store.document_changed("p/k", Version::new(1, 5));
+    assert_eq!((old.mark(), new.mark()), (Mark::Changed, Mark::None));
+}
+
+/// Whatever is admitted, evicted and purged: index and counts agree with what can be found.
+#[test]
+fn a_seeded_history_leaves_index_and_counts_in_agreement() {
+    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7u64);
+    println!("SEED={seed}");
+    let mut random = seed;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let store = store(60_000);
+    let mut tag_of: HashMap<String, String> = HashMap::new();
+    for _ in 0..20_000 {
+        let (path, tag) = (format!("/{}", next(80)), format!("t{}", next(10)));
+        match next(10) {
+            0 => {
+                store.purge_tag(&tag, Mode::Delete);
+                for (path, own) in &tag_of {
+                    assert!(*own != tag || body_of(&store, path, "").is_none(), "{path} survived the purge of {tag}");
+                }
+            }
+            1 => {
+                store.purge_key(&key(&path), Mode::Delete);
+                assert_eq!(body_of(&store, &path, ""), None);
+            }
+            _ => {
+                store.admit(&key(&path), entry(next(3_000) as usize, None, &[&tag]), store.purge_seq());
+                tag_of.insert(path, tag);
+            }
+        }
+        assert!(store.bytes() <= 60_000);
+    }
+    let found = (0..80).filter(|index| body_of(&store, &format!("/{index}"), "").is_some()).count() as u64;
+    assert_eq!(store.objects(), found);
+    let purged: u64 = (0..10).map(|tag| store.purge_tag(&format!("t{tag}"), Mode::Delete).objects).sum();
+    assert_eq!(purged, found);
+    assert_eq!((store.objects(), store.bytes()), (0, 0));
+}

@@ -1,0 +1,28 @@
+//! `millpond check`: reads and judges a configuration, opens nothing.
+
+use std::path::PathBuf;
+
+use crate::Failure;
+use crate::config::Config;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The configuration file.
+    file: PathBuf,
+}
+
+pub fn main(arguments: &Arguments) -> Result<(), Failure> {
+    let config = Config::read(&arguments.file)?;
+    let roles: Vec<&str> = [
+        ("proxy", config.proxy.is_some()),
+        ("ingest", config.ingest.is_some()),
+        ("queue", config.queue.is_some()),
+        ("dispatcher", config.dispatcher.is_some()),
+        ("shards", config.shards.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(role, declared)| declared.then_some(role))
+    .collect();
+    println!("{}: good; roles: {}", arguments.file.display(), roles.join(", "));
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What only the whole of a configuration can tell.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::Range;
+use std::sync::Arc;
+
+use millpond_origin::config as origin;
+use millpond_proxy::rules::{self, Known, WrittenOrigin};
+use millpond_shared::config::{At, Complaints, Source};
+use millpond_shared::projection;
+
+use super::{Config, Log, Proxy, Written, start};
+
+/// Levels that `log.level` can name.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// Builds the configuration. `None` where a part is missing without which nothing can be built; every mistake is in
+/// `complaints`.
+pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) -> Option<Config> {
+    let projections = projection::judge(written.projection.as_deref().unwrap_or_default(), complaints);
+    let sources = origin::sources(written.source.as_deref().unwrap_or_default(), complaints);
+    let ingest = written.ingest.as_ref().and_then(|at| origin::ingest(at, complaints));
+    let queue = written.queue.as_ref().and_then(|at| origin::queue(at, complaints));
+    let dispatcher = written.dispatcher.as_ref().and_then(|at| origin::dispatcher(at, complaints));
+    let shard_map = origin::shard_map(written.shard_map.as_ref(), complaints);
+    let shards = written.shards.as_ref().and_then(|at| origin::shards(at, &shard_map, complaints));
+    let proxy = proxy(written, !shard_map.addresses.is_empty(), complaints);
+    let log = log(written, complaints);
+    let admin = admin(written, complaints);
+
+    counterparts(written, complaints);
+    unused(written, source, complaints);
+    Some(Config {
+        log,
+        admin,
+        proxy,
+        sources,
+        ingest,
+        queue,
+        dispatcher,
+        shard_map,
+        shards,
+        projections: Arc::new(projections),
+    })
+}
+
+fn log(written: &Written, complaints: &mut Complaints) -> Log {
+    let log = written.log.as_ref().map(|log| &log.value);
+    let level = log.and_then(|log| log.level.as_ref());
+    if let Some(level) = level.filter(|level| !LEVELS.contains(&level.value.as_str())) {
+        let problem = format!("`{}` is no level", level.value);
+        complaints.add(level.span.clone(), "log.level", problem, format!("use one of {}", LEVELS.join(", ")));
+    }
+    if let Some(access) = log.and_then(|log| log.access.as_ref()).filter(|_| written.proxy.is_none()) {
+        let problem = "has no effect: there is no [proxy] whose requests could be logged";
+        complaints.add(access.span.clone(), "log.access", problem, "remove it, or add [proxy]");
+    }
+    Log {
+        format: log.and_then(|log| log.format.as_ref()).map(|format| format.value).unwrap_or_default(),
+        level: level.map_or_else(|| "info".to_owned(), |level| level.value.clone()),
+        access: log.and_then(|log| log.access.as_ref()).is_none_or(|access| access.value),
+    }
+}
+
+fn admin(written: &Written, complaints: &mut Complaints) -> Option<SocketAddr> {
+    let at = written.admin.as_ref()?;
+    let Some(listen) = &at.value.listen else {
+        complaints.add(start(at), "admin.listen", "is missing", "say where, as in listen = \"127.0.0.1:9180\"");
+        return None;
+    };
+    match listen.value.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(address) => {
+            let problem = format!("{address} is no loopback address, and the admin socket has no password");
+            complaints.add(listen.span.clone(), "admin.listen", problem, "listen on 127.0.0.1 or [::1]");
+            None
+        }
+        Err(_) => {
+            let problem = format!("`{}` is no address", listen.value);
+            let fix = "write an IP address and a port, as in \"127.0.0.1:9180\"";
+            complaints.add(listen.span.clone(), "admin.listen", problem, fix);
+            None
+        }
+    }
+}
+
+fn proxy(written: &Written, shards_elsewhere: bool, complaints: &mut Complaints) -> Option<Proxy> {
+    let at = written.proxy.as_ref()?;
+    let config = millpond_proxy::config::judge(at, complaints);
+    let mut known = Known::default();
+    let mut origins = BTreeMap::new();
+    for (name, origin) in written.origin.iter().flatten() {
+        if rules::ROLE_ORIGINS.contains(&name.as_str()) {
+            let fix = "give it another name";
+            complaints.add(start(origin), format!("origin.{name}"), "is the name of a role of Millpond", fix);
+        }
+        known.origins.insert(name.clone(), start(origin));
+        origins.insert(name.clone(), servers(name, origin, complaints));
+    }
+    let has_projections = written.projection.as_ref().is_some_and(|all| !all.is_empty());
+    if has_projections && (written.shards.is_some() || shards_elsewhere) {
+        known.origins.insert("shards".to_owned(), 0..0);
+    }
+    if written.ingest.is_some() {
+        known.origins.insert("ingest".to_owned(), 0..0);
+    }
+    let written_rules = written.rule.as_deref().unwrap_or_default();
+    if written_rules.is_empty() {
+        complaints.add(start(at), "rule", "there is none, so every request would be refused", "add a [[rule]]");
+    }
+    let rules = rules::judge(written_rules, &known, complaints);
+    Some(Proxy { config: config?, rules, origins })
+}
+
+fn servers(name: &str, at: &At<WrittenOrigin>, complaints: &mut Complaints) -> Vec<SocketAddr> {
+    let field = format!("origin.{name}.servers");
+    let servers = at.value.servers.as_ref().map(|servers| servers.value.as_slice()).unwrap_or_default();
+    if servers.is_empty() {
+        complaints.add(start(at), field, "is missing or empty", "list HOST:PORT, as in [\"127.0.0.1:9000\"]");
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for server in servers {
+        // Names are looked up once, at load.
+        match server.value.to_socket_addrs().map(|mut all| all.next()) {
+            Ok(Some(address)) => found.push(address),
+            _ => {
+                let problem = format!("`{}` is no address that can be found", server.value);
+                complaints.add(server.span.clone(), field.clone(), problem, "write HOST:PORT, as in \"127.0.0.1:9000\"");
+            }
+        }
+    }
+    found
+}
+
+/// Roles need others: here, or at an address.
+fn counterparts(written: &Written, complaints: &mut Complaints) {
+    let has_queue = written.queue.is_some();
+    let mut needs_queue = |role: &str, span: Option<Range<usize>>, queue: Option<&At<String>>| {
+        let Some(span) = span else { return };
+        match queue {
+            None if !has_queue => {
+                let problem = "there is no [queue] in this process";
+                let fix = "add [queue], or say where one is, as in queue = \"127.0.0.1:7001\"";
+                complaints.add(span, format!("{role}.queue"), problem, fix);
+            }
+            Some(address) if has_queue => {
+                let problem = "names a queue elsewhere, but [queue] is in this process";
+                complaints.add(address.span.clone(), format!("{role}.queue"), problem, "remove one of the two");
+            }
+            _ => {}
+        }
+    };
+    let ingest = written.ingest.as_ref();
+    needs_queue("ingest", ingest.map(start), ingest.and_then(|at| at.value.queue.as_ref()));
+    let dispatcher = written.dispatcher.as_ref();
+    needs_queue("dispatcher", dispatcher.map(start), dispatcher.and_then(|at| at.value.queue.as_ref()));
+    let shards = written.shards.as_ref();
+    needs_queue("shards", shards.map(start), shards.and_then(|at| at.value.queue.as_ref()));
+
+    let none = |list: bool| !list;
+    let has_projections = written.projection.as_ref().is_some_and(|all| !all.is_empty());
+    let has_sources = written.source.as_ref().is_some_and(|all| !all.is_empty());
+    if let Some(at) = dispatcher.filter(|_| none(has_projections)) {
+        let problem = "there is no [[projection]], so events would go nowhere";
+        complaints.add(start(at), "dispatcher", problem, "add a [[projection]]");
+    }
+    if let Some(at) = shards.filter(|_| none(has_projections)) {
+        complaints.add(start(at), "shards", "there is no [[projection]] to keep", "add a [[projection]]");
+    }
+    if let Some(at) = ingest.filter(|_| none(has_sources)) {
+        complaints.add(start(at), "ingest", "there is no [[source]] to take events from", "add a [[source]]");
+    }
+    let roles = [
+        written.proxy.is_some(),
+        written.ingest.is_some(),
+        written.queue.is_some(),
+        written.dispatcher.is_some(),
+        written.shards.is_some(),
+    ];
+    if roles.iter().all(|declared| !declared) {
+        let fix = "add at least one of [proxy], [ingest], [queue], [dispatcher], [shards]";
+        complaints.add(None, "", "there is nothing to run", fix);
+    }
+}
+
+/// Sections of the main file that nothing uses. In an included file they may be there for other processes.
+fn unused(written: &Written, source: &Source, complaints: &mut Complaints) {
+    let in_main = |span: &Range<usize>| source.place(span.start).is_some_and(|place| place.file == source.main_file());
+    let mut tell = |span: Range<usize>, field: String, problem: &str, fix: &str| {
+        if in_main(&span) {
+            complaints.add(span, field, problem, fix);
+        }
+    };
+    if written.proxy.is_none() {
+        for (index, rule) in written.rule.iter().flatten().enumerate() {
+            tell(start(rule), format!("rule[{index}]"), "has no effect without [proxy]", "add [proxy], or remove it");
+        }
+        for (name, origin) in written.origin.iter().flatten() {
+            tell(start(origin), format!("origin.{name}"), "has no effect without [proxy]", "add [proxy], or remove it");
+        }
+    }
+    if written.ingest.is_none() {
+        for (index, at) in written.source.iter().flatten().enumerate() {
+            tell(start(at), format!("source[{index}]"), "has no effect without [ingest]", "add [ingest], or remove it");
+        }
+    }
+    let uses_projections = written.dispatcher.is_some() || written.shards.is_some() || written.proxy.is_some();
+    if !uses_projections {
+        for (index, at) in written.projection.iter().flatten().enumerate() {
+            let fix = "add [dispatcher], [shards] or [proxy], or remove it";
+            tell(start(at), format!("projection[{index}]"), "has no effect", fix);
+        }
+        if let Some(at) = &written.shard_map {
+            let fix = "add [dispatcher], [shards] or [proxy], or remove it";
+            tell(start(at), "shard_map".to_owned(), "has no effect", fix);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The configuration file: read, judged, then built, before anything is opened.
+//!
+//! `written` mirrors the TOML of all sections; `judge` puts the crates' judgements together and checks what only the
+//! whole can tell: roles that miss their counterpart, sections that nothing uses.
+
+mod judge;
+mod written;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millpond_origin::config::{DispatcherConfig, IngestConfig, QueueConfig, ShardMapConfig, ShardsConfig, SourceConfig};
+use millpond_proxy::config::ProxyConfig;
+use millpond_proxy::rules::RuleSet;
+use millpond_shared::config::{At, Complaints, Source};
+use millpond_shared::projection::Projection;
+
+pub use written::Written;
+
+use crate::Failure;
+use crate::logging;
+
+/// What is to run.
+pub struct Config {
+    pub log: Log,
+    pub admin: Option<SocketAddr>,
+    pub proxy: Option<Proxy>,
+    pub sources: Vec<SourceConfig>,
+    pub ingest: Option<IngestConfig>,
+    pub queue: Option<QueueConfig>,
+    pub dispatcher: Option<DispatcherConfig>,
+    pub shard_map: ShardMapConfig,
+    pub shards: Option<ShardsConfig>,
+    pub projections: Arc<Vec<Projection>>,
+}
+
+pub struct Log {
+    pub format: logging::Format,
+    pub level: String,
+    /// Whether every request gets a line.
+    pub access: bool,
+}
+
+pub struct Proxy {
+    pub config: ProxyConfig,
+    pub rules: RuleSet,
+    /// Servers of each `[origin.NAME]`.
+    pub origins: BTreeMap<String, Vec<SocketAddr>>,
+}
+
+impl Config {
+    /// Reads a file and those it includes. The error lists every mistake, one a line.
+    pub fn read(path: &Path) -> Result<Config, Failure> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::Refused(format!("{}: {error}; fix: name a file that can be read", path.display())))?;
+        Config::parse(path, &text)
+    }
+
+    /// The same for text that is already here; includes are looked for beside `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
+        let (mut source, mut complaints) = (Source::default(), Complaints::default());
+        let mut written: Written = source.read(&path.display().to_string(), text, &mut complaints);
+        for include in written.include.take().unwrap_or_default() {
+            let file = beside(path, &include.value);
+            match std::fs::read_to_string(&file) {
+                Ok(text) => {
+                    let included: Written = source.read(&file.display().to_string(), &text, &mut complaints);
+                    written.merge(included, &mut complaints);
+                }
+                Err(error) => {
+                    let problem = format!("{}: {error}", file.display());
+                    complaints.add(include.span.clone(), "include", problem, "name a file beside this one");
+                }
+            }
+        }
+        // Where a part could not even be read, half a picture would bring forth complaints that are none.
+        let config = judge::judge(&written, &source, &mut complaints);
+        match config {
+            Some(config) if complaints.is_empty() => Ok(config),
+            _ => Err(Failure::Refused(complaints.in_words(&source).trim_end().to_owned())),
+        }
+    }
+}
+
+fn beside(path: &Path, include: &str) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(include)
+}
+
+/// First byte of a section: the place of what is missing in it.
+fn start<T>(at: &At<T>) -> std::ops::Range<usize> {
+    at.span.start..at.span.start + 1
+}
