@@ -17,19 +17,19 @@ const AT_ONCE_MAX: usize = 64;
 /// `/_millpond/shards/`.
 pub(super) fn answer(documents: &Documents, request: &Request<Bytes>) -> Option<Answer> {
     let name = request.uri().path().strip_prefix(ROOT)?;
-    Some(stream(documents, name, request).unwrap_or_else(Answer::Full))
+    Some(stream(documents, name, request).unwrap_or_else(|refused| Answer::Full(*refused)))
 }
 
-fn stream(documents: &Documents, name: &str, request: &Request<Bytes>) -> Result<Answer, Response<Bytes>> {
-    let shard: ShardId = name.strip_suffix("/changes").and_then(number).ok_or_else(no_path)?;
+fn stream(documents: &Documents, name: &str, request: &Request<Bytes>) -> Result<Answer, Box<Response<Bytes>>> {
+    let shard: ShardId = name.strip_suffix("/changes").and_then(number).ok_or_else(|| Box::new(no_path()))?;
     if request.method() != Method::GET {
-        return Err(method_not_allowed("GET"));
+        return Err(Box::new(method_not_allowed("GET")));
     }
     let follow = follow(request.uri().query())?;
-    let shard = documents.shard(shard).ok_or_else(|| not_here(shard))?;
+    let shard = documents.shard(shard).ok_or_else(|| Box::new(not_here(shard)))?;
     let messages = shard
         .follow(follow)
-        .ok_or_else(|| again("the shard has stopped, or has as many followers as it takes", "ask again"))?;
+        .ok_or_else(|| Box::new(again("the shard has stopped, or has as many followers as it takes", "ask again")))?;
 
     let lines = |ready: Vec<ChangeMessage>| Bytes::from(ready.iter().map(ChangeMessage::to_line).collect::<String>());
     let mut response = Response::new(());
@@ -39,14 +39,15 @@ fn stream(documents: &Documents, name: &str, request: &Request<Bytes>) -> Result
     Ok(Answer::Stream(response.into_parts().0, messages.ready_chunks(AT_ONCE_MAX).map(lines).boxed()))
 }
 
-fn follow(query: Option<&str>) -> Result<Follow, Response<Bytes>> {
+fn follow(query: Option<&str>) -> Result<Follow, Box<Response<Bytes>>> {
     let after = match query {
         None | Some("") => None,
         Some(query) => {
             let after: Option<Position> = query.strip_prefix("after=").and_then(number);
-            Some(after.ok_or_else(|| {
+            let refused = || {
                 refusal(StatusCode::BAD_REQUEST, "the query is not `after=POSITION`", "write it as in `?after=4711`")
-            })?)
+            };
+            Some(after.ok_or_else(|| Box::new(refused()))?)
         }
     };
     Ok(Follow { after })

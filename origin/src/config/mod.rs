@@ -1,1 +1,3 @@
 //! The sections of the configuration that belong to the origin: as they are written, and judged.
+
+pub mod shards;

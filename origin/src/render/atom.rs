@@ -95,9 +95,7 @@ fn iri(id: &str) -> String {
 /// Whether an IRI may go on like this behind its scheme: not empty, no character that has to be percent-encoded, and
 /// `%` only before two hexadecimal digits.
 fn is_iri_text(text: &str) -> bool {
-    let beyond_ascii = |c: char| {
-        matches!(c, '\u{a0}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{ffef}' | '\u{10000}'..='\u{dffff}')
-    };
+    let beyond_ascii = |c: char| matches!(c, '\u{a0}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{ffef}' | '\u{10000}'..='\u{dffff}');
     let ascii = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
     let encoded = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     !text.is_empty() && text.chars().all(|c| ascii(c) || beyond_ascii(c)) && text.split('%').skip(1).all(encoded)
@@ -109,9 +107,8 @@ const NOT_IN_LINKS: AsciiSet =
 
 /// The text without the characters that XML 1.0 §2.2 forbids even in encoded form.
 fn allowed(text: &str) -> String {
-    let is_forbidden = |c: char| {
-        matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
-    };
+    let is_forbidden =
+        |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
     text.chars().filter(|c| !is_forbidden(*c)).collect()
 }
 

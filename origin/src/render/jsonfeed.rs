@@ -150,7 +150,10 @@ mod tests {
             ("{}", json!({"id": "e", "content_text": ""})),
             (r#"{"id":7,"title":5}"#, json!({"id": "7", "title": "5", "content_text": ""})),
             (r#"{"id":"","time":"yesterday"}"#, json!({"id": "e", "content_text": ""})),
-            (r#"{"id":[1],"time":1}"#, json!({"id": "e", "date_published": "1970-01-01T00:00:01Z", "content_text": ""})),
+            (
+                r#"{"id":[1],"time":1}"#,
+                json!({"id": "e", "date_published": "1970-01-01T00:00:01Z", "content_text": ""}),
+            ),
             (r#"{"title":{"a":1}}"#, json!({"id": "e", "content_text": "", "_millpond": {"title": {"a": 1}}})),
             (r#"{"author":"A"}"#, json!({"id": "e", "content_text": "", "authors": [{"name": "A"}]})),
             (r#"{"authors":["A"]}"#, json!({"id": "e", "content_text": "", "authors": [{"name": "A"}]})),

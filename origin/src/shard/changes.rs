@@ -52,8 +52,7 @@ struct Batch {
 impl ChangeLog {
     /// An empty log of a shard that has applied everything up to `at`.
     pub fn new(shard: ShardId, at: Position) -> ChangeLog {
-        let inner =
-            Inner { at, floor: at, batches: VecDeque::new(), changes: 0, followers: Vec::new(), closed: false };
+        let inner = Inner { at, floor: at, batches: VecDeque::new(), changes: 0, followers: Vec::new(), closed: false };
         ChangeLog { shard, inner: Mutex::new(inner) }
     }
 

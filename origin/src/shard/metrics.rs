@@ -41,9 +41,8 @@ const FLUSH_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 impl ShardMetrics {
     pub fn register(registry: &Registry) -> Result<ShardMetrics, prometheus::Error> {
         let gauge = |name: &str, help: &str| add(registry, IntGaugeVec::new(Opts::new(name, help), &["shard"])?);
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-        };
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| add(registry, IntCounterVec::new(Opts::new(name, help), labels)?);
         let flush = HistogramOpts::new("millpond_shard_flush_seconds", "How long a commit took, in seconds.")
             .buckets(FLUSH_SECONDS.to_vec());
         Ok(ShardMetrics {

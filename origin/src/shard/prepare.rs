@@ -95,8 +95,7 @@ impl Preparer<'_> {
         mark: impl Fn(QueueId) -> Offset,
     ) -> Result<Prepared, FrameError> {
         let shard = self.shard;
-        let frame =
-            ShardFrame::decode(bytes).map_err(|problem| FrameError::Unreadable { shard, position, problem })?;
+        let frame = ShardFrame::decode(bytes).map_err(|problem| FrameError::Unreadable { shard, position, problem })?;
         if frame.map_version != self.map.version {
             let (found, expected) = (frame.map_version, self.map.version);
             return Err(FrameError::Map { shard, position, found, expected });
@@ -232,12 +231,8 @@ mod tests {
         .encode();
         let prepared = prepare(&ShardMap::even(1, 1), &bytes).expect("prepared");
         assert_eq!((prepared.position, prepared.queue, prepared.last, prepared.events), (5, 2, 9, 4));
-        let expected = [
-            (Unapplied::Repeated, 2),
-            (Unapplied::Unordered, 1),
-            (Unapplied::Damaged, 1),
-            (Unapplied::Undeclared, 2),
-        ];
+        let expected =
+            [(Unapplied::Repeated, 2), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
         assert_eq!(prepared.unapplied, BTreeMap::from(expected));
         let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
         assert_eq!((arrived.projection, arrived.key.as_str(), arrived.item.order), (0, "k", 1));

@@ -5,19 +5,18 @@
 //! | `meta` | `shard`, `shards`, `map_version`, `committed` | the number, in decimal |
 //! | `marks` | event queue | highest source offset applied |
 //! | `projections` | name | fingerprint of its declaration, in hexadecimal |
-//! | `documents` | (projection, key) | the document in `postcard` |
+//! | `documents` | (projection, key) | see [`document_blob`](super::document_blob) |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millpond_shared::projection::Projection;
-use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::{Deserialize, Serialize, Serializer};
 
+use super::document_blob::{decode, encode};
 use super::{Place, StoreError, open};
-use crate::projection::{Document, Item};
+use crate::projection::Document;
 
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
@@ -118,7 +117,9 @@ impl ShardFile {
     /// After an error the outcome is unknown: stop, reopen, and trust the position found.
     pub fn commit(&self, mut write: Write) -> Result<(), ShardFileError> {
         // In the order of the tree, so that each of its pages is visited once.
-        write.documents.sort_unstable_by(|(a, a_key, _), (b, b_key, _)| (self.projection(*a), a_key).cmp(&(self.projection(*b), b_key)));
+        write.documents.sort_unstable_by(|(a, a_key, _), (b, b_key, _)| {
+            (self.projection(*a), a_key).cmp(&(self.projection(*b), b_key))
+        });
         let mut transaction = self.database.begin_write()?;
         transaction.set_quick_repair(true);
         {
@@ -217,8 +218,7 @@ impl ShardFile {
 
     fn load(&self) -> Result<Loaded, ShardFileError> {
         let read = self.database.begin_read()?;
-        let mut loaded =
-            Loaded { committed: self.number(&read.open_table(META)?, "committed")?, ..Loaded::default() };
+        let mut loaded = Loaded { committed: self.number(&read.open_table(META)?, "committed")?, ..Loaded::default() };
         for row in read.open_table(MARKS)?.iter()? {
             let (queue, offset) = row?;
             loaded.marks.insert(queue.value(), offset.value());
@@ -243,55 +243,14 @@ impl ShardFile {
     }
 }
 
-/// A document as it is stored.
-#[derive(Serialize, Deserialize)]
-struct Stored<'a> {
-    version: Version,
-    changed_ms: u64,
-    reflects: (QueueId, Offset),
-    #[serde(borrow)]
-    items: Vec<StoredItem<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredItem<'a> {
-    order: i64,
-    id: &'a str,
-    #[serde(serialize_with = "as_bytes")]
-    body: &'a [u8],
-}
-
-/// In one piece; `serde` would write a slice byte by byte. The encoding is the same.
-fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
-}
-
-fn encode(document: &Document) -> Vec<u8> {
-    let items = document.items().map(|item| StoredItem { order: item.order, id: &item.id, body: &item.body }).collect();
-    let Document { version, changed_ms, reflects, .. } = *document;
-    let stored = Stored { version, changed_ms, reflects, items };
-    // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-    postcard::to_extend(&stored, Vec::with_capacity(document.weight())).unwrap_or_default()
-}
-
-fn decode(blob: &[u8]) -> Result<Document, String> {
-    let (stored, rest): (Stored<'_>, &[u8]) = postcard::take_from_bytes(blob).map_err(|error| error.to_string())?;
-    if !rest.is_empty() {
-        return Err("bytes are left over".to_owned());
-    }
-    let items = stored.items.iter().map(|item| Item {
-        order: item.order,
-        id: item.id.into(),
-        body: Bytes::copy_from_slice(item.body),
-    });
-    Ok(Document::restored(stored.version, stored.changed_ms, stored.reflects, items.collect()))
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use millpond_shared::version::Version;
+
     use super::*;
-    use crate::projection::Arrival;
     use crate::projection::testing::declared;
+    use crate::projection::{Arrival, Item};
     use crate::store::forgetful::Forgetful;
 
     const IDENTITY: Identity = Identity { shard: 1, shards: 4, map_version: 1 };
@@ -358,7 +317,10 @@ mod tests {
         let (disk, _) = written();
         let (file, loaded) = reopen(&disk, &projections(5, &["r", "q"])).unwrap();
         assert_eq!(loaded.unloaded, BTreeMap::from([("p".to_owned(), 1)]));
-        assert_eq!(loaded.documents.iter().map(|(index, key, _)| (*index, key.as_ref())).collect::<Vec<_>>(), [(1, "b")]);
+        assert_eq!(
+            loaded.documents.iter().map(|(index, key, _)| (*index, key.as_ref())).collect::<Vec<_>>(),
+            [(1, "b")]
+        );
         file.commit(Write { committed: 8, ..Write::default() }).unwrap();
         drop(file);
         let (_, loaded) = reopen(&disk, &projections(5, &["p"])).unwrap();

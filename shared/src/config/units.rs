@@ -47,8 +47,11 @@ impl std::str::FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) =
-            SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0).unwrap_or(&("B", 1));
+        let (unit, scale) = SIZE_UNITS
+            .iter()
+            .rev()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+            .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / scale)
     }
 }

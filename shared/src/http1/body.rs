@@ -4,8 +4,10 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Fields, Framing, Limits, Refusal};
 
-/// Longest chunk-size line, extensions included, in bytes.
-const CHUNK_LINE_MAX: usize = 256;
+/// How far chunk-size lines may outweigh the data, in bytes over the whole body. Each chunk is allowed
+/// `OVERHEAD_PER_CHUNK` and as many bytes as it has data.
+const OVERHEAD_MAX: u64 = 16 * 1024;
+const OVERHEAD_PER_CHUNK: u64 = 16;
 /// Most a trailer section may cost.
 const TRAILER_LIMITS: Limits = Limits { head_bytes: 8 * 1024, fields: 64, target_bytes: 0 };
 
@@ -13,6 +15,8 @@ const TRAILER_LIMITS: Limits = Limits { head_bytes: 8 * 1024, fields: 64, target
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
+    /// Bytes of chunk-size lines beyond what their chunks are allowed.
+    overhead: u64,
 }
 
 #[derive(Debug)]
@@ -45,7 +49,7 @@ impl BodyReader {
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
         };
-        BodyReader { state }
+        BodyReader { state, overhead: 0 }
     }
 
     /// Whether the body is known to have ended.
@@ -67,11 +71,16 @@ impl BodyReader {
                     }
                     return Ok(step);
                 }
-                State::ChunkSize => match chunk_size(buf)? {
-                    None => return Ok(Step::NeedMore),
-                    Some(0) => self.state = State::Trailers,
-                    Some(size) => self.state = State::ChunkData(size),
-                },
+                State::ChunkSize => {
+                    let Some((size, line_bytes)) = super::chunk::size(buf)? else { return Ok(Step::NeedMore) };
+                    let allowed = OVERHEAD_PER_CHUNK.saturating_add(size);
+                    self.overhead = (self.overhead + line_bytes as u64).saturating_sub(allowed);
+                    if self.overhead > OVERHEAD_MAX {
+                        return Err(Refusal::bad("the chunk extensions are larger than the limit"));
+                    }
+                    buf.advance(line_bytes);
+                    self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                }
                 State::ChunkData(left) => {
                     let (step, taken) = data_or_more(buf, *left);
                     *left -= taken;
@@ -120,35 +129,4 @@ fn data_or_more(buf: &mut BytesMut, left: u64) -> (Step, u64) {
     }
     let take = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     (Step::Data(buf.split_to(take).freeze()), take as u64)
-}
-
-/// `1*HEXDIG [ chunk-ext ] CRLF`, no blanks before the extension, no bare CR or LF anywhere.
-fn chunk_size(buf: &mut BytesMut) -> Result<Option<u64>, Refusal> {
-    let window = buf.get(..CHUNK_LINE_MAX).unwrap_or(buf);
-    let line_end = memchr::memchr(b'\n', window);
-    let line = window.get(..line_end.unwrap_or(window.len())).unwrap_or(window);
-    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    if digits == 0 && !line.is_empty() || digits > 15 {
-        return Err(Refusal::bad("a chunk size is not a hexadecimal number"));
-    }
-    let Some(line_end) = line_end else {
-        return if window.len() >= CHUNK_LINE_MAX {
-            Err(Refusal::bad("a chunk-size line is longer than 256 bytes"))
-        } else {
-            Ok(None)
-        };
-    };
-    let extension = match line.get(digits..).and_then(|rest| rest.split_last()) {
-        Some((&b'\r', extension)) => extension,
-        _ => return Err(Refusal::bad("a chunk-size line does not end in CR LF")),
-    };
-    let extension_is_valid = extension.is_empty()
-        || (extension.first() == Some(&b';') && extension.iter().all(|&b| super::head::is_value_byte(b)));
-    if digits == 0 || !extension_is_valid {
-        return Err(Refusal::bad("a chunk-size line is malformed"));
-    }
-    let hex = |b: &u8| u64::from((*b as char).to_digit(16).unwrap_or(0));
-    let size = line.iter().take(digits).fold(0u64, |size, digit| size << 4 | hex(digit));
-    buf.advance(line_end + 1);
-    Ok(Some(size))
 }

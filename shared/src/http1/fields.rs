@@ -12,17 +12,23 @@ pub struct Fields {
     lines: Vec<Line>,
 }
 
+/// Where one field stands in the bytes.
 #[derive(Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     name: (u32, u32),
     value: (u32, u32),
 }
 
-impl Fields {
-    /// Fields whose names and values are the given ranges of `bytes`.
-    pub(super) fn from_ranges(bytes: Bytes, ranges: impl Iterator<Item = (Range<usize>, Range<usize>)>) -> Fields {
+impl Line {
+    pub(super) fn new(name: Range<usize>, value: Range<usize>) -> Line {
         let span = |range: Range<usize>| (range.start as u32, range.end as u32);
-        let lines = ranges.map(|(name, value)| Line { name: span(name), value: span(value) }).collect();
+        Line { name: span(name), value: span(value) }
+    }
+}
+
+impl Fields {
+    /// Fields whose names and values stand where `lines` say. Names are tokens.
+    pub(super) fn new(bytes: Bytes, lines: Vec<Line>) -> Fields {
         Fields { bytes, lines }
     }
 
@@ -46,7 +52,7 @@ impl Fields {
 
     /// Value of the first line called `name` (any case).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(line, _)| line.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.lines.iter().find(|line| self.is_called(line, name)).map(|line| self.slice(line.value))
     }
 
     /// The same as text; `None` also when it is not UTF-8.
@@ -56,7 +62,7 @@ impl Fields {
 
     /// Values of all lines called `name` (any case), in their order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        self.iter().filter(move |(line, _)| line.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.lines.iter().filter(move |line| self.is_called(line, name)).map(|line| self.slice(line.value))
     }
 
     pub fn contains(&self, name: &str) -> bool {
@@ -64,13 +70,17 @@ impl Fields {
     }
 
     /// Members of the comma-separated list that all lines called `name` form together (RFC 9110 §5.6.1),
-    /// trimmed, empty ones left out. Does not look into quoted strings.
+    /// trimmed, empty ones and those that are not UTF-8 left out. Does not look into quoted strings.
     pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
         self.get_all(name)
-            .filter_map(|value| std::str::from_utf8(value).ok())
-            .flat_map(|value| value.split(','))
-            .map(|member| member.trim_matches([' ', '\t']))
+            .flat_map(|value| value.split(|&b| b == b','))
+            .filter_map(|member| std::str::from_utf8(member).ok())
+            .map(|member| member.trim_matches(BLANKS))
             .filter(|member| !member.is_empty())
+    }
+
+    fn is_called(&self, line: &Line, name: &str) -> bool {
+        self.slice(line.name).eq_ignore_ascii_case(name.as_bytes())
     }
 
     fn name(&self, line: &Line) -> &str {
@@ -90,11 +100,14 @@ impl fmt::Debug for Fields {
     }
 }
 
+/// Optional white space (RFC 9110 §5.6.3); around a value, it is not part of it.
+const BLANKS: [char; 2] = [' ', '\t'];
+
 /// Builds [`Fields`] that did not come from a socket.
 #[derive(Default)]
 pub struct FieldsBuilder {
     bytes: Vec<u8>,
-    lines: Vec<(Range<usize>, Range<usize>)>,
+    lines: Vec<Line>,
 }
 
 impl FieldsBuilder {
@@ -102,19 +115,29 @@ impl FieldsBuilder {
         FieldsBuilder::default()
     }
 
-    /// Appends a field. Bytes that may not stand in a name or value are left out: no line can be split.
+    /// Appends a field. Bytes that may not stand in a name or value are left out, and so are blanks around the value
+    /// and a field without a name: what is built can be written and read back.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut FieldsBuilder {
         let name_start = self.bytes.len();
         self.bytes.extend(name.bytes().filter(|&b| super::head::is_token_byte(b)));
         let value_start = self.bytes.len();
-        self.bytes.extend(value.as_ref().iter().copied().filter(|&b| super::head::is_value_byte(b)));
-        self.lines.push((name_start..value_start, value_start..self.bytes.len()));
+        if name_start == value_start {
+            return self;
+        }
+        let is_blank = |b: &u8| BLANKS.contains(&char::from(*b));
+        let bytes = value.as_ref().iter().copied().filter(|&b| super::head::is_value_byte(b));
+        self.bytes.extend(bytes.skip_while(is_blank));
+        let blanks = self.bytes.iter().skip(value_start).rev().take_while(|b| is_blank(b)).count();
+        self.bytes.truncate(self.bytes.len() - blanks);
+        self.lines.push(Line::new(name_start..value_start, value_start..self.bytes.len()));
         self
     }
 
     pub fn build(&mut self) -> Fields {
-        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
-        Fields::from_ranges(bytes, std::mem::take(&mut self.lines).into_iter())
+        // Without room to grow, so that `weight` is what they cost: they may be kept for long.
+        let bytes = std::mem::take(&mut self.bytes).into_boxed_slice();
+        let lines = std::mem::take(&mut self.lines).into_boxed_slice();
+        Fields::new(Bytes::from(bytes), lines.into_vec())
     }
 }
 

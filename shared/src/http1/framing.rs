@@ -32,6 +32,10 @@ pub fn response_framing(
     fields: &Fields,
     minor: Minor,
 ) -> Result<Framing, Refusal> {
+    if *method == Method::CONNECT && status.is_success() {
+        // A tunnel; what the fields say about a body is to be ignored (RFC 9112 §6.3).
+        return Ok(Framing::UntilClose);
+    }
     let declared = declared(fields, minor)?;
     let bodiless = *method == Method::HEAD
         || status.is_informational()
@@ -60,9 +64,15 @@ fn transfer_encoding(fields: &Fields) -> Result<bool, Refusal> {
         return Ok(true);
     }
     let codings: Vec<&str> = fields.list("transfer-encoding").collect();
-    let known = |coding: &&str| ["gzip", "x-gzip", "deflate", "compress", "x-compress"].contains(coding);
+    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+    let is_name = |coding: &str| coding.bytes().all(super::head::is_token_byte);
     match codings.split_last() {
-        Some((last, before)) if last.eq_ignore_ascii_case("chunked") && before.iter().all(|coding| known(&coding)) => {
+        // Well delimited, but what is delimited can't be read (RFC 9112 §6.1).
+        Some((last, before))
+            if is_chunked(last)
+                && !before.is_empty()
+                && before.iter().all(|coding| is_name(coding) && !is_chunked(coding)) =>
+        {
             Err(Refusal {
                 status: StatusCode::NOT_IMPLEMENTED,
                 why: "the Transfer-Encoding names a coding other than chunked",

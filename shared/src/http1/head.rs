@@ -1,16 +1,18 @@
-//! Start line and fields, strictly (RFC 9112 §§2–5). `httparse` finds the parts; this file refuses what it forgives.
+//! Start line and fields, strictly (RFC 9112 §§2–5). Start lines and line ends are read here, since `httparse` forgives
+//! too much of them; it finds names and values.
 
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode};
 
+use super::fields::Line;
 use super::{Authority, Fields, Minor, Refusal, Target};
 
 /// What a head may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of the whole head, start line included; beyond it 431.
+    /// Bytes of the whole head, start line and empty line included; beyond it 431.
     pub head_bytes: usize,
-    /// Field lines; one more is answered 431.
+    /// Field lines, at most 128; one more is answered 431.
     pub fields: usize,
     /// Bytes of the request target; beyond it 414 (RFC 9110 §4.1 asks for at least 8,000).
     pub target_bytes: usize,
@@ -45,33 +47,18 @@ pub struct ResponseHead {
 
 /// Takes one request head off the front of `buf`; `None`: more bytes are needed, nothing was taken.
 pub fn take_request(buf: &mut BytesMut, limits: &Limits) -> Result<Option<RequestHead>, Refusal> {
-    // A client may send one empty line after the body of its last request (RFC 9112 §2.2).
-    if buf.starts_with(b"\r\n") {
-        buf.advance(2);
-    }
-    if buf.first().is_some_and(|&b| b == b'\r' || b == b'\n') && buf.len() > 1 {
-        return Err(Refusal::bad("an empty line stands before the request line"));
-    }
-    let window = window(buf, limits);
-    let mut lines = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Request::new(lines.get_mut(..limits.fields.min(FIELDS_MAX)).unwrap_or_default());
-    let length = match parsed.parse(window) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return unfinished_request(window, limits).map(|()| None),
-        Err(error) => return Err(refusal(error)),
-    };
-    strict_line_ends(window, length)?;
-
-    let target_text = parsed.path.unwrap_or("");
-    if target_text.len() > limits.target_bytes {
-        return Err(TARGET_TOO_LONG);
-    }
-    let method = Method::from_bytes(parsed.method.unwrap_or("").as_bytes())
-        .map_err(|_| Refusal::bad("the method is not a token"))?;
-    let minor = minor(parsed.version)?;
-    let target = Target::parse(target_text, &method)?;
-    let ranges = ranges(window, parsed.headers);
-    let fields = Fields::from_ranges(buf.split_to(length).freeze(), ranges.into_iter());
+    // A client may send one empty line after the body of its last request (RFC 9112 §2.2). It stays until the head
+    // is whole: were it taken at once, every call would forgive another one.
+    let empty_line = if buf.starts_with(b"\r\n") { 2 } else { 0 };
+    let window = window(buf.get(empty_line..).unwrap_or_default(), limits);
+    let read = |line, ended| request_line(line, ended, limits);
+    let Some(head) = whole_head(window, limits, read)? else { return Ok(None) };
+    let RequestLine { method, target, minor } = head.start_line;
+    let method = Method::from_bytes(method).map_err(|_| Refusal::bad("the method is not a token"))?;
+    let target = Target::parse(target, &method)?;
+    let (lines, length) = (field_lines(head.bytes, head.fields_at)?, head.bytes.len());
+    buf.advance(empty_line);
+    let fields = Fields::new(buf.split_to(length).freeze(), lines);
     let authority = super::host::authority(&target, &fields, minor)?;
     Ok(Some(RequestHead { method, target, authority, minor, fields }))
 }
@@ -79,45 +66,31 @@ pub fn take_request(buf: &mut BytesMut, limits: &Limits) -> Result<Option<Reques
 /// Takes one response head off the front of `buf`; `None`: more bytes are needed, nothing was taken.
 pub fn take_response(buf: &mut BytesMut, limits: &Limits) -> Result<Option<ResponseHead>, Refusal> {
     let window = window(buf, limits);
-    let mut lines = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Response::new(lines.get_mut(..limits.fields.min(FIELDS_MAX)).unwrap_or_default());
-    let length = match parsed.parse(window) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if window.len() >= limits.head_bytes => return Err(HEAD_TOO_LARGE),
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(refusal(error)),
-    };
-    strict_line_ends(window, length)?;
-    let status = parsed
-        .code
-        .and_then(|code| StatusCode::from_u16(code).ok())
-        .ok_or(Refusal::bad("the status code is not between 100 and 999"))?;
-    let minor = minor(parsed.version)?;
-    let ranges = ranges(window, parsed.headers);
-    let fields = Fields::from_ranges(buf.split_to(length).freeze(), ranges.into_iter());
-    Ok(Some(ResponseHead { status, minor, fields }))
+    let Some(head) = whole_head(window, limits, status_line)? else { return Ok(None) };
+    let (status, minor) = head.start_line;
+    let (lines, length) = (field_lines(head.bytes, head.fields_at)?, head.bytes.len());
+    Ok(Some(ResponseHead { status, minor, fields: Fields::new(buf.split_to(length).freeze(), lines) }))
 }
 
 /// Takes a trailer section, up to and with its empty line, off the front of `buf`.
 pub(super) fn take_trailers(buf: &mut BytesMut, limits: &Limits) -> Result<Option<Fields>, Refusal> {
     let window = window(buf, limits);
-    let mut lines = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let parsed = httparse::parse_headers(window, &mut lines);
-    let (length, headers) = match parsed {
-        Ok(httparse::Status::Complete(found)) => found,
-        Ok(httparse::Status::Partial) if window.len() >= limits.head_bytes => return Err(HEAD_TOO_LARGE),
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(refusal(error)),
-    };
-    strict_line_ends(window, length)?;
-    let ranges = ranges(window, headers);
-    Ok(Some(Fields::from_ranges(buf.split_to(length).freeze(), ranges.into_iter())))
+    let Some(length) = section_length(window, limits)? else { return more(window, limits) };
+    let lines = field_lines(window.get(..length).unwrap_or_default(), 0)?;
+    Ok(Some(Fields::new(buf.split_to(length).freeze(), lines)))
 }
 
 const HEAD_TOO_LARGE: Refusal =
     Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why: "the head is larger than the limit" };
+const TOO_MANY_FIELDS: Refusal =
+    Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why: "the head has more fields than the limit" };
 const TARGET_TOO_LONG: Refusal =
     Refusal { status: StatusCode::URI_TOO_LONG, why: "the request target is longer than the limit" };
+const METHOD_TOO_LONG: Refusal =
+    Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "the method is longer than any that is implemented" };
+const VERSION_NOT_SUPPORTED: Refusal =
+    Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, why: "the version is not HTTP/1.0 or HTTP/1.1" };
+const LF_WITHOUT_CR: Refusal = Refusal::bad("a line ends in LF without CR");
 
 /// A token byte (RFC 9110 §5.6.2): what names and methods are made of.
 pub(super) fn is_token_byte(b: u8) -> bool {
@@ -129,80 +102,172 @@ pub(super) fn is_value_byte(b: u8) -> bool {
     b == b'\t' || (b >= 0x20 && b != 0x7f)
 }
 
-/// As much of the buffer as a head may take.
-fn window<'a>(buf: &'a BytesMut, limits: &Limits) -> &'a [u8] {
-    buf.get(..limits.head_bytes).unwrap_or(buf)
+/// As much of the bytes as a head may take.
+fn window<'a>(bytes: &'a [u8], limits: &Limits) -> &'a [u8] {
+    bytes.get(..limits.head_bytes).unwrap_or(bytes)
 }
 
-fn unfinished_request(window: &[u8], limits: &Limits) -> Result<(), Refusal> {
+/// What to do while the end of the head is not in the window.
+fn more<T>(window: &[u8], limits: &Limits) -> Result<Option<T>, Refusal> {
+    if window.len() >= limits.head_bytes { Err(HEAD_TOO_LARGE) } else { Ok(None) }
+}
+
+/// A head that has come to its end.
+struct WholeHead<'a, T> {
+    start_line: T,
+    bytes: &'a [u8],
+    /// Where in `bytes` the field section starts.
+    fields_at: usize,
+}
+
+/// The head at the front of `window`, its start line read by `read`; `None` before its end is there.
+///
+/// An unfinished head is judged by its start line, its line ends and its limits. Its fields are read only once it is
+/// whole: each call reads it from its start, and one that trickles in would otherwise be parsed anew with every byte.
+fn whole_head<'a, T>(
+    window: &'a [u8],
+    limits: &Limits,
+    read: impl FnOnce(&'a [u8], bool) -> Result<Option<T>, Refusal>,
+) -> Result<Option<WholeHead<'a, T>>, Refusal> {
     let line_end = memchr::memchr(b'\n', window);
-    let line = window.get(..line_end.unwrap_or(window.len())).unwrap_or(window);
-    let target_too_long = line.len() > limits.target_bytes + METHOD_AND_VERSION_BYTES;
-    match (target_too_long, window.len() >= limits.head_bytes) {
-        (true, _) => Err(TARGET_TOO_LONG),
-        (false, true) => Err(HEAD_TOO_LARGE),
-        (false, false) => Ok(()),
+    let line = window.get(..line_end.unwrap_or(window.len())).unwrap_or_default();
+    let without_cr = line.strip_suffix(b"\r");
+    let start_line = read(without_cr.unwrap_or(line), line_end.is_some())?;
+    let (Some(start_line), Some(line_end)) = (start_line, line_end) else { return more(window, limits) };
+    if without_cr.is_none() {
+        return Err(LF_WITHOUT_CR);
+    }
+    let fields_at = line_end + 1;
+    let Some(length) = section_length(window.get(fields_at..).unwrap_or_default(), limits)? else {
+        return more(window, limits);
+    };
+    Ok(Some(WholeHead { start_line, bytes: window.get(..fields_at + length).unwrap_or_default(), fields_at }))
+}
+
+struct RequestLine<'a> {
+    method: &'a [u8],
+    target: &'a str,
+    minor: Minor,
+}
+
+/// `method SP request-target SP HTTP-version` (RFC 9112 §3); `None` for the beginning of one, if `ended` is false.
+///
+/// Whatever is wrong is told in the order in which it comes: a line that trickles in gets the same answer.
+fn request_line<'a>(line: &'a [u8], ended: bool, limits: &Limits) -> Result<Option<RequestLine<'a>>, Refusal> {
+    let (method, rest) = until_space(line);
+    if !method.iter().take(METHOD_BYTES_MAX).all(|&b| is_token_byte(b)) || (method.is_empty() && rest.is_some()) {
+        return Err(Refusal::bad("the method is not a token"));
+    }
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(METHOD_TOO_LONG);
+    }
+    let (target, rest) = rest.map(until_space).unwrap_or_default();
+    super::target::judge_bytes(target.get(..limits.target_bytes).unwrap_or(target))?;
+    if target.len() > limits.target_bytes || (!ended && line.len() + 1 >= limits.head_bytes) {
+        return Err(TARGET_TOO_LONG);
+    }
+    if target.is_empty() && rest.is_some() {
+        return Err(Refusal::bad("the request target is empty"));
+    }
+    let version = rest.unwrap_or_default();
+    let minor = minor(version.get(..VERSION.len()).unwrap_or(version))?;
+    match (minor, std::str::from_utf8(target)) {
+        (Some(minor), Ok(target)) if version.len() == VERSION.len() => {
+            Ok(ended.then_some(RequestLine { method, target, minor }))
+        }
+        (None, _) if !ended => Ok(None),
+        _ => Err(Refusal::bad("the request line is not method, target and version with one space between them")),
     }
 }
 
-/// Room for the longest method anyone uses, two spaces and `HTTP/1.1`.
-const METHOD_AND_VERSION_BYTES: usize = 64;
+/// Longest method, in bytes; longer ones are answered 501 (RFC 9112 §3). The longest registered one has 17.
+const METHOD_BYTES_MAX: usize = 32;
 
-fn refusal(error: httparse::Error) -> Refusal {
-    match error {
-        httparse::Error::TooManyHeaders => Refusal {
-            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            why: "the head has more fields than the limit",
-        },
-        httparse::Error::Version => {
-            Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, why: "the version is not HTTP/1.0 or HTTP/1.1" }
-        }
-        httparse::Error::HeaderName => Refusal::bad("a field name is not a token directly before its colon"),
-        httparse::Error::HeaderValue => Refusal::bad("a field value holds a control byte"),
-        httparse::Error::NewLine => Refusal::bad("a line does not end in CR LF"),
-        httparse::Error::Status => Refusal::bad("the status line is malformed"),
-        httparse::Error::Token => Refusal::bad("the request line is malformed"),
+/// What stands before the first space, and what behind it.
+fn until_space(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b' ', text) {
+        Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
+        None => (text, None),
     }
 }
 
-/// `httparse` takes a bare LF for a line end, and a bare CR or a NUL in places; a line ends in CR LF and nothing else.
-fn strict_line_ends(window: &[u8], length: usize) -> Result<(), Refusal> {
-    let head = window.get(..length).unwrap_or(window);
-    let mut previous_end = 0;
-    for at in memchr::memchr_iter(b'\n', head) {
-        let line = head.get(previous_end..at).unwrap_or(&[]);
-        let Some((&b'\r', line)) = line.split_last() else {
-            return Err(Refusal::bad("a line ends in LF without CR"));
-        };
-        if memchr::memchr2(b'\r', 0, line).is_some() {
-            return Err(Refusal::bad("a line holds a bare CR or a NUL"));
-        }
-        if line.first().is_some_and(|&b| b == b' ' || b == b'\t') {
-            return Err(Refusal::bad("a field line starts with white space (obs-fold)"));
-        }
-        previous_end = at + 1;
+/// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4); `None` for the beginning of one, if `ended` is
+/// false.
+fn status_line(line: &[u8], ended: bool) -> Result<Option<(StatusCode, Minor)>, Refusal> {
+    const MALFORMED: Refusal =
+        Refusal::bad("the status line is not version, three digits and reason with one space between them");
+    let minor = minor(line.get(..VERSION.len()).unwrap_or(line))?;
+    if !begins_like(line, STATUS_LINE) {
+        return Err(MALFORMED);
     }
-    Ok(())
+    let digits = line.get(VERSION.len() + 1..STATUS_LINE.len() - 1).unwrap_or_default();
+    let status = StatusCode::from_bytes(digits).ok();
+    if !digits.is_empty() && !status.is_some_and(|status| (100..600).contains(&status.as_u16())) {
+        return Err(Refusal::bad("the status code is not between 100 and 599"));
+    }
+    if !line.iter().skip(STATUS_LINE.len()).all(|&b| is_value_byte(b)) {
+        return Err(Refusal::bad("the reason phrase holds a control byte"));
+    }
+    match (status, minor) {
+        _ if !ended => Ok(None),
+        (Some(status), Some(minor)) if line.len() >= STATUS_LINE.len() => Ok(Some((status, minor))),
+        _ => Err(MALFORMED),
+    }
 }
 
-fn minor(version: Option<u8>) -> Result<Minor, Refusal> {
+/// A version and a status line up to its reason phrase; `#` is a digit.
+const VERSION: &[u8] = b"HTTP/#.#";
+const STATUS_LINE: &[u8] = b"HTTP/#.# ### ";
+
+/// Whether `text`, as far as it goes, has the shape.
+fn begins_like(text: &[u8], shape: &[u8]) -> bool {
+    text.iter().zip(shape).all(|(b, shape)| if *shape == b'#' { b.is_ascii_digit() } else { b == shape })
+}
+
+/// The version, or `None` for the beginning of one.
+fn minor(version: &[u8]) -> Result<Option<Minor>, Refusal> {
     match version {
-        Some(0) => Ok(Minor::Zero),
-        Some(1) => Ok(Minor::One),
-        _ => Err(refusal(httparse::Error::Version)),
+        b"HTTP/1.1" => Ok(Some(Minor::One)),
+        b"HTTP/1.0" => Ok(Some(Minor::Zero)),
+        _ if !begins_like(version, VERSION) => Err(Refusal::bad("the version is not HTTP/ and two digits")),
+        _ if version.len() == VERSION.len() => Err(VERSION_NOT_SUPPORTED),
+        _ => Ok(None),
     }
 }
 
-type Span = std::ops::Range<usize>;
+/// Length of the field section at the front of `bytes`, its empty line included; `None` before its end is there.
+/// A line ends in CR LF and nothing else, and none is continued.
+fn section_length(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    let (mut line_start, mut count) = (0, 0);
+    for at in memchr::memchr_iter(b'\n', bytes) {
+        let line = bytes.get(line_start..at).and_then(|line| line.strip_suffix(b"\r")).ok_or(LF_WITHOUT_CR)?;
+        match line.first() {
+            None => return Ok(Some(at + 1)),
+            Some(b' ' | b'\t') => return Err(Refusal::bad("a field line starts with white space (obs-fold)")),
+            Some(_) if count == limits.fields.min(FIELDS_MAX) => return Err(TOO_MANY_FIELDS),
+            Some(_) => count += 1,
+        }
+        line_start = at + 1;
+    }
+    Ok(None)
+}
 
-/// Where in `window` each name and value stands.
-fn ranges(window: &[u8], headers: &[httparse::Header<'_>]) -> Vec<(Span, Span)> {
-    let base = window.as_ptr() as usize;
+/// Where names and values stand in `head`, whose field section starts at `fields_at` and is whole.
+fn field_lines(head: &[u8], fields_at: usize) -> Result<Vec<Line>, Refusal> {
+    let mut found = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let section = head.get(fields_at..).unwrap_or_default();
+    let found = match httparse::parse_headers(section, &mut found) {
+        Ok(httparse::Status::Complete((length, found))) if length == section.len() => found,
+        Ok(_) | Err(httparse::Error::NewLine) => return Err(Refusal::bad("a line holds a bare CR")),
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
+        Err(httparse::Error::HeaderValue) => return Err(Refusal::bad("a field value holds a control byte")),
+        Err(_) => return Err(Refusal::bad("a field name is not a token directly before its colon")),
+    };
     let span = |part: &[u8]| {
-        let start = (part.as_ptr() as usize).saturating_sub(base);
+        let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);
         start..start + part.len()
     };
-    // An empty value's slice may point anywhere.
+    // The slice of an empty value may point anywhere.
     let value = |value: &[u8]| if value.is_empty() { 0..0 } else { span(value) };
-    headers.iter().map(|header| (span(header.name.as_bytes()), value(header.value))).collect()
+    Ok(found.iter().map(|field| Line::new(span(field.name.as_bytes()), value(field.value))).collect())
 }

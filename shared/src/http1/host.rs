@@ -85,14 +85,24 @@ pub(super) fn authority(target: &Target, fields: &Fields, minor: Minor) -> Resul
                 .ok_or(Refusal::bad("the Host field is not a valid host and port"))
         })
         .transpose()?;
-    match (target, host, minor) {
-        (Target::Absolute { authority, .. } | Target::Authority(authority), Some(host), _) if host != *authority => {
+    let told = match target {
+        Target::Absolute { scheme, authority, .. } => {
+            Some((authority, host.as_ref().is_none_or(|host| host.normal(scheme) == authority.normal(scheme))))
+        }
+        // The scheme, and with it the port that Host may leave out, is known to the client alone (RFC 9110 §9.3.6).
+        Target::Authority(authority) => {
+            Some((authority, host.as_ref().is_none_or(|host| host == authority || host.as_str() == authority.host())))
+        }
+        Target::Origin(_) | Target::Asterisk => None,
+    };
+    match (told, host, minor) {
+        (Some((_, false)), _, _) => {
             Err(Refusal::bad("the Host field differs from the authority of the request target"))
         }
         (_, None, Minor::One) => Err(Refusal::bad("the Host field is missing")),
-        (Target::Absolute { authority, .. } | Target::Authority(authority), _, _) => Ok(authority.clone()),
-        (_, Some(host), _) => Ok(host),
-        (_, None, Minor::Zero) => Ok(Authority::unknown()),
+        (Some((authority, true)), _, _) => Ok(authority.clone()),
+        (None, Some(host), _) => Ok(host),
+        (None, None, Minor::Zero) => Ok(Authority::unknown()),
     }
 }
 

@@ -5,14 +5,17 @@
 //! whatever two parsers read differently can be used to smuggle a request.
 //!
 //! `head` (start line, fields) → `target`, `host` (what was asked for) → `framing` (where the body ends) →
-//! `body` (its bytes) ; `write` is the way back.
+//! `body` and `chunk` (its bytes); `write` is the way back.
 
 mod body;
+mod chunk;
 mod fields;
 mod framing;
 mod head;
 mod host;
 mod target;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use body::{BodyReader, Step};

@@ -17,16 +17,23 @@ pub enum Target {
     Asterisk,
 }
 
+/// Refuses what may not stand in a target of any form.
+pub(super) fn judge_bytes(text: &[u8]) -> Result<(), Refusal> {
+    if text.iter().all(u8::is_ascii_graphic) {
+        Ok(())
+    } else {
+        Err(Refusal::bad("the request target holds a control, blank or 8-bit byte: percent-encode it"))
+    }
+}
+
 impl Target {
+    /// `text` has passed [`judge_bytes`].
     pub(super) fn parse(text: &str, method: &Method) -> Result<Target, Refusal> {
-        if text.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
-            return Err(Refusal::bad("the request target holds a control, blank or 8-bit byte: percent-encode it"));
-        }
         if text.contains('#') {
             return Err(Refusal::bad("the request target holds a fragment"));
         }
         if method == Method::CONNECT {
-            let authority = Authority::parse(text).filter(|authority| authority.port().is_some());
+            let authority = Authority::parse(text).filter(|authority| authority.port().is_some_and(|port| port != 0));
             return authority.map(Target::Authority).ok_or(Refusal::bad("the target of CONNECT is not host:port"));
         }
         if text == "*" {

@@ -1,0 +1,338 @@
+//! `[shard_map]`, which all roles read, and `[shards]`, the shard role.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millpond_shared::config::{At, Complaints, Seconds, Size};
+use millpond_shared::http1::Authority;
+use millpond_shared::shard_map::{SHARDS_MAX, ShardMap};
+use millpond_shared::version::ShardId;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::shard::ShardSettings;
+
+/// Who owns which documents. Must be the same for all roles.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ShardMap")]
+pub struct WrittenShardMap {
+    /// Number of shards: 1 to 1024; 4 unless given. Shard files and queues keep it for ever.
+    pub count: Option<At<u16>>,
+    /// Version of the map: 1 unless given. Every document's version starts with it.
+    pub version: Option<At<u32>>,
+    /// Where shards are that run in other processes: `"host:port"` → shard numbers.
+    pub address: Option<BTreeMap<String, At<Vec<At<ShardId>>>>>,
+}
+
+/// The shard role: pulls shard queues, keeps documents, answers readers.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Shards")]
+pub struct WrittenShards {
+    /// Numbers of the shards that this process runs; all unless given.
+    pub serve: Option<At<Vec<At<ShardId>>>>,
+    /// Directory of the shards' files, `shard-N.redb`.
+    pub dir: Option<At<PathBuf>>,
+    /// Address that proxies in other processes reach these shards at: `"127.0.0.1:7101"`. None unless given.
+    pub listen: Option<At<String>>,
+    /// `"host:port"` of the queue role, if it is another process.
+    pub queue: Option<At<String>>,
+    /// Name of this consumer at the shard queues; `primary` unless given. A spare of the same shard needs another.
+    pub consumer: Option<At<String>>,
+    /// Longest time between a change and the commit that writes it; `1s` unless given.
+    pub flush_every: Option<At<Seconds>>,
+    /// Changed documents of more than this size are committed at once; `8MiB` unless given.
+    pub flush_bytes: Option<At<Size>>,
+    /// Memory for rendered documents, per shard; `32MiB` unless given.
+    pub render_cache: Option<At<Size>>,
+}
+
+/// The shard map, and where its shards are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardMapConfig {
+    pub map: ShardMap,
+    /// `host:port` of shards in other processes.
+    pub addresses: BTreeMap<ShardId, String>,
+}
+
+/// The shard role as it is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardsConfig {
+    pub serve: BTreeSet<ShardId>,
+    pub dir: PathBuf,
+    pub listen: Option<SocketAddr>,
+    pub queue: Option<String>,
+    pub settings: ShardSettings,
+}
+
+const COUNT_DEFAULT: u16 = 4;
+const VERSION_DEFAULT: u32 = 1;
+/// Shortest and longest time between commits.
+const FLUSH_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+/// Least of what has to be dirty for a commit out of turn, in bytes: below it every batch would be one.
+const FLUSH_BYTES_MIN: u64 = 64 << 10;
+/// Longest name of a consumer, in bytes.
+const CONSUMER_MAX: usize = 64;
+
+/// Builds the shard map; the default one where nothing is written.
+pub fn judge_map(written: Option<&At<WrittenShardMap>>, complaints: &mut Complaints) -> ShardMapConfig {
+    let nothing = WrittenShardMap::default();
+    let written = written.map_or(&nothing, |at| &at.value);
+    let mut count = COUNT_DEFAULT;
+    if let Some(at) = &written.count {
+        if (1..=SHARDS_MAX).contains(&at.value) {
+            count = at.value;
+        } else {
+            let problem = format!("{} is out of range", at.value);
+            complaints.add(at.span.clone(), "shard_map.count", problem, format!("use 1 to {SHARDS_MAX} shards"));
+        }
+    }
+    let version = written.version.as_ref().map_or(VERSION_DEFAULT, |at| at.value);
+    if let Some(at) = &written.version
+        && version == 0
+    {
+        complaints.add(at.span.clone(), "shard_map.version", "0 is no version", "count versions from 1");
+    }
+    let addresses = addresses(written.address.as_ref(), count, complaints);
+    ShardMapConfig { map: ShardMap::even(version, count), addresses }
+}
+
+fn addresses(
+    written: Option<&BTreeMap<String, At<Vec<At<ShardId>>>>>,
+    count: u16,
+    complaints: &mut Complaints,
+) -> BTreeMap<ShardId, String> {
+    let mut addresses: BTreeMap<ShardId, String> = BTreeMap::new();
+    for (address, shards) in written.into_iter().flatten() {
+        let field = format!("shard_map.address.\"{address}\"");
+        if !is_host_and_port(address) {
+            let fix = "write a host and a port, as in \"127.0.0.1:7101\"";
+            complaints.add(shards.span.clone(), &field, format!("`{address}` is no address"), fix);
+        }
+        if shards.value.is_empty() {
+            complaints.add(
+                shards.span.clone(),
+                &field,
+                "names no shard",
+                "list the shards that are there, as in [0, 1]",
+            );
+        }
+        for at in numbers(&shards.value, count, &field, complaints) {
+            if let Some(earlier) = addresses.insert(at.value, address.clone()) {
+                let problem = format!("shard {} has the address `{earlier}` already", at.value);
+                complaints.add(at.span.clone(), &field, problem, "give every shard one address");
+            }
+        }
+    }
+    addresses
+}
+
+/// Builds the shard role of the shards in `map`.
+pub fn judge_shards(at: &At<WrittenShards>, map: &ShardMap, complaints: &mut Complaints) -> Option<ShardsConfig> {
+    let written = &at.value;
+    let serve = match &written.serve {
+        None => (0..map.shards()).collect(),
+        Some(list) => {
+            if list.value.is_empty() {
+                let fix = "list the shards to run, as in [0, 1], or leave it out to run all";
+                complaints.add(list.span.clone(), "shards.serve", "is empty", fix);
+            }
+            let mut serve = BTreeSet::new();
+            for number in numbers(&list.value, map.shards(), "shards.serve", complaints) {
+                if !serve.insert(number.value) {
+                    let problem = format!("shard {} stands in it twice", number.value);
+                    complaints.add(number.span.clone(), "shards.serve", problem, "remove one of them");
+                }
+            }
+            serve
+        }
+    };
+    if written.dir.is_none() {
+        let start = at.span.start..at.span.start + 1;
+        complaints.add(start, "shards.dir", "is missing", "say where the files go, as in dir = \"data/shards\"");
+    }
+    let listen = written.listen.as_ref().and_then(|listen| match listen.value.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let problem = format!("`{}` is no address", listen.value);
+            let fix = "write an IP address and a port, as in \"127.0.0.1:7101\"";
+            complaints.add(listen.span.clone(), "shards.listen", problem, fix);
+            None
+        }
+    });
+    if let Some(queue) = &written.queue
+        && !is_host_and_port(&queue.value)
+    {
+        let fix = "write a host and a port, as in \"127.0.0.1:7100\"";
+        complaints.add(queue.span.clone(), "shards.queue", format!("`{}` is no address", queue.value), fix);
+    }
+    let settings = settings(written, complaints);
+    Some(ShardsConfig {
+        serve,
+        dir: written.dir.as_ref()?.value.clone(),
+        listen,
+        queue: written.queue.as_ref().map(|queue| queue.value.clone()),
+        settings,
+    })
+}
+
+fn settings(written: &WrittenShards, complaints: &mut Complaints) -> ShardSettings {
+    let mut settings = ShardSettings::default();
+    if let Some(at) = &written.flush_every {
+        settings.flush_every = at.value.0;
+        if !FLUSH_EVERY.contains(&settings.flush_every) {
+            let problem = format!("{:?} is out of range", settings.flush_every);
+            complaints.add(at.span.clone(), "shards.flush_every", problem, "use \"10ms\" to \"10m\"");
+        }
+    }
+    if let Some(at) = &written.flush_bytes {
+        settings.flush_bytes = at.value.0;
+        if at.value.0 < FLUSH_BYTES_MIN {
+            let fix = format!("use at least \"{}\"", Size(FLUSH_BYTES_MIN));
+            complaints.add(at.span.clone(), "shards.flush_bytes", format!("{} is too little", at.value), fix);
+        }
+    }
+    if let Some(at) = &written.render_cache {
+        settings.render_cache = at.value.0;
+    }
+    if let Some(at) = &written.consumer {
+        settings.consumer = at.value.clone();
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if at.value.is_empty() || at.value.len() > CONSUMER_MAX || !at.value.bytes().all(is_name) {
+            let fix = format!("use 1 to {CONSUMER_MAX} letters, digits, - and _");
+            complaints.add(at.span.clone(), "shards.consumer", format!("`{}` is no name", at.value), fix);
+        }
+    }
+    settings
+}
+
+/// The numbers that are shards of the map; tells the others.
+fn numbers<'a>(
+    written: &'a [At<ShardId>],
+    count: u16,
+    field: &str,
+    complaints: &mut Complaints,
+) -> Vec<&'a At<ShardId>> {
+    let (known, unknown): (Vec<_>, Vec<_>) = written.iter().partition(|at| at.value < count);
+    for at in unknown {
+        let fix = format!("shards are numbered 0 to {}, as shard_map.count says", count - 1);
+        complaints.add(at.span.clone(), field, format!("there is no shard {}", at.value), fix);
+    }
+    known
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    Authority::parse(text).is_some_and(|authority| authority.port().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_shared::config::Source;
+
+    use super::*;
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        shard_map: Option<At<WrittenShardMap>>,
+        shards: Option<At<WrittenShards>>,
+    }
+
+    fn judged(text: &str) -> (ShardMapConfig, Option<ShardsConfig>, String) {
+        let (mut source, mut complaints) = (Source::default(), Complaints::default());
+        let written: Written = source.read("m.toml", text, &mut complaints);
+        let map = judge_map(written.shard_map.as_ref(), &mut complaints);
+        let shards = written.shards.as_ref().and_then(|shards| judge_shards(shards, &map.map, &mut complaints));
+        (map, shards, complaints.in_words(&source))
+    }
+
+    #[test]
+    fn defaults_serve_all_four() {
+        let (map, shards, words) = judged("[shards]\ndir = \"data\"\n");
+        assert_eq!(words, "");
+        assert_eq!((map.map, map.addresses.len()), (ShardMap::even(1, 4), 0));
+        let shards = shards.expect("built");
+        assert_eq!((shards.serve, shards.dir), (BTreeSet::from([0, 1, 2, 3]), PathBuf::from("data")));
+        assert_eq!((shards.listen, shards.queue, shards.settings), (None, None, ShardSettings::default()));
+    }
+
+    #[test]
+    fn everything_written_is_used() {
+        let (map, shards, words) = judged(
+            r#"
+            [shard_map]
+            count = 3
+            version = 7
+            address = { "127.0.0.1:7101" = [0, 1], "b.example:7101" = [2] }
+            [shards]
+            serve = [2, 0]
+            dir = "/var/lib/millpond"
+            listen = "127.0.0.1:7102"
+            queue = "queue.example:7100"
+            consumer = "spare-1"
+            flush_every = "250ms"
+            flush_bytes = "1MiB"
+            render_cache = "0B"
+            "#,
+        );
+        assert_eq!(words, "");
+        assert_eq!(map.map, ShardMap::even(7, 3));
+        let address = |shard: ShardId| map.addresses.get(&shard).map(String::as_str);
+        assert_eq!((address(1), address(2)), (Some("127.0.0.1:7101"), Some("b.example:7101")));
+        let shards = shards.expect("built");
+        assert_eq!(shards.serve, BTreeSet::from([0, 2]));
+        assert_eq!(shards.listen, Some(SocketAddr::from(([127, 0, 0, 1], 7102))));
+        assert_eq!(shards.queue.as_deref(), Some("queue.example:7100"));
+        let expected = ShardSettings {
+            flush_every: Duration::from_millis(250),
+            flush_bytes: 1 << 20,
+            render_cache: 0,
+            consumer: "spare-1".to_owned(),
+            ..ShardSettings::default()
+        };
+        assert_eq!(shards.settings, expected);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_with_place_and_fix() {
+        let (_, shards, words) = judged(
+            r#"[shard_map]
+count = 2
+version = 0
+address = { "nowhere" = [0], "a:1" = [0, 5], "b:1" = [] }
+[shards]
+serve = [1, 1, 2]
+listen = "localhost:1"
+queue = "localhost"
+consumer = "a b"
+flush_every = "1ms"
+flush_bytes = "1B"
+flush = "1s"
+"#,
+        );
+        assert!(shards.is_none());
+        let lines: Vec<&str> = words.lines().collect();
+        let expected = [
+            "m.toml:3:11: shard_map.version: 0 is no version; fix: count versions from 1",
+            "m.toml:4:25: shard_map.address.\"nowhere\": `nowhere` is no address; fix: write a host and a port, as in \"127.0.0.1:7101\"",
+            "m.toml:4:26: shard_map.address.\"nowhere\": shard 0 has the address `a:1` already; fix: give every shard one address",
+            "m.toml:4:42: shard_map.address.\"a:1\": there is no shard 5; fix: shards are numbered 0 to 1, as shard_map.count says",
+            "m.toml:4:54: shard_map.address.\"b:1\": names no shard; fix: list the shards that are there, as in [0, 1]",
+            "m.toml:5:1: shards.dir: is missing; fix: say where the files go, as in dir = \"data/shards\"",
+            "m.toml:6:13: shards.serve: shard 1 stands in it twice; fix: remove one of them",
+            "m.toml:6:16: shards.serve: there is no shard 2; fix: shards are numbered 0 to 1, as shard_map.count says",
+            "m.toml:7:10: shards.listen: `localhost:1` is no address; fix: write an IP address and a port, as in \"127.0.0.1:7101\"",
+            "m.toml:8:9: shards.queue: `localhost` is no address; fix: write a host and a port, as in \"127.0.0.1:7100\"",
+            "m.toml:9:12: shards.consumer: `a b` is no name; fix: use 1 to 64 letters, digits, - and _",
+            "m.toml:10:15: shards.flush_every: 1ms is out of range; fix: use \"10ms\" to \"10m\"",
+            "m.toml:11:15: shards.flush_bytes: 1B is too little; fix: use at least \"64KiB\"",
+            "m.toml:12:1: shards.flush: unknown field `flush`; fix: remove it, or use one of serve, dir, listen, queue, consumer, flush_every, flush_bytes, render_cache",
+        ];
+        assert_eq!(lines, expected);
+        let (map, ..) = judged("[shard_map]\ncount = 2000\n");
+        assert_eq!(map.map.shards(), 4);
+    }
+}
