@@ -3,9 +3,15 @@
 //! Exit codes: 0 done; 1 it failed while it ran; 2 the command line or the configuration is wrong.
 
 mod admin;
+mod check;
+mod config;
+mod demo;
 mod logging;
 mod plain;
 mod process;
+mod roles;
+mod run;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -21,13 +27,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the roles that a configuration file declares.
+    Run(run::Arguments),
+    /// Run everything in one process, send it events, and show the feeds.
+    Demo(demo::Arguments),
     /// A caching reverse proxy in front of one server, without a configuration file.
     Proxy(plain::Arguments),
+    /// Tell what is wrong with a configuration file, or that nothing is.
+    Check(check::Arguments),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Run(arguments) => run::main(&arguments),
+        Command::Demo(arguments) => demo::main(&arguments),
         Command::Proxy(arguments) => plain::main(&arguments),
+        Command::Check(arguments) => check::main(&arguments),
+        Command::Schema => schema::main(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

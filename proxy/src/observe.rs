@@ -29,6 +29,7 @@ pub struct Observer {
     duration: HistogramVec,
     misses: IntCounterVec,
     purges: IntCounterVec,
+    last_reload: IntGauge,
     access_log: bool,
 }
 
@@ -54,6 +55,10 @@ impl Observer {
             &["rule", "outcome"],
         )?;
         registry.register(Box::new(duration.clone()))?;
+        let last_reload =
+            IntGauge::new("millpond_config_last_reload_success", "1 if the last reload was taken, 0 if it was refused")?;
+        last_reload.set(1);
+        registry.register(Box::new(last_reload.clone()))?;
         registry.register(Box::new(StoreCollector::new(store)?))?;
         Ok(Observer {
             requests: counter(
@@ -69,6 +74,7 @@ impl Observer {
             duration,
             misses: counter("millpond_miss_total", "Requests that were no hit, by reason", &["rule", "reason"])?,
             purges: counter("millpond_purge_total", "Purges, by what they named and how", &["kind", "mode"])?,
+            last_reload,
             access_log,
         })
     }
@@ -85,6 +91,11 @@ impl Observer {
         if self.access_log {
             log(access);
         }
+    }
+
+    /// Notes whether a reload was taken.
+    pub fn reloaded(&self, taken: bool) {
+        self.last_reload.set(i64::from(taken));
     }
 
     /// Counts a purge.

@@ -260,6 +260,7 @@ async fn whatever_happens_the_documents_are_those_of_all_events() {
                     let after = applied.saturating_sub(random.below(2));
                     let most = 1 + random.below(4) as usize;
                     shard.apply(&site.queue.frames(after, most)).expect("applied");
+                    assert!(*shard.applied().borrow() >= applied, "SEED={seed}");
                 }
                 7 => commit(&shard),
                 8 if random.one_in(2) => {

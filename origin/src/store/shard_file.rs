@@ -5,7 +5,7 @@
 //! | `meta` | `shard`, `shards`, `map_version`, `committed` | the number, in decimal |
 //! | `marks` | event queue | highest source offset applied |
 //! | `projections` | name | fingerprint of its declaration, in hexadecimal |
-//! | `documents` | (projection, key) | see [`document_blob`](super::document_blob) |
+//! | `documents` | (projection, key) | the document, see `document_blob` |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

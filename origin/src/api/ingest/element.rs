@@ -1,0 +1,393 @@
+//! From one element of a batch to an event, and to where it belongs (pure).
+
+use std::borrow::Cow;
+
+use millpond_shared::event::{Event, Path, View, parse_time, scalar_text};
+use millpond_shared::template::Template;
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{IdRule, Shape, Source};
+
+/// Largest payload of one event, in bytes; a larger one is rejected.
+pub const EVENT_MAX_BYTES: usize = 1 << 20;
+/// Longest id, in bytes; an event with a longer one is rejected.
+pub const ID_MAX_BYTES: usize = 256;
+/// Longest type, in bytes; likewise.
+pub const TYPE_MAX_BYTES: usize = 256;
+/// Longest subject, in bytes; likewise.
+pub const SUBJECT_MAX_BYTES: usize = 1024;
+/// Deepest nesting of a payload; likewise. All that reads it later reads this deep.
+pub const NESTING_MAX: usize = 127;
+
+/// An event that can be stored.
+#[derive(Debug, PartialEq)]
+pub struct Built {
+    pub event: Event<'static>,
+    pub place: Place,
+    /// Whether its id came from the producer, so that a repeat must be recognised.
+    pub repeatable: bool,
+}
+
+/// Which event queue takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The one with this hash, modulo their number, and no other: order, or the recognition of a repeat, hangs on it.
+    Pinned(u64),
+    /// Any that has room.
+    Any,
+}
+
+/// Builds the event of one element, or says in words what is wrong with it. `assign` makes an id.
+pub fn build(source: &Source, text: &str, received: u64, assign: impl FnOnce() -> String) -> Result<Built, String> {
+    if !text.starts_with('{') {
+        return Err("an event is a JSON object: send { … }".to_owned());
+    }
+    if nesting(text) > NESTING_MAX {
+        return Err(format!("it is nested deeper than {NESTING_MAX} levels: flatten it"));
+    }
+    let members = match source.shape {
+        Shape::Event => read_members(text)?,
+        Shape::Data => Members { data: text, ..Members::default() },
+    };
+    if members.data.len() > EVENT_MAX_BYTES {
+        let bytes = members.data.len();
+        return Err(format!("data has {bytes} bytes, more than {EVENT_MAX_BYTES}: send less in one event"));
+    }
+    let sent = Event {
+        id: members.id.as_deref().unwrap_or_default().into(),
+        source: source.name.as_str().into(),
+        kind: members.kind.as_deref().unwrap_or_default().into(),
+        subject: members.subject.as_deref().map(Cow::Borrowed),
+        time: members.time.unwrap_or_default(),
+        received,
+        data: members.data.into(),
+    };
+    let view = View::new(&sent).map_err(|error| format!("data can't be read: {error}"))?;
+    let filler = Filler { members: &members, view: &view };
+
+    let kind = filler.text("type", &source.kind)?;
+    let time = match &source.time {
+        Some(template) => filler.time(template)?,
+        None => members.time.unwrap_or_else(|| i64::try_from(received).unwrap_or(i64::MAX).saturating_mul(1_000_000)),
+    };
+    let subject = match &source.subject {
+        Some(template) => filler.text("subject", template).ok(),
+        None => members.subject.clone(),
+    };
+    let own_id = match &source.id {
+        IdRule::Member => members.id.clone(),
+        IdRule::Assigned => None,
+        IdRule::Hash => Some(hash(text)),
+        IdRule::Template(template) => Some(filler.text("id", template)?),
+    };
+    within("id", own_id.as_deref(), ID_MAX_BYTES)?;
+    within("type", Some(&kind), TYPE_MAX_BYTES)?;
+    within("subject", subject.as_deref(), SUBJECT_MAX_BYTES)?;
+    let partition = source.partition.as_ref().map(|template| filler.text("partition", template)).transpose()?;
+
+    let repeatable = own_id.is_some();
+    let id = own_id.unwrap_or_else(assign);
+    let place = match partition {
+        Some(partition) => Place::Pinned(xxh3_64(partition.as_bytes())),
+        None if repeatable => Place::Pinned(xxh3_64(id.as_bytes())),
+        None => Place::Any,
+    };
+    let event = Event { id: id.into(), kind: kind.into(), subject: subject.map(Cow::Owned), time, ..sent.clone() };
+    Ok(Built { event: event.into_owned(), place, repeatable })
+}
+
+/// What stands in an element beside its payload.
+#[derive(Default)]
+struct Members<'a> {
+    id: Option<String>,
+    kind: Option<String>,
+    subject: Option<String>,
+    time: Option<i64>,
+    data: &'a str,
+}
+
+fn read_members(text: &str) -> Result<Members<'_>, String> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow, rename = "type")]
+        kind: Option<&'a RawValue>,
+        #[serde(borrow)]
+        subject: Option<&'a RawValue>,
+        #[serde(borrow)]
+        time: Option<&'a RawValue>,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+        #[serde(borrow)]
+        data_base64: Option<&'a RawValue>,
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| format!("it can't be read: {error}"))?;
+    if envelope.data_base64.is_some() {
+        return Err("data_base64 is not read here: send JSON in `data`".to_owned());
+    }
+    let time = match envelope.time {
+        None => None,
+        Some(raw) => {
+            let value: Value = serde_json::from_str(raw.get()).map_err(|error| format!("time: {error}"))?;
+            let fix = "send it as in \"2026-01-31T12:00:00Z\", or as a number of seconds since 1970";
+            Some(parse_time(&value).ok_or_else(|| format!("time is no time between 1678 and 2262: {fix}"))?)
+        }
+    };
+    Ok(Members {
+        id: string("id", envelope.id)?,
+        kind: string("type", envelope.kind)?,
+        subject: string("subject", envelope.subject)?,
+        time,
+        data: envelope.data.map_or("null", RawValue::get),
+    })
+}
+
+fn string(name: &str, raw: Option<&RawValue>) -> Result<Option<String>, String> {
+    let Some(raw) = raw else { return Ok(None) };
+    match serde_json::from_str::<String>(raw.get()) {
+        Ok(text) if text.is_empty() => Err(format!("{name} is empty: give it a text, or leave it out")),
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(format!("{name} is not a string: write it in quotes")),
+    }
+}
+
+/// Fills templates from what was sent, and only from that.
+struct Filler<'a> {
+    members: &'a Members<'a>,
+    view: &'a View<'a>,
+}
+
+impl Filler<'_> {
+    fn text(&self, what: &str, template: &Template) -> Result<String, String> {
+        let missing = |path: &Path| {
+            let path = path.as_str();
+            if path == what {
+                format!("{what} is missing: add the member `{what}`")
+            } else {
+                format!("{what} can't be built: `{path}` is missing or no text, number, true or false")
+            }
+        };
+        if let Some(path) = template.paths().find(|path| self.was_not_sent(path)) {
+            return Err(missing(path));
+        }
+        let text = template.text(self.view).map_err(missing)?;
+        if text.is_empty() {
+            return Err(format!("{what} is empty"));
+        }
+        Ok(text)
+    }
+
+    /// The time that stands alone in a template may be a number; one that is put together is a text.
+    fn time(&self, template: &Template) -> Result<i64, String> {
+        let paths: Vec<&str> = template.paths().map(Path::as_str).collect();
+        let named = paths.join(", ");
+        if template.paths().any(|path| self.was_not_sent(path)) {
+            return Err(format!("time can't be read: `{named}` is missing"));
+        }
+        let value = template.value(self.view).ok_or_else(|| format!("time can't be read: `{named}` is missing"))?;
+        let time = parse_time(&value);
+        time.ok_or_else(|| {
+            let found = scalar_text(&value).unwrap_or(Cow::Borrowed("a list or an object"));
+            let found: String = found.chars().take(64).collect();
+            format!("time can't be read: `{named}` is no time between 1678 and 2262, but {found}")
+        })
+    }
+
+    /// The view knows an empty text, or zero, for what an element has not.
+    fn was_not_sent(&self, path: &Path) -> bool {
+        match path.as_str() {
+            "id" => self.members.id.is_none(),
+            "type" => self.members.kind.is_none(),
+            "time" => self.members.time.is_none(),
+            _ => false,
+        }
+    }
+}
+
+fn within(name: &str, text: Option<&str>, limit: usize) -> Result<(), String> {
+    match text {
+        Some(text) if text.len() > limit => {
+            Err(format!("{name} has {} bytes, more than {limit}: shorten it", text.len()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hash(text: &str) -> String {
+    hexadecimal(digest(&SHA256, text.as_bytes()).as_ref().get(..16).unwrap_or_default())
+}
+
+/// Two digits for every byte.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Levels of brackets and braces, strings left out. The text was accepted as JSON.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(shape: Shape) -> Source {
+        Source {
+            name: "wiki".into(),
+            path: "/events/wiki".into(),
+            shape,
+            kind: if shape == Shape::Event { "{type}" } else { "edit" }.parse().unwrap(),
+            id: if shape == Shape::Event { IdRule::Member } else { IdRule::Assigned },
+            time: None,
+            subject: None,
+            partition: None,
+            window: std::time::Duration::from_secs(600),
+            body_max: 1 << 20,
+        }
+    }
+
+    fn template(text: &str) -> Template {
+        text.parse().unwrap()
+    }
+
+    fn built(source: &Source, text: &str) -> Result<Built, String> {
+        build(source, text, 1_000, || "assigned".to_owned())
+    }
+
+    #[test]
+    fn an_envelope_is_taken_as_it_stands() {
+        let text = r#"{"specversion":"1.0","id":"7","type":"edit","subject":"p","time":"1970-01-01T00:00:02Z",
+                      "data": {"a" : [1, 2]},"extension":true}"#;
+        let Built { event, place, repeatable } = built(&source(Shape::Event), text).unwrap();
+        assert_eq!((event.id.as_ref(), event.source.as_ref(), event.kind.as_ref()), ("7", "wiki", "edit"));
+        assert_eq!((event.subject.as_deref(), event.time, event.received), (Some("p"), 2_000_000_000, 1_000));
+        assert_eq!(event.data, r#"{"a" : [1, 2]}"#, "byte for byte as it was sent");
+        assert_eq!((place, repeatable), (Place::Pinned(xxh3_64(b"7")), true));
+    }
+
+    #[test]
+    fn what_is_left_out_is_filled_in() {
+        let Built { event, place, repeatable } = built(&source(Shape::Event), r#"{"type":"edit"}"#).unwrap();
+        assert_eq!((event.id.as_ref(), event.data.as_ref(), event.time), ("assigned", "null", 1_000_000_000));
+        assert_eq!((place, repeatable), (Place::Any, false));
+        let null = r#"{"id":null,"type":"edit","time":null,"subject":null,"data":null}"#;
+        assert_eq!(built(&source(Shape::Event), null).unwrap().event, event, "null is as good as nothing");
+    }
+
+    #[test]
+    fn data_is_the_element_itself() {
+        let mut source = source(Shape::Data);
+        source.kind = template("{data.kind}");
+        source.id = IdRule::Template(template("{data.user}/{data.n}"));
+        source.time = Some(template("{data.at}"));
+        source.subject = Some(template("{data.page}"));
+        source.partition = Some(template("{data.user}"));
+        let text = r#"{"kind":"edit","user":"u","n":5,"at":3,"id":"not this"}"#;
+        let Built { event, place, .. } = built(&source, text).unwrap();
+        assert_eq!((event.id.as_ref(), event.kind.as_ref(), event.time), ("u/5", "edit", 3_000_000_000));
+        assert_eq!((event.subject, event.data.as_ref()), (None, text));
+        assert_eq!(place, Place::Pinned(xxh3_64(b"u")), "the partition outranks the id");
+    }
+
+    #[test]
+    fn a_partition_pins_events_with_assigned_ids_too() {
+        let mut source = source(Shape::Data);
+        source.partition = Some(template("{data.user}"));
+        let built = built(&source, r#"{"user":"u"}"#).unwrap();
+        assert_eq!((built.place, built.repeatable), (Place::Pinned(xxh3_64(b"u")), false));
+    }
+
+    #[test]
+    fn the_hash_is_over_the_bytes_as_sent() {
+        let mut source = source(Shape::Data);
+        source.id = IdRule::Hash;
+        let id = built(&source, r#"{"a":1}"#).unwrap().event.id;
+        // printf '{"a":1}' | sha256sum | cut -c1-32
+        assert_eq!(id, "015abd7f5cc57a2dd94b7590f04ad808");
+        assert_ne!(built(&source, r#"{"a": 1}"#).unwrap().event.id, id);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_path_and_fix() {
+        let event = source(Shape::Event);
+        let mut data = source(Shape::Data);
+        data.time = Some(template("{data.at}"));
+        data.partition = Some(template("{data.user}"));
+        data.id = IdRule::Template(template("{data.id}"));
+        let deep = format!(r#"{{"type":"a","data":{}{}}}"#, "[".repeat(127), "]".repeat(127));
+        let long = |name: &str| format!(r#"{{"type":"a","{name}":"{}"}}"#, "x".repeat(2000));
+        let large = format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(EVENT_MAX_BYTES));
+        for (source, text, expected) in [
+            (&event, "7", "an event is a JSON object"),
+            (&event, "[]", "an event is a JSON object"),
+            (&event, "{}", "type is missing: add the member `type`"),
+            (&event, r#"{"type":"a","id":7}"#, "id is not a string: write it in quotes"),
+            (&event, r#"{"type":"a","id":""}"#, "id is empty"),
+            (&event, r#"{"type":"a","id":"1","id":"2"}"#, "it can't be read: duplicate field `id`"),
+            (&event, r#"{"type":["a"]}"#, "type is not a string"),
+            (&event, r#"{"type":"a","subject":{}}"#, "subject is not a string"),
+            (&event, r#"{"type":"a","time":"yesterday"}"#, "time is no time between 1678 and 2262: send it as in"),
+            (&event, r#"{"type":"a","data_base64":"AA=="}"#, "data_base64 is not read here"),
+            (&event, r#"{"type":"a","data":{"n":1e999}}"#, "data can't be read: number out of range"),
+            (&event, &deep, "it is nested deeper than 127 levels: flatten it"),
+            (&event, &long("id"), "id has 2000 bytes, more than 256: shorten it"),
+            (&event, &long("type").replacen("\"type\":\"a\",", "", 1), "type has 2000 bytes"),
+            (&event, &long("subject"), "subject has 2000 bytes, more than 1024"),
+            (&event, &large, "data has 1048578 bytes, more than 1048576"),
+            (&data, r#"{"id":1,"user":"u"}"#, "time can't be read: `data.at` is missing"),
+            (&data, r#"{"id":1,"user":"u","at":"never"}"#, "time can't be read: `data.at` is no time between 1678 and"),
+            (&data, r#"{"id":1,"user":[],"at":1}"#, "partition can't be built: `data.user` is missing or no text"),
+            (&data, r#"{"id":1,"user":"","at":1}"#, "partition is empty"),
+            (&data, r#"{"user":"u","at":1}"#, "id can't be built: `data.id` is missing"),
+        ] {
+            let why = built(source, text).expect_err(text);
+            assert!(why.starts_with(expected), "{}: {why}", text.chars().take(60).collect::<String>());
+        }
+    }
+
+    #[test]
+    fn nesting_as_deep_as_allowed_can_be_read_by_all() {
+        let data = format!("{}{}", "[".repeat(126), "]".repeat(126));
+        let built = built(&source(Shape::Event), &format!(r#"{{"type":"a","data":{data}}}"#)).unwrap();
+        assert!(View::new(&built.event).is_ok());
+        assert_eq!(nesting(r#"{"a":"[[[{\"[[","b":[{}]}"#), 3);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_built_can_be_read_by_the_dispatcher(text in r#"\{("type":"a")?,?("data":[\[\]{}":0-9a-z,]{0,12})?\}"#) {
+            if serde_json::from_str::<Value>(&text).is_ok()
+                && let Ok(built) = built(&source(Shape::Event), &text)
+            {
+                proptest::prop_assert!(View::new(&built.event).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a producer is told about its batch (pure).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use millpond_shared::version::{Offset, QueueId};
+use serde::Serialize;
+
+use crate::http::json;
+
+/// The body of the answer to a batch.
+///
+/// * `202`: everything that is neither in `rejected` nor a duplicate was stored and is on disk.
+/// * `400`: nothing was stored or known, and every element is in `rejected`: sending it again will not help.
+/// * `503` with `Retry-After`: some elements found no room. What is counted as accepted is on disk all the same; send
+///   the whole batch again, and what is stored already counts as duplicate. (Elements without an id of their own can't
+///   be recognised: of those send only the ones that say `retry`.)
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub accepted: usize,
+    pub duplicates: usize,
+    pub rejected: Vec<Rejected>,
+    /// By event queue: the last offset that an element of this batch was stored at.
+    pub position: BTreeMap<QueueId, Offset>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// An element that was not stored.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Rejected {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    pub reason: String,
+    /// Whether nothing is wrong with it, so that it may be sent again as it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub retry: bool,
+}
+
+/// Seconds after which a batch that found no room may be sent again.
+const RETRY_AFTER: &str = "1";
+
+impl Report {
+    pub fn stored(&mut self, queue: QueueId, offset: Offset) {
+        self.accepted += 1;
+        let position = self.position.entry(queue).or_default();
+        *position = offset.max(*position);
+    }
+
+    pub fn rejected(&mut self, index: usize, reason: impl Into<String>) {
+        self.rejected.push(Rejected { index, reason: reason.into(), retry: false });
+    }
+
+    pub fn refused(&mut self, index: usize, reason: impl Into<String>) {
+        self.rejected.push(Rejected { index, reason: reason.into(), retry: true });
+    }
+
+    pub fn answer(mut self) -> Response<Bytes> {
+        self.rejected.sort_by_key(|rejected| rejected.index);
+        let refused = self.rejected.iter().find(|rejected| rejected.retry);
+        let status = if refused.is_some() {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else if self.accepted + self.duplicates == 0 && !self.rejected.is_empty() {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::ACCEPTED
+        };
+        if status != StatusCode::ACCEPTED {
+            let first = refused.or(self.rejected.first());
+            self.error = first.map(|first| format!("event {}: {}", first.index, first.reason));
+        }
+        let mut response = json(status, &self);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(build: impl FnOnce(&mut Report)) -> (u16, bool, String) {
+        let mut report = Report::default();
+        build(&mut report);
+        let response = report.answer();
+        let retry = response.headers().contains_key(header::RETRY_AFTER);
+        (response.status().as_u16(), retry, String::from_utf8(response.body().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn the_status_tells_what_to_do() {
+        let (status, retry, body) = told(|report| {
+            report.stored(2, 8);
+            report.stored(2, 7);
+            report.duplicates = 1;
+            report.rejected(1, "bad");
+        });
+        let expected = r#"{"accepted":2,"duplicates":1,"rejected":[{"index":1,"reason":"bad"}],"position":{"2":8}}"#;
+        assert_eq!((status, retry, body.trim_end()), (202, false, expected));
+
+        assert_eq!(told(|_| ()).0, 202, "an empty array is stored as a whole");
+        let (status, retry, body) = told(|report| {
+            report.rejected(1, "worse");
+            report.rejected(0, "bad");
+        });
+        assert_eq!((status, retry), (400, false));
+        assert!(body.contains(r#""error":"event 0: bad""#), "{body}");
+        assert_eq!(told(|report| { report.duplicates = 1; report.rejected(0, "bad"); }).0, 202);
+
+        let (status, retry, body) = told(|report| {
+            report.stored(0, 1);
+            report.rejected(1, "bad");
+            report.refused(2, "full");
+        });
+        assert_eq!((status, retry), (503, true), "what was not stored must not look accepted");
+        assert!(body.contains(r#""accepted":1"#) && body.contains(r#""error":"event 2: full""#), "{body}");
+        assert!(body.contains(r#"{"index":2,"reason":"full","retry":true}"#), "{body}");
+    }
+}
