@@ -9,8 +9,9 @@ use std::sync::Arc;
 use millpond_origin::api::documents::Documents;
 use millpond_origin::api::ingest::Ingest;
 use millpond_origin::api::queues::QueuesApi;
-use millpond_origin::config::{DispatcherConfig, QueueConfig, ShardsConfig};
-use millpond_origin::dispatch::Dispatcher;
+use millpond_origin::config::roles::{DispatcherConfig, QueueConfig};
+use millpond_origin::config::shards::ShardsConfig;
+use millpond_origin::dispatch::{Dispatcher, Routing};
 use millpond_origin::http::Handler;
 use millpond_origin::queue::{DispatchQueues, EventQueues, Files, Options, QueueClient, Queues, ShardQueues};
 use millpond_origin::shard::{Opening, Shard, ShardMetrics, file_path};
@@ -209,8 +210,8 @@ impl Roles {
             (Some(queues), _) => Arc::clone(queues) as _,
             (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
         };
-        let projections = Arc::clone(&whole.projections);
-        let dispatcher = Dispatcher::new(queues, projections, Arc::clone(map), config.settings.clone(), registry);
+        let routing = Routing { projections: whole.projections.to_vec(), map: ShardMap::clone(map) };
+        let dispatcher = Dispatcher::new(queues, routing, config.settings.clone(), registry);
         let dispatcher = dispatcher.map_err(Failure::from_display)?;
         let stopped = stop.watch();
         self.tasks.push(runtime.spawn(async move { dispatcher.run(stopped).await }));

@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod config;
+pub mod dispatch;
 pub mod http;
 pub mod projection;
 pub mod queue;

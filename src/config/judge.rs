@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::sync::Arc;
 
-use millpond_origin::config as origin;
+use millpond_origin::config::{roles, shards as shard_sections, source as source_section};
 use millpond_proxy::rules::{self, Known, WrittenOrigin};
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection;
@@ -19,12 +19,12 @@ const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// `complaints`.
 pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) -> Option<Config> {
     let projections = projection::judge(written.projection.as_deref().unwrap_or_default(), complaints);
-    let sources = origin::sources(written.source.as_deref().unwrap_or_default(), complaints);
-    let ingest = written.ingest.as_ref().and_then(|at| origin::ingest(at, complaints));
-    let queue = written.queue.as_ref().and_then(|at| origin::queue(at, complaints));
-    let dispatcher = written.dispatcher.as_ref().and_then(|at| origin::dispatcher(at, complaints));
-    let shard_map = origin::shard_map(written.shard_map.as_ref(), complaints);
-    let shards = written.shards.as_ref().and_then(|at| origin::shards(at, &shard_map, complaints));
+    let sources = source_section::judge(written.source.as_deref().unwrap_or_default(), complaints);
+    let ingest = written.ingest.as_ref().and_then(|at| roles::judge_ingest(at, complaints));
+    let queue = written.queue.as_ref().and_then(|at| roles::judge_queue(at, complaints));
+    let dispatcher = written.dispatcher.as_ref().and_then(|at| roles::judge_dispatcher(at, complaints));
+    let shard_map = shard_sections::judge_map(written.shard_map.as_ref(), complaints);
+    let shards = written.shards.as_ref().and_then(|at| shard_sections::judge_shards(at, &shard_map.map, complaints));
     let proxy = proxy(written, !shard_map.addresses.is_empty(), complaints);
     let log = log(written, complaints);
     let admin = admin(written, complaints);

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millpond_origin::config::{DispatcherConfig, IngestConfig, QueueConfig, ShardMapConfig, ShardsConfig, SourceConfig};
+use millpond_origin::api::ingest;
+use millpond_origin::config::roles::{DispatcherConfig, IngestConfig, QueueConfig};
+use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::rules::RuleSet;
 use millpond_shared::config::{At, Complaints, Source};
@@ -27,7 +29,7 @@ pub struct Config {
     pub log: Log,
     pub admin: Option<SocketAddr>,
     pub proxy: Option<Proxy>,
-    pub sources: Vec<SourceConfig>,
+    pub sources: Vec<ingest::Source>,
     pub ingest: Option<IngestConfig>,
     pub queue: Option<QueueConfig>,
     pub dispatcher: Option<DispatcherConfig>,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use millpond_origin::config::{
-    WrittenDispatcher, WrittenIngest, WrittenQueue, WrittenShardMap, WrittenShards, WrittenSource,
-};
+use millpond_origin::config::roles::{WrittenDispatcher, WrittenIngest, WrittenQueue};
+use millpond_origin::config::shards::{WrittenShardMap, WrittenShards};
+use millpond_origin::config::source::WrittenSource;
 use millpond_proxy::config::WrittenProxy;
 use millpond_proxy::rules::{WrittenOrigin, WrittenRule};
 use millpond_shared::config::{At, Complaints};

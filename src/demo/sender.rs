@@ -144,5 +144,5 @@ fn left(registry: &Registry) -> f64 {
     let under_way = ["millpond_queue_depth", "millpond_shard_lag_frames"];
     let families = registry.gather();
     let counted = families.iter().filter(|family| under_way.contains(&family.name()));
-    counted.flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().value()).sum()
+    counted.flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value()).sum()
 }

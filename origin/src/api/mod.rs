@@ -3,4 +3,5 @@
 mod changes;
 mod conditions;
 pub mod documents;
+pub mod ingest;
 pub mod queues;

@@ -1,10 +1,11 @@
 //! The queues of another process: the same doors, over its wire.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request, header};
+use millpond_shared::clock;
 use millpond_shared::event::Event;
 use millpond_shared::version::{Position, QueueId, ShardId};
 use millpond_shared::wire::EventFrame;
@@ -23,12 +24,14 @@ use crate::http::Client;
 /// Client of a queue role.
 pub struct QueueClient {
     http: Client,
-    /// Number of event queues, once it was asked for. Forgotten when the role knows better.
-    count: Mutex<Option<u16>>,
+    /// Number of event queues, and when it was asked for.
+    count: Mutex<Option<(u16, Instant)>>,
 }
 
 /// For an answer, beyond what the request itself asks to wait.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long the number of event queues is believed: it changes only while the role restarts.
+const COUNT_TIME: Duration = Duration::from_secs(5);
 
 impl QueueClient {
     /// `authority`: host and port of the queue role, as in `127.0.0.1:7000`.
@@ -37,7 +40,10 @@ impl QueueClient {
     }
 
     async fn event_queues(&self) -> Result<u16, QueueError> {
-        if let Some(count) = *self.count.lock() {
+        let now = clock::monotonic();
+        if let Some((count, asked)) = *self.count.lock()
+            && now.duration_since(asked) < COUNT_TIME
+        {
             return Ok(count);
         }
         #[derive(serde::Deserialize)]
@@ -47,7 +53,7 @@ impl QueueClient {
         let body = self.ask(Method::GET, ROOT, Bytes::new(), Duration::ZERO).await?;
         let status: Status = serde_json::from_slice(&body).map_err(|error| malformed(&error.to_string()))?;
         let count = u16::try_from(status.event_queues.len()).unwrap_or(u16::MAX);
-        *self.count.lock() = Some(count);
+        *self.count.lock() = Some((count, now));
         Ok(count)
     }
 

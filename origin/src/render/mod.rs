@@ -33,7 +33,7 @@ pub struct Rendered {
 
 /// What could not be rendered. It can't happen with the items that `projection` makes: only a damaged store has others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the document `{projection}/{key}` can't be rendered: {problem}; delete the shard's file and replay")]
+#[error("the document `{projection}/{key}` can't be rendered: {problem}; restore a copy of the shard's file")]
 pub struct NotRendered {
     projection: String,
     key: String,

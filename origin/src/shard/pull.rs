@@ -132,7 +132,8 @@ impl Shard {
     }
 }
 
-/// Whether pulling again may help.
+/// Whether pulling again may help: not where the queue and this shard disagree about what there is.
 fn can_pass(error: &QueueError) -> bool {
-    matches!(error, QueueError::Unreachable { .. } | QueueError::Failed { .. } | QueueError::Closed)
+    use QueueError::{Ahead, Invalid, NoQueue, Trimmed};
+    !matches!(error, NoQueue { .. } | Trimmed { .. } | Ahead { .. } | Invalid { .. })
 }

@@ -11,6 +11,7 @@ use millpond_shared::route::Route;
 use millpond_shared::version::Version;
 use millpond_shared::wire::{ChangeMessage, Follow};
 use parking_lot::{Condvar, Mutex};
+use prometheus::Registry;
 use redb::StorageBackend;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,6 +19,8 @@ use tokio::task::JoinHandle;
 use super::testing::{Call, Site, TestQueue};
 use super::*;
 use crate::projection::testing::{declared, event};
+use crate::queue::testing::Machine;
+use crate::queue::{DispatchQueues, EventQueues, Queues, Round};
 use crate::store::forgetful::Forgetful;
 
 fn feed() -> Vec<Projection> {
@@ -292,4 +295,36 @@ async fn pulling_waits_while_too_much_is_not_on_disk() {
     let calls = site.queue.calls.lock().clone();
     let place = |call: Call| calls.iter().position(|made| *made == call).expect("made");
     assert!(place(Call::Other("the gate opens")) < place(Call::Pull { after: first }), "{calls:?}");
+}
+
+/// The queue role, its disk, and one shard of it, all of which lose their power together.
+#[tokio::test]
+async fn a_shard_and_its_embedded_queue_survive_a_power_cut() {
+    let site = site(AT_ONCE);
+    let machine = Machine::new(1);
+    let queues = machine.open();
+    let lease = queues.acquire(0, "dispatcher", Duration::from_secs(60)).await.expect("a lease");
+    let events: Vec<_> = (0..4).map(|n| event(&n.to_string(), n, r#"{"user":"x"}"#)).collect();
+    queues.append(0, None, events.clone()).await.expect("appended");
+
+    let open = |site: &Site, queues: Arc<Queues>| {
+        let metrics = ShardMetrics::register(&Registry::new()).expect("metrics");
+        Shard::open(Opening { queues, ..site.opening(Place::Backend(Box::new(site.disk.clone()))) }, &metrics)
+    };
+    let running = run(open(&site, queues.clone()).expect("opened"));
+    for (first, events) in (1..).zip(events.chunks(1)) {
+        let frame = site.frame(0, first, events).encode().into();
+        queues.push(lease, Round { first, last: first, frames: vec![(0, frame)] }).await.expect("pushed");
+    }
+    let mut committed = running.shard.committed();
+    committed.wait_for(|committed| *committed >= 2).await.expect("committed");
+    let body = running.body("x", 4).await;
+
+    let (machine, site) = (machine.crash(), Site { disk: site.disk.crash(), ..site });
+    let again = run(open(&site, machine.open()).expect("opened"));
+    assert_eq!(again.body("x", 4).await, body);
+    assert_eq!(body, r#"{"key":"x","title":"x","items":[{"id":"3"},{"id":"2"}]}"#);
+    running.stopped().await.expect("stopped");
+    again.stopped().await.expect("stopped");
+    queues.close().await;
 }

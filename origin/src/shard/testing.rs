@@ -109,15 +109,18 @@ impl Site {
     }
 
     pub(crate) fn open_on(&self, place: Place) -> Result<Arc<Shard>, ShardError> {
-        let opening = Opening {
+        Shard::open(self.opening(place), &ShardMetrics::register(&Registry::new()).expect("metrics"))
+    }
+
+    pub(crate) fn opening(&self, place: Place) -> Opening {
+        Opening {
             shard: self.shard,
             map: self.map.clone(),
             projections: self.projections.clone(),
             place,
             queues: self.queue.clone(),
             settings: self.settings.clone(),
-        };
-        Shard::open(opening, &ShardMetrics::register(&Registry::new()).expect("metrics"))
+        }
     }
 
     /// The frame that a dispatcher makes for this shard of a round of consecutive events from `first` on.

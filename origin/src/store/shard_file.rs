@@ -41,16 +41,17 @@ pub struct Identity {
 pub enum ShardFileError {
     #[error(
         "{file}: belongs to shard {} of {} (shard map version {}), not to shard {} of {} (version {}): \
-         give the shard its own file, or delete the file and replay the queue",
+         give the shard its own file, or take back the change of [shard_map]",
         found.shard, found.shards, found.map_version, expected.shard, expected.shards, expected.map_version
     )]
     Identity { file: String, found: Identity, expected: Identity },
     #[error(
         "{file}: holds documents of projection `{projection}` as it was declared before: its kind, where, key, order, \
-         keep or item changed; give the changed projection a new name, or delete the file and replay the queue"
+         keep or item changed; give the changed projection a new name, or delete the files of all shards and queues \
+         and send the events again"
     )]
     Declaration { file: String, projection: String },
-    #[error("{file}: is damaged: {problem}; delete it and replay the queue, or restore a copy")]
+    #[error("{file}: is damaged: {problem}; restore a copy that is not older than what the shard queue still holds")]
     Damaged { file: String, problem: String },
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use http::Method;
 use millpond_shared::http1::{Fields, RequestHead};
 
-pub use judge::{Known, judge};
+pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
 pub use written::{WrittenOrigin, WrittenRule};
 

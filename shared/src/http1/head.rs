@@ -90,6 +90,7 @@ const METHOD_TOO_LONG: Refusal =
     Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "the method is longer than any that is implemented" };
 const VERSION_NOT_SUPPORTED: Refusal =
     Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, why: "the version is not HTTP/1.0 or HTTP/1.1" };
+const NAME_IS_NO_TOKEN: Refusal = Refusal::bad("a field name is not a token directly before its colon");
 const LF_WITHOUT_CR: Refusal = Refusal::bad("a line ends in LF without CR");
 
 /// A token byte (RFC 9110 §5.6.2): what names and methods are made of.
@@ -244,6 +245,8 @@ fn section_length(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusa
         match line.first() {
             None => return Ok(Some(at + 1)),
             Some(b' ' | b'\t') => return Err(Refusal::bad("a field line starts with white space (obs-fold)")),
+            // A bare CR, say, which would make this the last line for others.
+            Some(&b) if !is_token_byte(b) => return Err(NAME_IS_NO_TOKEN),
             Some(_) if count == limits.fields.min(FIELDS_MAX) => return Err(TOO_MANY_FIELDS),
             Some(_) => count += 1,
         }
@@ -261,7 +264,7 @@ fn field_lines(head: &[u8], fields_at: usize) -> Result<Vec<Line>, Refusal> {
         Ok(_) | Err(httparse::Error::NewLine) => return Err(Refusal::bad("a line holds a bare CR")),
         Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_FIELDS),
         Err(httparse::Error::HeaderValue) => return Err(Refusal::bad("a field value holds a control byte")),
-        Err(_) => return Err(Refusal::bad("a field name is not a token directly before its colon")),
+        Err(_) => return Err(NAME_IS_NO_TOKEN),
     };
     let span = |part: &[u8]| {
         let start = (part.as_ptr() as usize).saturating_sub(head.as_ptr() as usize);

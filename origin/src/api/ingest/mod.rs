@@ -15,7 +15,6 @@ pub use source::{IdRule, Shape, Source};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +47,7 @@ pub struct Ingest {
 }
 
 /// An event on its way to a queue.
+#[derive(Clone)]
 struct Sent {
     index: usize,
     event: Event<'static>,
@@ -105,16 +105,18 @@ impl Ingest {
         }
         let queues = match self.queues.count().await {
             Ok(count) => count.max(1),
-            Err(error) => return unavailable(&error),
+            Err(error) => return unavailable(&error.to_string()),
         };
         match self.parted(source.clone(), body, field(header::CONTENT_TYPE).to_owned(), queues).await {
             Ok(batch) => self.append(source, batch, queues).await.answer(),
-            Err(NoBatch::Empty) => {
+            Err(Unparted::Body(NoBatch::Empty)) => {
                 refusal(StatusCode::BAD_REQUEST, "the body holds no event", "send a JSON object, an array, or lines")
             }
-            Err(NoBatch::TooMany) => {
+            Err(Unparted::Body(NoBatch::TooMany)) => {
                 too_large(&format!("the body holds more than {} events, the limit", self.batch_max_events))
             }
+            Err(Unparted::NoRandomness) => unavailable("the system has no randomness to make ids of"),
+            Err(Unparted::Ended) => unavailable("the process is ending"),
         }
     }
 
@@ -135,14 +137,13 @@ impl Ingest {
         body: Bytes,
         content_type: String,
         queues: u16,
-    ) -> Result<Batch, NoBatch> {
+    ) -> Result<Batch, Unparted> {
         let max_events = self.batch_max_events;
         if body.len() < LARGE_BODY {
             return part(&source, &body, &content_type, max_events, queues);
         }
         let work = move || part(&source, &body, &content_type, max_events, queues);
-        // The task ends early only if the process does.
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(NoBatch::Empty))
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Unparted::Ended))
     }
 
     /// Appends to all queues concerned at once; what may go anywhere goes where there is room.
@@ -172,10 +173,11 @@ impl Ingest {
 
     /// Appends to one queue, in the order they were sent.
     async fn append_to(&self, queue: QueueId, source: &Source, sent: Vec<Sent>) -> Outcome {
-        let events: Vec<_> = sent.iter().map(|sent| sent.event.clone()).collect();
-        let window: Option<Duration> = sent.iter().any(|sent| sent.repeatable).then_some(source.window);
+        let window = sent.iter().any(|sent| sent.repeatable).then_some(source.window);
+        let kept = sent.iter().map(|sent| (sent.index, sent.movable.then(|| sent.clone()))).collect();
+        let events: Vec<_> = sent.into_iter().map(|sent| sent.event).collect();
         let fates = if events.is_empty() { Ok(Vec::new()) } else { self.queues.append(queue, window, events).await };
-        Outcome { queue, sent, fates }
+        Outcome { queue, kept, fates }
     }
 
     fn count(&self, source: &Source, report: &Report) {
@@ -196,7 +198,8 @@ const FULL: &str = "its event queue is full: send it again later";
 /// What became of an append to one queue.
 struct Outcome {
     queue: QueueId,
-    sent: Vec<Sent>,
+    /// The index of each event, and the event itself if another queue may take it.
+    kept: Vec<(usize, Option<Sent>)>,
     fates: Result<Vec<Fate>, QueueError>,
 }
 
@@ -207,18 +210,25 @@ impl Outcome {
             Ok(fates) => fates,
             // Whether it was stored nobody knows: another queue could store it twice, the producer must ask again.
             Err(error) => {
-                return self.sent.iter().for_each(|sent| report.refused(sent.index, error.to_string()));
+                return self.kept.iter().for_each(|(index, _)| report.refused(*index, error.to_string()));
             }
         };
-        for (sent, fate) in self.sent.into_iter().zip(fates) {
-            match fate {
-                Fate::Stored { offset } => report.stored(self.queue, offset),
-                Fate::Duplicate => report.duplicates += 1,
-                Fate::Full if sent.movable => homeless.push(sent),
-                Fate::Full => report.refused(sent.index, FULL),
+        for ((index, movable), fate) in self.kept.into_iter().zip(fates) {
+            match (fate, movable) {
+                (Fate::Stored { offset }, _) => report.stored(self.queue, offset),
+                (Fate::Duplicate, _) => report.duplicates += 1,
+                (Fate::Full, Some(sent)) => homeless.push(sent),
+                (Fate::Full, None) => report.refused(index, FULL),
             }
         }
     }
+}
+
+/// Why a body was not taken apart.
+enum Unparted {
+    Body(NoBatch),
+    NoRandomness,
+    Ended,
 }
 
 fn part(
@@ -227,11 +237,11 @@ fn part(
     content_type: &str,
     max_events: usize,
     queues: u16,
-) -> Result<Batch, NoBatch> {
+) -> Result<Batch, Unparted> {
     let received = clock::wall_ms();
-    let mut ids = Ids::new();
+    let mut ids = Ids::new()?;
     let mut batch = Batch { first_try: ids.random, ..Batch::default() };
-    for (index, element) in batch::split(body, content_type, max_events)?.into_iter().enumerate() {
+    for (index, element) in batch::split(body, content_type, max_events).map_err(Unparted::Body)?.into_iter().enumerate() {
         let built = element.and_then(|text| element::build(source, text, received, || ids.next()));
         match built {
             Err(reason) => batch.report.rejected(index, reason),
@@ -259,12 +269,11 @@ struct Ids {
 }
 
 impl Ids {
-    fn new() -> Ids {
+    fn new() -> Result<Ids, Unparted> {
         let mut random = [0; 12];
-        // Without randomness from the system nothing else here would work either: TLS, secrets, holders.
-        let _ = SystemRandom::new().fill(&mut random);
+        SystemRandom::new().fill(&mut random).map_err(|_| Unparted::NoRandomness)?;
         let number = random.iter().fold(0, |sum: u64, byte| sum.rotate_left(8) ^ u64::from(*byte));
-        Ids { random: number, prefix: hexadecimal(&random), next: 0 }
+        Ok(Ids { random: number, prefix: hexadecimal(&random), next: 0 })
     }
 
     fn next(&mut self) -> String {
@@ -277,8 +286,8 @@ fn too_large(problem: &str) -> Response<Bytes> {
     refusal(StatusCode::PAYLOAD_TOO_LARGE, problem, "send it in smaller parts")
 }
 
-fn unavailable(error: &QueueError) -> Response<Bytes> {
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string(), "send the batch again later");
+fn unavailable(error: &str) -> Response<Bytes> {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error, "send the batch again later");
     response.headers_mut().insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
     response
 }

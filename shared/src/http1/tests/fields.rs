@@ -89,14 +89,14 @@ proptest! {
     fn a_written_head_reads_back(
         method in "[A-Z]{1,32}",
         target in "/[!-\"$-~]{0,40}",
-        pairs in prop::collection::vec((any::<String>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20),
+        pairs in prop::collection::vec(("[ -~é]{0,12}", prop::collection::vec(any::<u8>(), 0..40)), 0..20),
         next in prop::collection::vec(any::<u8>(), 0..20),
     ) {
         prop_assume!(method != "CONNECT");
         let mut builder = FieldsBuilder::new();
         builder.push("Host", "a");
-        pairs.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")).for_each(|(name, value)| {
-            builder.push(&name.replace("host", ""), value);
+        pairs.iter().for_each(|(name, value)| {
+            builder.push(name, value);
         });
         let fields = builder.build();
         let mut out = BytesMut::new();

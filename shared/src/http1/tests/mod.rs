@@ -49,11 +49,7 @@ fn shown(bytes: &[u8]) -> String {
 
 /// tchar (RFC 9110 §5.6.2), from the text.
 fn is_tchar(byte: u8) -> bool {
-    match byte {
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => true,
-        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => true,
-        _ => false,
-    }
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// What a field value or a reason phrase is made of (RFC 9110 §5.5, RFC 9112 §4): HTAB, SP, VCHAR, obs-text.

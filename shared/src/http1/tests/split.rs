@@ -180,7 +180,7 @@ fn pipelined_requests_are_told_apart_however_they_are_cut() {
     let cuts = (0..=bytes.len()).map(|at| vec![&bytes[..at], &bytes[at..]]).chain([bytes.chunks(1).collect()]);
     for pieces in cuts {
         let messages = messages(&pieces);
-        let found: Vec<_> = messages.iter().map(|(head, body)| {
+        let found = messages.iter().map(|(head, body)| {
             (head.method.as_str(), head.target.path_and_query(), std::str::from_utf8(body).unwrap())
         });
         assert_eq!(found.collect::<Vec<_>>(), expected);

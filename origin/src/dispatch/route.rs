@@ -1,0 +1,282 @@
+//! From events to the frames of the shards they concern (pure).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use millpond_shared::event::{Event, View};
+use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::ShardMap;
+use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
+
+/// What events are routed by.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    pub projections: Vec<Projection>,
+    pub map: ShardMap,
+}
+
+/// What a run of events became.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// One encoded `ShardFrame` for every shard concerned, in the order of their numbers.
+    pub frames: Vec<(ShardId, Bytes)>,
+    /// Events that concern no projection, or that nobody can read.
+    pub unrouted: u64,
+}
+
+impl Routed {
+    pub fn bytes(&self) -> usize {
+        self.frames.iter().map(|(_, frame)| frame.len()).sum()
+    }
+}
+
+/// The part of a frame that concerns one shard, while it grows.
+#[derive(Default)]
+struct Part<'a> {
+    /// Indices of the projections whose names stand in the frame, in the order they were met.
+    projections: Vec<usize>,
+    events: Vec<FiledEvent<'a>>,
+}
+
+impl Routing {
+    /// Routes the events `first..=last` of `frames` under fencing token `epoch`.
+    pub fn route(&self, frames: &[EventFrame<'_>], first: Offset, last: Offset, epoch: u64) -> Routed {
+        let mut parts: BTreeMap<ShardId, Part<'_>> = BTreeMap::new();
+        let mut unrouted = 0;
+        for frame in frames {
+            let placed = (frame.first..).zip(&frame.events).filter(|(offset, _)| (first..=last).contains(offset));
+            for (offset, event) in placed {
+                if !self.file(offset, event, &mut parts) {
+                    unrouted += 1;
+                }
+            }
+        }
+        let queue = frames.first().map_or(0, |frame| frame.queue);
+        let encode = |(shard, part): (ShardId, Part<'_>)| {
+            (shard, Bytes::from(self.frame(part, queue, first, last, epoch).encode()))
+        };
+        Routed { frames: parts.into_iter().map(encode).collect(), unrouted }
+    }
+
+    /// Files one event with every shard it concerns; whether there is one.
+    fn file<'a>(&self, offset: Offset, event: &Event<'a>, parts: &mut BTreeMap<ShardId, Part<'a>>) -> bool {
+        let Ok(view) = View::new(event) else { return false };
+        let mut routed = false;
+        for (index, projection) in self.projections.iter().enumerate() {
+            let Some(key) = projection.route(&view) else { continue };
+            routed = true;
+            let owner = self.map.owner_of(&projection.name, &key);
+            let part = parts.entry(owner.shard).or_default();
+            let name = part.name(index);
+            match part.events.last_mut().filter(|filed| filed.offset == offset) {
+                Some(filed) => filed.routes.push((name, key.into())),
+                None => {
+                    part.events.push(FiledEvent { offset, routes: vec![(name, key.into())], event: event.clone() });
+                }
+            }
+        }
+        routed
+    }
+
+    fn frame<'a>(
+        &'a self,
+        part: Part<'a>,
+        queue: QueueId,
+        first: Offset,
+        last: Offset,
+        epoch: u64,
+    ) -> ShardFrame<'a> {
+        let names = part.projections.iter().filter_map(|index| self.projections.get(*index));
+        ShardFrame {
+            queue,
+            first,
+            last,
+            epoch,
+            map_version: self.map.version,
+            projections: names.map(|projection| projection.name.as_str().into()).collect(),
+            events: part.events,
+        }
+    }
+}
+
+impl Part<'_> {
+    /// Number of the projection in this frame.
+    fn name(&mut self, index: usize) -> u16 {
+        let found = self.projections.iter().position(|other| *other == index);
+        let number = found.unwrap_or_else(|| {
+            self.projections.push(index);
+            self.projections.len() - 1
+        });
+        u16::try_from(number).unwrap_or(u16::MAX)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use millpond_shared::config::{At, Complaints, Source};
+    use millpond_shared::projection::{WrittenProjection, judge};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// By user; by page, robots left out.
+    pub fn routing(shards: u16) -> Routing {
+        #[derive(Default, serde::Deserialize)]
+        struct Written {
+            projection: Vec<At<WrittenProjection>>,
+        }
+        let text = r#"
+            [[projection]]
+            name = "users"
+            kind = "feed"
+            key = "{data.user}"
+            item = { id = "{id}" }
+            [[projection.output]]
+            path = "/users/{key}"
+            format = "json"
+            [[projection]]
+            name = "pages"
+            kind = "latest"
+            where = { "data.robot" = false }
+            key = "{data.page}"
+            item = { id = "{id}" }
+            [[projection.output]]
+            path = "/pages/{key}"
+            format = "json"
+        "#;
+        let (mut source, mut complaints) = (Source::default(), Complaints::default());
+        let written: Written = source.read("m.toml", text, &mut complaints);
+        let projections = judge(&written.projection, &mut complaints);
+        assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
+        Routing { projections, map: ShardMap::even(1, shards) }
+    }
+
+    pub fn event(n: u64, data: String) -> Event<'static> {
+        Event {
+            id: n.to_string().into(),
+            source: "s".into(),
+            kind: "k".into(),
+            subject: None,
+            time: 0,
+            received: 0,
+            data: data.into(),
+        }
+    }
+
+    /// (shard, offset, projection, key) of everything that was filed.
+    pub fn filed(frames: &[(ShardId, Bytes)]) -> Vec<(ShardId, Offset, String, String)> {
+        let mut all = Vec::new();
+        for (shard, bytes) in frames {
+            let frame = ShardFrame::decode(bytes).unwrap();
+            for filed in &frame.events {
+                for (name, key) in &filed.routes {
+                    all.push((*shard, filed.offset, frame.projections[*name as usize].to_string(), key.to_string()));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn an_event_goes_once_to_every_shard_that_owns_a_document_of_it() {
+        let routing = routing(2);
+        let owner = |projection: &str, key: &str| routing.map.owner_of(projection, key).shard;
+        // Keys chosen so that both cases occur: one shard for both documents, and two.
+        let page = |shard| (0..).map(|n| format!("p{n}")).find(|key| owner("pages", key) == shard).unwrap();
+        let (here, there) = (page(owner("users", "u")), page(1 - owner("users", "u")));
+        let data = |page: &str, robot| format!(r#"{{"user":"u","page":"{page}","robot":{robot}}}"#);
+        let events = vec![
+            event(1, data(&here, false)),
+            event(2, data(&there, false)),
+            event(3, data(&here, true)),
+            event(4, r#"{"robot":true}"#.to_owned()),
+            event(5, "{\"n\":1e999}".to_owned()),
+            event(6, data(&here, false)),
+        ];
+        let frame = EventFrame { queue: 3, first: 10, events };
+        let routed = routing.route(&[frame], 10, 14, 7);
+        assert_eq!(routed.unrouted, 2, "one without a route, one unreadable; the sixth is not part of the round");
+        let shard = owner("users", "u");
+        let row = |shard, offset, name: &str, key: &str| (shard, offset, name.to_owned(), key.to_owned());
+        let mut expected = vec![
+            row(shard, 10, "users", "u"),
+            row(shard, 10, "pages", &here),
+            row(shard, 11, "users", "u"),
+            row(shard, 12, "users", "u"),
+            row(1 - shard, 11, "pages", &there),
+        ];
+        let mut found = filed(&routed.frames);
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+        for (_, bytes) in &routed.frames {
+            let frame = ShardFrame::decode(bytes).unwrap();
+            assert_eq!((frame.queue, frame.first, frame.last, frame.epoch, frame.map_version), (3, 10, 14, 7, 1));
+        }
+        let of_shard = &routed.frames.iter().find(|(other, _)| *other == shard).unwrap().1;
+        let frame = ShardFrame::decode(of_shard).unwrap();
+        assert_eq!(frame.events.len(), 3, "an event with two documents in a shard is filed there once");
+    }
+
+    #[test]
+    fn a_run_without_routes_makes_no_frames() {
+        let frame = EventFrame { queue: 0, first: 1, events: vec![event(1, "{}".to_owned())] };
+        assert_eq!(routing(4).route(&[frame], 1, 1, 1), Routed { frames: Vec::new(), unrouted: 1 });
+    }
+
+    proptest! {
+        /// However a run is cut into frames and rounds: every route of every event once, in the order of offsets.
+        #[test]
+        fn nothing_is_lost_doubled_or_reordered(
+            events in prop::collection::vec((0u8..4, 0u8..4, any::<bool>()), 1..40),
+            cuts in prop::collection::vec(1usize..6, 1..10),
+            shards in 1u16..6,
+        ) {
+            let routing = routing(shards);
+            let data = |(user, page, robot): &(u8, u8, bool)| {
+                format!(r#"{{"user":"u{user}","page":"p{page}","robot":{robot}}}"#)
+            };
+            let events: Vec<_> = (1..).zip(&events).map(|(n, one)| event(n, data(one))).collect();
+            let mut expected = BTreeSet::new();
+            for (offset, event) in (1..).zip(&events) {
+                let view = View::new(event).unwrap();
+                for projection in &routing.projections {
+                    if let Some(key) = projection.route(&view) {
+                        let shard = routing.map.owner_of(&projection.name, &key).shard;
+                        expected.insert((shard, offset, projection.name.clone(), key));
+                    }
+                }
+            }
+            // Frames of the first cut, rounds of the others.
+            let size = cuts[0];
+            let frames: Vec<EventFrame<'_>> = events
+                .chunks(size)
+                .enumerate()
+                .map(|(index, events)| EventFrame {
+                    queue: 0,
+                    first: (index * size) as u64 + 1,
+                    events: events.to_vec(),
+                })
+                .collect();
+            let (mut found, mut first) = (Vec::new(), 1);
+            let end = events.len() as u64;
+            for cut in cuts.iter().cycle() {
+                if first > end {
+                    break;
+                }
+                let last = (first + *cut as u64 - 1).min(end);
+                found.extend(filed(&routing.route(&frames, first, last, 1).frames));
+                first = last + 1;
+            }
+            for shard in 0..shards {
+                let offsets: Vec<u64> = found.iter().filter(|row| row.0 == shard).map(|row| row.1).collect();
+                prop_assert!(offsets.is_sorted(), "{offsets:?}");
+            }
+            prop_assert_eq!(found.len(), expected.len(), "nothing twice");
+            prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The dispatcher's tasks.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_shared::clock;
+use millpond_shared::version::QueueId;
+use millpond_shared::wire::EventFrame;
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::hold::{Hold, Next};
+use super::route::{Routed, Routing};
+use crate::queue::lease::TTL_DEFAULT;
+use crate::queue::{DispatchQueues, QueueError, Round, Taken};
+
+/// The dispatcher role.
+#[derive(Clone)]
+pub struct Dispatcher {
+    queues: Arc<dyn DispatchQueues>,
+    routing: Arc<Routing>,
+    settings: DispatcherSettings,
+    metrics: Metrics,
+}
+
+/// How a dispatcher works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DispatcherSettings {
+    /// Its name in leases.
+    pub holder: String,
+    /// Most events in one round.
+    pub max_events: usize,
+    /// How long its claims outlive it; they are renewed at a third of that.
+    pub lease_ttl: Duration,
+    /// Longest pause before something that was refused is tried again: a claim that somebody else holds, a full queue,
+    /// a queue role that can't be reached.
+    pub pause_max: Duration,
+}
+
+/// How often the number of event queues is asked for.
+const RECOUNT: Duration = Duration::from_secs(10);
+/// Longest wait for events in one call.
+const TAKE_WAIT: Duration = Duration::from_secs(30);
+/// Bytes of frames in one round; what becomes more is halved, down to one event.
+const ROUND_MAX_BYTES: usize = 32 << 20;
+/// Rounds from this size on are routed beside the async workers, in bytes: it takes them milliseconds.
+const LARGE_ROUND: usize = 256 << 10;
+
+impl Default for DispatcherSettings {
+    fn default() -> DispatcherSettings {
+        let random = RandomState::new().build_hasher().finish();
+        DispatcherSettings {
+            holder: format!("dispatcher-{random:016x}"),
+            max_events: 2000,
+            lease_ttl: TTL_DEFAULT,
+            pause_max: Duration::from_secs(1),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Metrics {
+    dispatched: IntCounterVec,
+    unrouted: IntCounterVec,
+    held: IntGauge,
+}
+
+impl Metrics {
+    fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["queue"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let held = IntGauge::new("millpond_leases_held", "Event queues that this dispatcher works on")?;
+        registry.register(Box::new(held.clone()))?;
+        Ok(Metrics {
+            dispatched: counter("millpond_dispatched_events_total", "Events of an event queue that were filed")?,
+            unrouted: counter("millpond_unrouted_events_total", "Events filed that concern no projection")?,
+            held,
+        })
+    }
+}
+
+/// Why work on an event queue ended.
+enum End {
+    /// The dispatcher is to stop.
+    Shutdown,
+    /// The lease is gone, or may be.
+    Lost,
+}
+
+impl Dispatcher {
+    pub fn new(
+        queues: Arc<dyn DispatchQueues>,
+        routing: Routing,
+        settings: DispatcherSettings,
+        registry: &Registry,
+    ) -> Result<Dispatcher, prometheus::Error> {
+        Ok(Dispatcher { queues, routing: Arc::new(routing), settings, metrics: Metrics::register(registry)? })
+    }
+
+    /// Works until `shutdown` becomes true (or its sender is gone); then gives its leases up and returns.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        let mut known = 0;
+        loop {
+            match self.queues.count().await {
+                Ok(count) => {
+                    for queue in known..count {
+                        tasks.spawn(self.clone().work(queue, shutdown.clone()));
+                    }
+                    known = known.max(count);
+                }
+                Err(error) => tracing::warn!(%error, "the event queues can't be counted"),
+            }
+            let pause = if known == 0 { self.settings.pause_max } else { RECOUNT };
+            if self.pause(pause, &mut shutdown).await.is_err() {
+                break;
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Claims one event queue and works on it, again and again.
+    async fn work(self, queue: QueueId, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let Ok(hold) = self.acquire(queue, &mut shutdown).await else { return };
+            tracing::info!(queue, token = hold.lease.token, "event queue claimed");
+            self.metrics.held.inc();
+            let end = self.rounds(hold, &mut shutdown).await;
+            self.metrics.held.dec();
+            if let End::Shutdown = end {
+                // If it can't be given up it ends by itself.
+                let _ = timeout(self.settings.pause_max, self.queues.release(hold.lease)).await;
+                return;
+            }
+            tracing::warn!(queue, token = hold.lease.token, "the claim on the event queue was lost");
+        }
+    }
+
+    async fn acquire(&self, queue: QueueId, shutdown: &mut watch::Receiver<bool>) -> Result<Hold, End> {
+        loop {
+            let asked = clock::monotonic();
+            let ttl = self.settings.lease_ttl;
+            let pause = match self.queues.acquire(queue, &self.settings.holder, ttl).await {
+                Ok(lease) => return Ok(Hold::new(lease, ttl, asked)),
+                Err(QueueError::Held { for_ms, .. }) => Duration::from_millis(for_ms.max(1)),
+                Err(error) => {
+                    tracing::warn!(queue, %error, "the event queue can't be claimed");
+                    self.settings.pause_max
+                }
+            };
+            self.pause(pause.min(self.settings.pause_max), shutdown).await?;
+        }
+    }
+
+    async fn rounds(&self, mut hold: Hold, shutdown: &mut watch::Receiver<bool>) -> End {
+        loop {
+            if *shutdown.borrow() {
+                return End::Shutdown;
+            }
+            let now = clock::monotonic();
+            let step = async {
+                match hold.next(now) {
+                    Next::Stop => Err(Trouble::Lost),
+                    Next::Renew => {
+                        self.queues.renew(hold.lease, self.settings.lease_ttl).await?;
+                        Ok(true)
+                    }
+                    Next::Work(within) => {
+                        self.round(&hold, within, shutdown).await?;
+                        Ok(false)
+                    }
+                }
+            };
+            match timeout(hold.left(now), step).await {
+                Ok(Ok(true)) => hold.renewed(now),
+                Ok(Ok(false)) => {}
+                Ok(Err(Trouble::Lost)) | Err(_) => return End::Lost,
+                Ok(Err(Trouble::Later(error))) => {
+                    tracing::warn!(queue = hold.lease.queue, %error, "nothing can be filed now");
+                    let pause = self.settings.pause_max.min(hold.left(clock::monotonic()));
+                    if self.pause(pause, shutdown).await.is_err() {
+                        return End::Shutdown;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is there, waiting `within` for it at most, and files it.
+    async fn round(&self, hold: &Hold, within: Duration, shutdown: &watch::Receiver<bool>) -> Result<(), Trouble> {
+        let lease = hold.lease;
+        let mut shutdown = shutdown.clone();
+        let taken = tokio::select! {
+            taken = self.queues.take(lease, self.settings.max_events, within.min(TAKE_WAIT)) => taken?,
+            _ = shutdown.wait_for(|down| *down) => return Ok(()),
+        };
+        let Some(taken) = taken else { return Ok(()) };
+        let (last, routed) = self.routed(taken.clone(), lease.token).await?;
+        let (first, unrouted) = (taken.first, routed.unrouted);
+        self.queues.push(lease, Round { first, last, frames: routed.frames }).await?;
+        let queue = lease.queue.to_string();
+        self.metrics.dispatched.with_label_values(&[&queue]).inc_by(last + 1 - first);
+        self.metrics.unrouted.with_label_values(&[&queue]).inc_by(unrouted);
+        Ok(())
+    }
+
+    /// Routes what was taken, or as much of it as makes a round of the allowed size; up to which offset.
+    async fn routed(&self, taken: Taken, token: u64) -> Result<(u64, Routed), Trouble> {
+        let routing = self.routing.clone();
+        let large = taken.frames.iter().map(bytes::Bytes::len).sum::<usize>() >= LARGE_ROUND;
+        if !large {
+            return route(&routing, &taken, token);
+        }
+        let routed = tokio::task::spawn_blocking(move || route(&routing, &taken, token)).await;
+        routed.unwrap_or(Err(Trouble::Later(QueueError::Closed)))
+    }
+
+    async fn pause(&self, pause: Duration, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
+        tokio::select! {
+            () = sleep(pause) => Ok(()),
+            _ = shutdown.wait_for(|down| *down) => Err(End::Shutdown),
+        }
+    }
+}
+
+fn route(routing: &Routing, taken: &Taken, token: u64) -> Result<(u64, Routed), Trouble> {
+    let decoded: Result<Vec<_>, _> = taken.frames.iter().map(|bytes| EventFrame::decode(bytes)).collect();
+    let frames = decoded.map_err(|error| Trouble::Later(QueueError::Invalid { problem: error.to_string() }))?;
+    let mut last = taken.last;
+    loop {
+        let routed = routing.route(&frames, taken.first, last, token);
+        if routed.bytes() <= ROUND_MAX_BYTES || last <= taken.first {
+            return Ok((last, routed));
+        }
+        last = taken.first + (last - taken.first) / 2;
+    }
+}
+
+/// Why a step was not done.
+enum Trouble {
+    /// Somebody else may work on the queue: nothing that was known about it holds any more.
+    Lost,
+    /// It may go better later, under the same lease.
+    Later(QueueError),
+}
+
+impl From<QueueError> for Trouble {
+    fn from(error: QueueError) -> Trouble {
+        match error {
+            QueueError::Fenced { .. } | QueueError::NotNext { .. } => Trouble::Lost,
+            error => Trouble::Later(error),
+        }
+    }
+}

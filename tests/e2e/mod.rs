@@ -1,0 +1,35 @@
+//! The program as its users meet it, end to end.
+
+mod drain;
+mod examples;
+mod existing_api;
+mod plain_proxy;
+mod reload;
+
+use crate::harness::origin::ScriptedOrigin;
+use crate::harness::process::Millpond;
+
+/// The configuration of a proxy in front of an API that exists already: one rule, whose settings are `settings`.
+fn in_front_of(origins: &[&ScriptedOrigin], settings: &str) -> String {
+    let servers: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.address())).collect();
+    format!(
+        r#"
+log = {{ format = "json" }}
+proxy = {{ listen = ["127.0.0.1:0"] }}
+admin = {{ listen = "127.0.0.1:0" }}
+origin.api.servers = [{}]
+
+[[rule]]
+name = "feeds"
+match = "/api/**"
+origin = "api"
+{settings}
+"#,
+        servers.join(", ")
+    )
+}
+
+/// Runs it.
+fn proxy_before(origins: &[&ScriptedOrigin], settings: &str) -> Millpond {
+    Millpond::run(&in_front_of(origins, settings), &["proxy", "admin"])
+}

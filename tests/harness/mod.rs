@@ -1,0 +1,35 @@
+//! What tests act with. Nothing here shares code with the program it tests.
+//!
+//! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket; `origin` is an ordinary
+//! HTTP server that does what the test tells it; `witness` compares what the program told of the same requests in
+//! headers, metrics and log; `metrics` reads `/metrics`.
+//!
+//! Nobody sleeps to let something happen: a test waits for a line, a request, a gate, or polls with [`eventually`].
+
+pub mod client;
+pub mod metrics;
+pub mod origin;
+pub mod process;
+pub mod witness;
+
+use std::time::Duration;
+
+use millpond_shared::clock;
+
+/// Longest that anything a test waits for may take. Far more than it does take, since the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at something that can only be polled.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Polls until `probe` gives `Ok`; fails with what was seen last.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let began = clock::monotonic();
+    loop {
+        match probe() {
+            Ok(found) => return found,
+            Err(seen) if began.elapsed() > PATIENCE => panic!("waited {PATIENCE:?} for {what}; last seen: {seen}"),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
