@@ -85,7 +85,11 @@ impl Admin {
             None | Some("stale") => Mode::Stale,
             Some("delete") => Mode::Delete,
             Some(other) => {
-                return refusal(StatusCode::BAD_REQUEST, format!("`{other}` is no mode"), "use mode=stale or mode=delete");
+                return refusal(
+                    StatusCode::BAD_REQUEST,
+                    format!("`{other}` is no mode"),
+                    "use mode=stale or mode=delete",
+                );
             }
         };
         let (kind, purged) = match (get("url"), get("tag"), get("all")) {
@@ -103,7 +107,8 @@ impl Admin {
         let mode = if mode == Mode::Stale { "stale" } else { "delete" };
         observer.purged(kind, mode);
         tracing::info!(kind, mode, objects = purged.objects, bytes = purged.bytes, "purged");
-        let body = serde_json::json!({ "purged": kind, "mode": mode, "objects": purged.objects, "bytes": purged.bytes });
+        let body =
+            serde_json::json!({ "purged": kind, "mode": mode, "objects": purged.objects, "bytes": purged.bytes });
         json(StatusCode::OK, &body)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use millpond_proxy::cache::{Store, StoreLimits};
 use millpond_proxy::config::ProxyConfig;
+use millpond_proxy::counters::Counters;
 use millpond_proxy::front::Listeners;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::Live;
@@ -55,7 +56,10 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     config.memory_bytes = arguments.memory.0;
     config.threads = arguments.threads.map_or(config.threads, usize::from);
     if config.memory_bytes < MEMORY_MIN {
-        return Err(Failure::Refused(format!("--memory {} is too little for a cache; fix: give at least 1MiB", arguments.memory)));
+        return Err(Failure::Refused(format!(
+            "--memory {} is too little for a cache; fix: give at least 1MiB",
+            arguments.memory
+        )));
     }
     let to = resolve(&arguments.to)?;
     logging::start(arguments.log_format, "info");
@@ -69,7 +73,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let live = Arc::new(Live::new(Arc::clone(&store), []));
     let observer = Observer::new(&registry, Arc::clone(&store), arguments.access_log).map_err(Failure::from_display)?;
     let observer = Arc::new(observer);
-    let gateway = Gateway::new(snapshot(to), store, live);
+    let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
+    let gateway = Gateway::new(snapshot(to), store, live, counters);
     let front = process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch())?;
     let mut servers = Vec::new();
     if let Some(listener) = admin {

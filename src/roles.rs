@@ -17,6 +17,7 @@ use millpond_origin::queue::{DispatchQueues, EventQueues, Files, Options, QueueC
 use millpond_origin::shard::{Opening, Shard, ShardMetrics, file_path};
 use millpond_origin::store::Place;
 use millpond_proxy::cache::{Store, StoreLimits};
+use millpond_proxy::counters::Counters;
 use millpond_proxy::front::Listeners;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::{Live, Stream, follow};
@@ -60,14 +61,12 @@ impl Sockets {
     /// Says on stdout which socket is served where.
     pub fn addresses(&self) -> Vec<(SocketAddr, &'static str)> {
         let mut all: Vec<(SocketAddr, &'static str)> = Vec::new();
-        let single = [
-            (&self.admin, "admin"),
-            (&self.queue, "queue"),
-            (&self.ingest, "ingest"),
-            (&self.shards, "shards"),
-        ];
+        let single =
+            [(&self.admin, "admin"), (&self.queue, "queue"), (&self.ingest, "ingest"), (&self.shards, "shards")];
         for (listener, role) in single {
-            all.extend(listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| (address, role)));
+            all.extend(
+                listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| (address, role)),
+            );
         }
         let proxy = self.proxy.as_ref().map(Listeners::addresses).unwrap_or_default();
         all.extend(proxy.into_iter().map(|address| (address, "proxy")));
@@ -280,7 +279,9 @@ pub fn start_proxy(
     let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
     let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
     let upstreams = Upstreams::new(origins(&proxy.origins, config, roles)?);
-    let gateway = Gateway::new(Snapshot { rules: proxy.rules, upstreams }, store, Arc::clone(&live));
+    let counters = Arc::new(Counters::new(registry).map_err(Failure::from_display)?);
+    let snapshot = Snapshot { rules: proxy.rules, upstreams };
+    let gateway = Gateway::new(snapshot, store, Arc::clone(&live), counters);
     for (shard, stream) in streams {
         runtime.spawn(follow(Arc::clone(&live), shard, stream));
     }
@@ -308,7 +309,8 @@ fn origins(
     if let Some(ingest) = &roles.ingest {
         origins.insert("ingest".to_owned(), Upstream::Role(Arc::clone(ingest) as Arc<dyn Origin>));
     }
-    let here = roles.documents.as_ref().map(|documents| (Arc::clone(documents) as Arc<dyn Origin>, roles.serve.clone()));
+    let here =
+        roles.documents.as_ref().map(|documents| (Arc::clone(documents) as Arc<dyn Origin>, roles.serve.clone()));
     let there = shards_elsewhere(config, roles)?;
     if here.is_some() || !there.is_empty() {
         let map = config.shard_map.map.clone();

@@ -53,20 +53,17 @@ impl Running {
         let addresses = sockets.addresses();
         let (runtime, stop, registry) = (process::runtime()?, Stop::new(), Registry::new());
         let roles = Roles::start(&config, &mut sockets, &runtime, &registry, &stop)?;
-        let mut running =
-            Running { runtime, stop, roles, proxy: None, front: None, admin: None, addresses, registry };
+        let mut running = Running { runtime, stop, roles, proxy: None, front: None, admin: None, addresses, registry };
         if let (Some(proxy), Some(listeners)) = (config.proxy.take(), sockets.proxy.take()) {
             let settings: ProxyConfig = proxy.config.clone();
             let parts = roles::start_proxy(proxy, &config, &running.roles, &running.runtime, &running.registry)?;
             let (gateway, observer) = (Arc::clone(&parts.gateway), Arc::clone(&parts.observer));
-            running.front =
-                Some(process::spawn_front(gateway, observer, listeners, &settings, running.stop.watch())?);
+            running.front = Some(process::spawn_front(gateway, observer, listeners, &settings, running.stop.watch())?);
             running.proxy = Some(parts);
         }
         if let Some(listener) = sockets.admin.take() {
             let proxy = running.proxy.as_ref().map(|parts| (Arc::clone(&parts.gateway), Arc::clone(&parts.observer)));
-            let admin =
-                Admin { registry: running.registry.clone(), proxy, ready: Arc::clone(&running.stop.ready) };
+            let admin = Admin { registry: running.registry.clone(), proxy, ready: Arc::clone(&running.stop.ready) };
             let stop = running.stop.watch();
             running.admin = Some(process::spawn_server(&running.runtime, listener, Arc::new(admin), stop)?);
         }
@@ -138,6 +135,8 @@ fn reload(path: &Path, running: &Reloading<'_>) {
     parts.observer.reloaded(swapped.is_ok());
     match swapped {
         Ok(()) => tracing::info!(file = %path.display(), "rules reloaded"),
-        Err(refused) => tracing::error!(file = %path.display(), "reload refused, the old rules keep serving:\n{refused}"),
+        Err(refused) => {
+            tracing::error!(file = %path.display(), "reload refused, the old rules keep serving:\n{refused}")
+        }
     }
 }

@@ -29,7 +29,8 @@ mod tests {
         let schema: serde_json::Value = serde_json::from_str(&text().expect("a schema")).expect("JSON");
         let sections = schema["$defs"].as_object().expect("sections");
         let settings = sections.values().filter_map(|section| section["properties"].as_object()).flatten();
-        let missing: Vec<&String> = settings.map(|(name, _)| name).filter(|name| !docs.contains(name.as_str())).collect();
+        let missing: Vec<&String> =
+            settings.map(|(name, _)| name).filter(|name| !docs.contains(name.as_str())).collect();
         assert!(missing.is_empty(), "docs/CONFIG.md does not tell of {missing:?}");
     }
 }

@@ -12,10 +12,11 @@
 //! | [`live`] | follows the shards' change streams |
 //! | [`semantics`], [`rules`], [`key`] | pure: HTTP caching as decisions; URL rules; the cache key |
 //! | [`config`] | the `[proxy]` section |
-//! | [`outcome`], [`record`], [`observe`] | the words for what became of a request; counts and log |
+//! | [`outcome`], [`record`], [`observe`], [`counters`] | the words for what became of a request; counts and log |
 
 pub mod cache;
 pub mod config;
+pub mod counters;
 pub mod flight;
 pub mod front;
 pub mod gateway;

@@ -55,8 +55,10 @@ impl Observer {
             &["rule", "outcome"],
         )?;
         registry.register(Box::new(duration.clone()))?;
-        let last_reload =
-            IntGauge::new("millpond_config_last_reload_success", "1 if the last reload was taken, 0 if it was refused")?;
+        let last_reload = IntGauge::new(
+            "millpond_config_last_reload_success",
+            "1 if the last reload was taken, 0 if it was refused",
+        )?;
         last_reload.set(1);
         registry.register(Box::new(last_reload.clone()))?;
         registry.register(Box::new(StoreCollector::new(store)?))?;

@@ -127,7 +127,12 @@ fn servers(name: &str, at: &At<WrittenOrigin>, complaints: &mut Complaints) -> V
             Ok(Some(address)) => found.push(address),
             _ => {
                 let problem = format!("`{}` is no address that can be found", server.value);
-                complaints.add(server.span.clone(), field.clone(), problem, "write HOST:PORT, as in \"127.0.0.1:9000\"");
+                complaints.add(
+                    server.span.clone(),
+                    field.clone(),
+                    problem,
+                    "write HOST:PORT, as in \"127.0.0.1:9000\"",
+                );
             }
         }
     }

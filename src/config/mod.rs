@@ -55,8 +55,9 @@ pub struct Proxy {
 impl Config {
     /// Reads a file and those it includes. The error lists every mistake, one a line.
     pub fn read(path: &Path) -> Result<Config, Failure> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::Refused(format!("{}: {error}; fix: name a file that can be read", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::Refused(format!("{}: {error}; fix: name a file that can be read", path.display()))
+        })?;
         Config::parse(path, &text)
     }
 

@@ -53,10 +53,19 @@ impl Generator {
     }
 }
 
-const SUBJECTS: [&str; 8] = ["The mill", "A heron", "The sluice", "Our neighbour", "The miller", "A boat", "The frost", "A carp"];
+const SUBJECTS: [&str; 8] =
+    ["The mill", "A heron", "The sluice", "Our neighbour", "The miller", "A boat", "The frost", "A carp"];
 const VERBS: [&str; 8] = ["turns", "waits by", "crosses", "has found", "paints", "listens to", "has left", "guards"];
-const OBJECTS: [&str; 8] =
-    ["the pond", "the old wheel", "the weir", "a basket of reeds", "the stone bridge", "the morning", "the race", "the grain"];
+const OBJECTS: [&str; 8] = [
+    "the pond",
+    "the old wheel",
+    "the weir",
+    "a basket of reeds",
+    "the stone bridge",
+    "the morning",
+    "the race",
+    "the grain",
+];
 
 impl Iterator for Generator {
     type Item = Value;

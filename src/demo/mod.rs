@@ -66,7 +66,9 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let shown = running.runtime().block_on(async {
         let sent = match events {
             Some(file) => sender.send_file(file).await?,
-            None => sender.send(Generator::new(SEED).take(EVENTS).map(|event| event.to_string()), EVENTS as u64).await?,
+            None => {
+                sender.send(Generator::new(SEED).take(EVENTS).map(|event| event.to_string()), EVENTS as u64).await?
+            }
         };
         sender.until_applied(&running.registry).await?;
         report::show(proxy, &projections, &busiest, &sent).await
@@ -83,7 +85,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Puts the configuration onto the demo's directory and addresses; the path events are posted to.
 fn adapt(config: &mut Config, arguments: &Arguments, directory: &Path) -> Result<String, Failure> {
-    let refused = |problem: &str, fix: &str| Failure::Refused(format!("the demo's configuration {problem}; fix: {fix}"));
+    let refused =
+        |problem: &str, fix: &str| Failure::Refused(format!("the demo's configuration {problem}; fix: {fix}"));
     if let (Some(proxy), Some(listen)) = (&mut config.proxy, arguments.listen) {
         proxy.config.listen = vec![listen];
     }

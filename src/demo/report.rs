@@ -45,8 +45,13 @@ pub async fn show(
                 let request = Request::get(&path).header(header::HOST, proxy.to_string()).body(Bytes::new());
                 let request = request.map_err(Failure::from_display)?;
                 let answer = client.call(request, REQUEST_TIMEOUT).await.map_err(Failure::from_display)?;
-                let said = answer.headers().get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or("nothing");
-                println!("         {visit:<6} GET: {}, {} bytes, Cache-Status: {said}", answer.status(), answer.body().len());
+                let said =
+                    answer.headers().get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or("nothing");
+                println!(
+                    "         {visit:<6} GET: {}, {} bytes, Cache-Status: {said}",
+                    answer.status(),
+                    answer.body().len()
+                );
             }
         }
     }

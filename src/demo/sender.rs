@@ -57,9 +57,13 @@ pub struct EventFile {
 /// Opens a file and reads it through once, so that the bar knows its length.
 pub fn check_file(path: &Path) -> Result<EventFile, Failure> {
     let refused = |error: std::io::Error| {
-        Failure::Refused(format!("{}: {error}; fix: name a file of JSON objects, one a line, plain or .gz", path.display()))
+        Failure::Refused(format!(
+            "{}: {error}; fix: name a file of JSON objects, one a line, plain or .gz",
+            path.display()
+        ))
     };
-    let count = open(path).map_err(refused)?.lines().try_fold(0, |count, line| line.map(|_| count + 1)).map_err(refused)?;
+    let count =
+        open(path).map_err(refused)?.lines().try_fold(0, |count, line| line.map(|_| count + 1)).map_err(refused)?;
     Ok(EventFile { lines: open(path).map_err(refused)?, count })
 }
 

@@ -96,10 +96,8 @@ fn a_signal_right_behind_the_ready_line_is_heard() {
         let mut pond = proxy_before(&[&origin], "");
         pond.signal(signal);
         assert_eq!(pond.wait(), Some(0), "SIG{signal}");
-        let mut pond = Millpond::start(
-            &["proxy", "--listen", "127.0.0.1:0", "--to", &origin.address().to_string()],
-            &["proxy"],
-        );
+        let mut pond =
+            Millpond::start(&["proxy", "--listen", "127.0.0.1:0", "--to", &origin.address().to_string()], &["proxy"]);
         pond.signal(signal);
         assert_eq!(pond.wait(), Some(0), "SIG{signal} to `millpond proxy`");
     }

@@ -140,7 +140,8 @@ fn nothing_is_sent_twice() {
     assert_eq!((failed.status(), failed.detail(), origin.count("/gone")), (502, "error/origin-error", 3));
     assert_eq!(witness.get("/ok").status(), 200);
     let broken = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd";
-    for (index, odd) in [broken, "HTTP/1.1 200 OK\nX: 1\n\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 200"].iter().enumerate()
+    for (index, odd) in
+        [broken, "HTTP/1.1 200 OK\nX: 1\n\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 200"].iter().enumerate()
     {
         let path = format!("/odd{index}");
         origin.answer(&path, Answer::raw(odd));
@@ -423,7 +424,10 @@ fn what_two_readers_could_read_differently_is_refused() {
     let large: String = (0..60).map(|index| format!("X-{index}: {}\r\n", "y".repeat(1_000))).collect();
     let many: String = (0..200).map(|index| format!("X-{index}: y\r\n")).collect();
     let cases = [
-        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), 400),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            400,
+        ),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\nabcde".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n".to_owned(), 400),
@@ -552,7 +556,10 @@ fn the_target_may_be_a_whole_url() {
     client.send("GET /a?b HTTP/1.1\r\nHost: EXAMPLE.com:80\r\n\r\n");
     assert_eq!(client.receive("GET").outcome(), "hit", "it is the same resource");
     let asked = origin.requests("/a");
-    assert_eq!(asked.first().map(|seen| (seen.target.as_str(), seen.field("host"))), Some(("/a?b", Some("example.com"))));
+    assert_eq!(
+        asked.first().map(|seen| (seen.target.as_str(), seen.field("host"))),
+        Some(("/a?b", Some("example.com")))
+    );
 }
 
 #[test]
@@ -573,7 +580,10 @@ fn a_wrong_command_line_is_told_in_words() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let listen = ["proxy", "--listen", "127.0.0.1:0"];
     for (more, words) in [
-        (&["--to", "127.0.0.1:9", "--memory", "1KiB"][..], "--memory 1KiB is too little for a cache; fix: give at least"),
+        (
+            &["--to", "127.0.0.1:9", "--memory", "1KiB"][..],
+            "--memory 1KiB is too little for a cache; fix: give at least",
+        ),
         (&["--to", "127.0.0.1:9", "--memory", "lots"], "`lots` is not a size: write a whole number and B, KiB"),
         (&["--to", "nowhere"], "--to nowhere: "),
         (&["--to", "127.0.0.1:9", "--threads", "0"], "0 is not in 1..=1024"),

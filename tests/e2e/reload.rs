@@ -49,7 +49,10 @@ fn a_broken_file_is_refused_in_words_and_the_old_rules_keep_serving() {
     pond.signal("HUP");
     let refusal = pond.log().wait_for_line("the old rules keep serving");
     assert!(refusal.contains("millpond.toml:11:7: rule[0].ttl: `1 parsec` is not a duration"), "{refusal}");
-    assert!(refusal.contains("millpond.toml:12:1: rule[0].origon: unknown field `origon`; fix: did you mean"), "{refusal}");
+    assert!(
+        refusal.contains("millpond.toml:12:1: rule[0].origon: unknown field `origon`; fix: did you mean"),
+        "{refusal}"
+    );
     assert_eq!(get(pond.proxy(), "/api/a").detail(), "hit");
     eventually("the refusal in the metrics", || match last_reload(&pond) {
         0.0 => Ok(()),

@@ -255,9 +255,9 @@ impl Drop for ScriptedOrigin {
 
 impl Shared {
     /// Request after request, until one side closes.
-    fn serve(&self, stream: TcpStream) {
+    fn serve(&self, mut stream: TcpStream) {
         let _ = stream.set_nodelay(true);
-        let (Ok(reading), mut stream) = (stream.try_clone(), stream);
+        let Ok(reading) = stream.try_clone() else { return };
         let mut reading = BufReader::new(reading);
         while let Some(head) = read_head(&mut reading) {
             let index = {

@@ -43,8 +43,7 @@ impl Millpond {
     /// Runs `millpond ARGS` in a temporary folder, and waits until each of `roles` is ready.
     pub fn start(args: &[&str], roles: &[&str]) -> Millpond {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let pond = Millpond::start_in(dir.path(), args, roles);
-        Millpond { _made: Some(dir), ..pond }
+        Millpond::start_in(dir.path(), args, roles).keeping(dir)
     }
 
     /// The same in a folder of the caller's, which stays.
@@ -61,8 +60,12 @@ impl Millpond {
     pub fn run(config: &str, roles: &[&str]) -> Millpond {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(dir.path().join("millpond.toml"), config).expect("the folder can be written");
-        let pond = Millpond::start_in(dir.path(), &["run", "--config", "millpond.toml"], roles);
-        Millpond { _made: Some(dir), ..pond }
+        Millpond::start_in(dir.path(), &["run", "--config", "millpond.toml"], roles).keeping(dir)
+    }
+
+    fn keeping(mut self, dir: TempDir) -> Millpond {
+        self._made = Some(dir);
+        self
     }
 
     fn spawn(args: &[&str], dir: &Path) -> Millpond {
@@ -226,9 +229,7 @@ impl Lines {
     /// Waits for a line that holds `text`.
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> String {
-        self.wait_for(&format!("a line with {text:?}"), |lines| {
-            lines.iter().find(|line| line.contains(text)).cloned()
-        })
+        self.wait_for(&format!("a line with {text:?}"), |lines| lines.iter().find(|line| line.contains(text)).cloned())
     }
 
     /// Waits for the end of the stream.

@@ -52,7 +52,9 @@ impl QueuesApi {
             ("DELETE", ["shards", shard, "consumers", name]) => {
                 match self.queues.remove_consumer(number(shard)?, &decode_key(name)) {
                     true => Ok(done()),
-                    false => Ok(refusal(StatusCode::NOT_FOUND, "there is no such consumer", "see the status for names")),
+                    false => {
+                        Ok(refusal(StatusCode::NOT_FOUND, "there is no such consumer", "see the status for names"))
+                    }
                 }
             }
             (_, names) => Ok(other(names)),

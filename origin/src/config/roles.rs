@@ -120,12 +120,8 @@ pub fn judge_queue(at: &At<WrittenQueue>, complaints: &mut Complaints) -> Option
     if written.dir.is_none() {
         section.missing("dir", "say where the files go, as in dir = \"data/queue\"");
     }
-    let event_queues = section.number(
-        "event_queues",
-        written.event_queues.as_ref(),
-        EVENT_QUEUES_DEFAULT,
-        1..=EVENT_QUEUES_MAX,
-    );
+    let event_queues =
+        section.number("event_queues", written.event_queues.as_ref(), EVENT_QUEUES_DEFAULT, 1..=EVENT_QUEUES_MAX);
     let defaults = Limits::default();
     let mut size = |field, written: Option<&At<Size>>, default| {
         let range = DEPTH_MIN_BYTES..=DEPTH_MAX_BYTES;

@@ -102,7 +102,18 @@ impl Judge<'_> {
         let window = self.section.in_range("dedupe", written.dedupe.as_ref(), |d| d.0, DEDUPE_DEFAULT, DEDUPE, seconds);
         let size = |bytes| format!("\"{}\"", Size(bytes));
         let body_max = self.section.in_range("body_max", written.body_max.as_ref(), |s| s.0, BODY_DEFAULT, BODY, size);
-        Some(Source { name: name?, path: path?, shape: shape?, kind: kind?, id: id?, time, subject, partition, window, body_max })
+        Some(Source {
+            name: name?,
+            path: path?,
+            shape: shape?,
+            kind: kind?,
+            id: id?,
+            time,
+            subject,
+            partition,
+            window,
+            body_max,
+        })
     }
 
     fn name(&mut self) -> Option<String> {

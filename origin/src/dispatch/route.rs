@@ -79,14 +79,7 @@ impl Routing {
         routed
     }
 
-    fn frame<'a>(
-        &'a self,
-        part: Part<'a>,
-        queue: QueueId,
-        first: Offset,
-        last: Offset,
-        epoch: u64,
-    ) -> ShardFrame<'a> {
+    fn frame<'a>(&'a self, part: Part<'a>, queue: QueueId, first: Offset, last: Offset, epoch: u64) -> ShardFrame<'a> {
         let names = part.projections.iter().filter_map(|index| self.projections.get(*index));
         ShardFrame {
             queue,

@@ -17,7 +17,7 @@ use super::{Dispatcher, DispatcherSettings};
 use crate::queue::testing::{Machine, Random};
 use crate::queue::{DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues, Taken};
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(5);
 const SHARDS: u16 = 3;
 
 fn settings(holder: &str) -> DispatcherSettings {
@@ -57,7 +57,8 @@ impl Running {
     fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
-        let value = |metric: &prometheus::proto::Metric| metric.get_counter().get_value() + metric.get_gauge().get_value();
+        let value =
+            |metric: &prometheus::proto::Metric| metric.get_counter().get_value() + metric.get_gauge().get_value();
         family.map_or(0.0, |family| family.get_metric().iter().map(value).sum())
     }
 }
@@ -69,9 +70,13 @@ fn edit(n: u64) -> Event<'static> {
 
 /// Returns once everything that is in an event queue was filed.
 async fn drained(queues: &Queues) {
-    while queues.status().event_queues.iter().any(|queue| queue.filed < queue.last) {
-        tokio::task::yield_now().await;
-    }
+    let filed = async {
+        while queues.status().event_queues.iter().any(|queue| queue.filed < queue.last) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(LONG, filed).await;
+    in_time.unwrap_or_else(|_| panic!("nothing goes on: {:?}", queues.status()));
 }
 
 async fn pulled(queues: &Queues) -> Vec<(ShardId, Bytes)> {
@@ -184,7 +189,8 @@ async fn a_second_dispatcher_waits_and_takes_over_from_one_that_died() {
 
     let (acquired, mut outcomes) = mpsc::unbounded_channel();
     let (pushed, _kept) = mpsc::unbounded_channel();
-    let second = start(Arc::new(Watched { queues: queues.clone(), acquired, pushed, paused: None }), settings("second"));
+    let second =
+        start(Arc::new(Watched { queues: queues.clone(), acquired, pushed, paused: None }), settings("second"));
     for _ in 0..3 {
         let outcome = outcomes.recv().await.unwrap();
         assert!(matches!(outcome, Err(QueueError::Held { .. })), "the lease of the dead one still runs: {outcome:?}");

@@ -98,11 +98,7 @@ impl Client {
         self.exchange(fresh, &request).await.map_err(|failure| failure.error)
     }
 
-    async fn exchange(
-        &self,
-        mut connection: Connection,
-        request: &Request<Bytes>,
-    ) -> Result<Response<Bytes>, Failure> {
+    async fn exchange(&self, mut connection: Connection, request: &Request<Bytes>) -> Result<Response<Bytes>, Failure> {
         let (head, framing) = connection.send(request).await?;
         connection.reader = BodyReader::new(framing);
         let mut body = BytesMut::new();

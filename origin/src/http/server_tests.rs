@@ -144,7 +144,10 @@ async fn what_can_not_be_trusted_is_refused_in_json_and_the_connection_closed() 
         ("CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n".to_owned(), 501),
         ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".to_owned(), 505),
         ("POST /small HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345".to_owned(), 413),
-        ("POST /small HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n".to_owned(), 413),
+        (
+            "POST /small HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n".to_owned(),
+            413,
+        ),
         ("POST / HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nContent-Length: 1\r\n\r\n1".to_owned(), 417),
     ] {
         let text = send(&server, &format!("{request}GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")).await;

@@ -237,4 +237,3 @@ async fn large_groups_become_several_frames() {
     assert_eq!((taken.first, taken.last, taken.frames.len()), (1, 5, 3));
     assert_eq!(taken_ids(&taken).len(), 5);
 }
-

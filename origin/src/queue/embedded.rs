@@ -128,13 +128,7 @@ impl Queues {
         self.parts.events.get(usize::from(queue)).ok_or_else(no_queue)
     }
 
-    async fn claim(
-        &self,
-        queue: QueueId,
-        holder: &str,
-        ttl: Duration,
-        in_process: bool,
-    ) -> Result<Lease, QueueError> {
+    async fn claim(&self, queue: QueueId, holder: &str, ttl: Duration, in_process: bool) -> Result<Lease, QueueError> {
         self.event_queue(queue)?;
         valid_ttl(ttl)?;
         if holder.is_empty() || holder.len() > HOLDER_MAX {

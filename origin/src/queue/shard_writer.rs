@@ -178,8 +178,7 @@ impl Writer {
             let shards = keys.iter().map(|(shard, _)| *shard);
             let slowest = |shard| Some((shard, consumers.of(shard).map(|(_, position)| position).min()?));
             let passed: BTreeMap<ShardId, u64> = shards.filter_map(slowest).collect();
-            let changed: Vec<_> =
-                keys.into_iter().map(|key| (consumers.committed.get(&key).copied(), key)).collect();
+            let changed: Vec<_> = keys.into_iter().map(|key| (consumers.committed.get(&key).copied(), key)).collect();
             (changed, passed)
         };
         for (position, (shard, consumer)) in &changed {

@@ -38,14 +38,7 @@ async fn over_http(machine: Machine) -> Doors {
     let (server, down) = watch::channel(false);
     tokio::spawn(crate::http::serve(listener, Arc::new(QueuesApi::new(queues.clone())), down));
     let client = Arc::new(QueueClient::new(authority));
-    Doors {
-        machine,
-        events: client.clone(),
-        dispatch: client.clone(),
-        shards: client,
-        queues,
-        _server: Some(server),
-    }
+    Doors { machine, events: client.clone(), dispatch: client.clone(), shards: client, queues, _server: Some(server) }
 }
 
 macro_rules! suite {

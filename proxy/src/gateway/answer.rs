@@ -79,9 +79,9 @@ impl Gateway {
     /// A HEAD that nothing stored answers is asked as it came, and not stored.
     pub(super) async fn forward_head<C: Client>(&self, visit: &Visit<'_>, reason: Reason, client: &mut C) -> Record {
         let outgoing = forward::outgoing(visit.request, visit.rule, &Conditions::Client);
-        let (rule, upstreams) = (visit.rule, &visit.snapshot.upstreams);
-        match upstreams.ask(&rule.origin, &outgoing, Payload::None, Some(self.least(visit)), rule.retry).await {
-            Ok(answer) => relay(client, rule, answer, Outcome::Miss, Some(reason)).await,
+        let least = Some(self.least(visit));
+        match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None, least).await {
+            Ok(answer) => relay(client, visit.rule, answer, Outcome::Miss, Some(reason)).await,
             Err(error) => self.origin_failed(client, visit, &error).await,
         }
     }
@@ -104,7 +104,7 @@ impl Gateway {
                 Framing::None => Payload::None,
                 framing => Payload::Stream { inbound, framing },
             };
-            snapshot.upstreams.ask(&rule.origin, &outgoing, payload, least, rule.retry).await
+            self.ask(snapshot, rule, &outgoing, payload, least).await
         };
         match asked {
             Ok(answer) => {

@@ -78,7 +78,7 @@ impl Fetch {
         let conditions = stale.map_or(Conditions::None, |entry| Conditions::Stored(&entry.fields));
         let outgoing = forward::outgoing(&self.request, &self.rule, &conditions);
         let least = self.shard.map(|_| self.least);
-        self.snapshot.upstreams.ask(&self.rule.origin, &outgoing, Payload::None, least, self.rule.retry).await
+        self.gateway.ask(&self.snapshot, &self.rule, &outgoing, Payload::None, least).await
     }
 
     /// The origin says that it failed, and there is a stale copy for that case.
@@ -120,6 +120,9 @@ impl Fetch {
             _ => Ok(()),
         });
         if let Err(reason) = verdict {
+            if reason == Reason::BodyTooLarge {
+                self.gateway.counters.rejected();
+            }
             self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
             lead.unshared(reason);
             return Fetched::Own(Box::new(answer), reason);
@@ -171,7 +174,10 @@ impl Fetch {
     }
 
     fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
-        self.gateway.store.admit(&self.key, Arc::clone(entry), began);
+        if !self.gateway.store.admit(&self.key, Arc::clone(entry), began) {
+            self.gateway.counters.rejected();
+            return;
+        }
         // Judged after it can be found: a change either finds it in the store, or is found here.
         if let Some(stamp) = &entry.stamp
             && self.gateway.live.admitted(stamp)

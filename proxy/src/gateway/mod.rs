@@ -21,6 +21,7 @@ use millpond_shared::version::Position;
 pub use client::{Added, Client, Gone, ReplyHead};
 
 use crate::cache::{Entry, Lookup, Mode, Purged, Store};
+use crate::counters::Counters;
 use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen};
 use crate::key::Key;
 use crate::live::{Live, Verdict};
@@ -30,7 +31,7 @@ use crate::rules::{Rule, RuleSet, path_of};
 use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
 use crate::semantics::{invalidation, request};
-use crate::upstreams::{OriginError, Upstreams};
+use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use fetch::{Fetch, Fetched};
 use remembered::Remembered;
 
@@ -49,6 +50,7 @@ pub struct Gateway {
     live: Arc<Live>,
     flights: Arc<Flights>,
     remembered: Remembered,
+    counters: Arc<Counters>,
 }
 
 /// A request that may use the cache, and the rule it came under.
@@ -79,13 +81,14 @@ enum Again {
 }
 
 impl Gateway {
-    pub fn new(snapshot: Snapshot, store: Arc<Store>, live: Arc<Live>) -> Arc<Gateway> {
+    pub fn new(snapshot: Snapshot, store: Arc<Store>, live: Arc<Live>, counters: Arc<Counters>) -> Arc<Gateway> {
         Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             store,
             live,
             flights: Flights::new(Limits::default()),
             remembered: Remembered::default(),
+            counters,
         })
     }
 
@@ -214,7 +217,10 @@ impl Gateway {
         client: &mut C,
     ) -> Result<Record, Again> {
         let asked_at = self.least(visit);
-        let seen = flight.seen().await;
+        let seen = {
+            let _waiting = self.counters.waiting();
+            flight.seen().await
+        };
         let selection = match &seen {
             Seen::Body(draft) => Some(&draft.selection),
             Seen::Complete(entry) => Some(&entry.selection),
@@ -286,7 +292,10 @@ impl Gateway {
         let Some(lead) = self.flights.lead(visit.key.hash()) else { return };
         let (fetch, entry) = (self.fetch_of(visit), Arc::clone(entry));
         tokio::spawn(async move {
-            if let Fetched::Failed(_) = fetch.run(Some(Arc::clone(&entry)), lead).await {
+            let counters = Arc::clone(&fetch.gateway.counters);
+            let failed = matches!(fetch.run(Some(Arc::clone(&entry)), lead).await, Fetched::Failed(_));
+            counters.refreshed(!failed);
+            if failed {
                 entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);
             }
         });
@@ -303,6 +312,22 @@ impl Gateway {
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
         }
+    }
+
+    /// Asks the origin of the rule, and counts.
+    async fn ask(
+        &self,
+        snapshot: &Snapshot,
+        rule: &Rule,
+        outgoing: &Outgoing,
+        payload: Payload<'_>,
+        least: Option<Position>,
+    ) -> Result<Answer, OriginError> {
+        let (_asking, began) = (self.counters.asking(&rule.origin), clock::monotonic());
+        let answer = snapshot.upstreams.ask(&rule.origin, outgoing, payload, least, rule.retry).await;
+        let status = answer.as_ref().ok().map(|answer| answer.head.status.as_u16());
+        self.counters.answered(&rule.origin, status, began.elapsed());
+        answer
     }
 
     /// The position that an answer to this request must have reached at least.

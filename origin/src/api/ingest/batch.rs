@@ -143,29 +143,31 @@ mod tests {
             (
                 "{\"a\":1}\n\n{\"a\":\n{\"a\":3}",
                 lines,
-                &[
-                    "{\"a\":1}",
-                    "! this is not JSON: EOF while parsing a value at line 3, column 5",
-                    "{\"a\":3}",
-                ],
+                &["{\"a\":1}", "! this is not JSON: EOF while parsing a value at line 3, column 5", "{\"a\":3}"],
             ),
             (
                 "[{\"a\":1},\n{\"a\":1,},\n{\"a\":3}]",
                 json,
                 &[
                     "{\"a\":1}",
-                    "! this is not JSON: trailing comma at line 2, column 8; nothing behind it was read",
+                    "! this is not JSON: key must be a string at line 2, column 8; nothing behind it was read",
                 ],
             ),
             (
                 "[{\"a\":1}] x",
                 json,
-                &["{\"a\":1}", "! this is not JSON: trailing characters at line 1, column 11; nothing behind it was read"],
+                &[
+                    "{\"a\":1}",
+                    "! this is not JSON: trailing characters at line 1, column 11; nothing behind it was read",
+                ],
             ),
             (
                 "[{\"a\":1}",
                 json,
-                &["{\"a\":1}", "! this is not JSON: EOF while parsing a list at line 1, column 8; nothing behind it was read"],
+                &[
+                    "{\"a\":1}",
+                    "! this is not JSON: EOF while parsing a list at line 1, column 8; nothing behind it was read",
+                ],
             ),
             ("{\"a\":1\n", json, &["! this is not JSON: EOF while parsing an object at line 2, column 0"]),
             ("{\"a\":1} {\"a\":2}", json, &["! this is not JSON: trailing characters at line 1, column 9"]),
@@ -181,10 +183,10 @@ mod tests {
 
     #[test]
     fn the_limit_counts_events() {
-        for (body, content_type) in [("[1,2,3,4]", ""), ("1\n2\n3\n4", "application/jsonl")] {
-            assert_eq!(split_text(body, content_type), Err(NoBatch::TooMany));
-            assert_eq!(split_text(&body.replace('4', " ").replace("3, ", "3"), content_type).unwrap().len(), 3);
-        }
+        assert_eq!(split_text("[1,2,3]", "").unwrap().len(), 3);
+        assert_eq!(split_text("1\n2\n3\n\n", "application/jsonl").unwrap().len(), 3);
+        assert_eq!(split_text("[1,2,3,4]", ""), Err(NoBatch::TooMany));
+        assert_eq!(split_text("1\n2\n3\n\n4", "application/jsonl"), Err(NoBatch::TooMany));
     }
 
     #[test]

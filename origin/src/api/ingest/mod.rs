@@ -231,17 +231,13 @@ enum Unparted {
     Ended,
 }
 
-fn part(
-    source: &Source,
-    body: &[u8],
-    content_type: &str,
-    max_events: usize,
-    queues: u16,
-) -> Result<Batch, Unparted> {
+fn part(source: &Source, body: &[u8], content_type: &str, max_events: usize, queues: u16) -> Result<Batch, Unparted> {
     let received = clock::wall_ms();
     let mut ids = Ids::new()?;
     let mut batch = Batch { first_try: ids.random, ..Batch::default() };
-    for (index, element) in batch::split(body, content_type, max_events).map_err(Unparted::Body)?.into_iter().enumerate() {
+    for (index, element) in
+        batch::split(body, content_type, max_events).map_err(Unparted::Body)?.into_iter().enumerate()
+    {
         let built = element.and_then(|text| element::build(source, text, received, || ids.next()));
         match built {
             Err(reason) => batch.report.rejected(index, reason),

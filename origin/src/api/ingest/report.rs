@@ -108,7 +108,14 @@ mod tests {
         });
         assert_eq!((status, retry), (400, false));
         assert!(body.contains(r#""error":"event 0: bad""#), "{body}");
-        assert_eq!(told(|report| { report.duplicates = 1; report.rejected(0, "bad"); }).0, 202);
+        assert_eq!(
+            told(|report| {
+                report.duplicates = 1;
+                report.rejected(0, "bad");
+            })
+            .0,
+            202
+        );
 
         let (status, retry, body) = told(|report| {
             report.stored(0, 1);

@@ -216,7 +216,8 @@ async fn large_bodies_are_taken_apart_all_the_same() {
     let queues = Machine::new(2).open();
     let large = Source { body_max: 8 << 20, ..source("wiki") };
     let ingest = Ingest::new(vec![large], queues, 10_000, &Registry::new()).unwrap();
-    let events: Vec<Value> = (0..5_000).map(|n| json!({"id": n.to_string(), "data": {"text": "x".repeat(60)}})).collect();
+    let events: Vec<Value> =
+        (0..5_000).map(|n| json!({"id": n.to_string(), "data": {"text": "x".repeat(60)}})).collect();
     let body = json!(events).to_string();
     assert!(body.len() > LARGE_BODY);
     let response = ingest.answer(Request::post("/events/wiki").body(body.into()).unwrap()).await;
