@@ -133,6 +133,20 @@ impl Flight {
     }
 }
 
+impl Inner {
+    /// Forgets the pieces that every reader has; the bytes that are still held, or `None` without any reader.
+    fn drop_what_all_have(&mut self) -> Option<usize> {
+        let slowest = self.readers.values().min().copied()?;
+        while self.dropped < slowest
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            self.dropped += 1;
+            self.held -= piece.len();
+        }
+        Some(self.held)
+    }
+}
+
 /// Appends to the log.
 pub struct Filler {
     flight: Arc<Flight>,
@@ -161,26 +175,20 @@ impl Filler {
 
     /// Once the body is too large: waits until the slowest reader has room. `false`: nobody reads any more.
     pub async fn room(&self) -> bool {
-        while !self.stored {
+        if self.stored {
+            return true;
+        }
+        loop {
             let read = self.flight.read.notified();
             tokio::pin!(read);
             read.as_mut().enable();
-            {
-                let mut inner = self.flight.inner.lock();
-                let Some(slowest) = inner.readers.values().min().copied() else { return false };
-                while inner.dropped < slowest
-                    && let Some(piece) = inner.pieces.pop_front()
-                {
-                    inner.dropped += 1;
-                    inner.held -= piece.len();
-                }
-                if inner.held < AHEAD_MAX {
-                    return true;
-                }
+            match self.flight.inner.lock().drop_what_all_have() {
+                None => return false,
+                Some(held) if held < AHEAD_MAX => return true,
+                Some(_) => {}
             }
             read.await;
         }
-        true
     }
 
     /// Whether the log still holds the body from its start, and it is small enough to be stored.

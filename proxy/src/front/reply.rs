@@ -126,7 +126,7 @@ impl<'a> Reply<'a> {
             _ => {}
         }
         // A request body that won't be read to its end can't be followed by another request.
-        self.keep &= self.mode != Mode::UntilClose && !(self.expects && !self.body.is_done());
+        self.keep &= self.mode != Mode::UntilClose && (!self.expects || self.body.is_done());
         match (self.keep, self.minor) {
             (false, _) => put_field(out, "Connection", "close"),
             (true, Minor::Zero) => put_field(out, "Connection", "keep-alive"),

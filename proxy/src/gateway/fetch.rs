@@ -115,10 +115,8 @@ impl Fetch {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
         let verdict = storability::judge(&self.request.method, &self.ask, head, &self.rule.policy);
-        let verdict = verdict.and_then(|()| match answer.body.length {
-            Some(length) if length > store_max => Err(Reason::BodyTooLarge),
-            _ => Ok(()),
-        });
+        let too_large = answer.body.length.is_some_and(|length| length > store_max);
+        let verdict = verdict.and(if too_large { Err(Reason::BodyTooLarge) } else { Ok(()) });
         if let Err(reason) = verdict {
             if reason == Reason::BodyTooLarge {
                 self.gateway.counters.rejected();

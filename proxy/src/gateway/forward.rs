@@ -72,7 +72,7 @@ pub fn stored_fields(response: &Fields, now: u64) -> Fields {
             fields.push(name, value);
         }
     }
-    if !response.get("date").is_some_and(|value| date::parse(value).is_some()) {
+    if response.get("date").is_none_or(|value| date::parse(value).is_none()) {
         fields.push("Date", date::format(now));
     }
     fields.build()

@@ -1,9 +1,7 @@
-//! Starts the roles that a configuration declares, and joins them: roles of one process call each other, roles of
-//! different processes speak over the wire; the code of the roles does not know which.
+//! The origin roles of a process.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use millpond_origin::api::documents::Documents;
@@ -16,70 +14,26 @@ use millpond_origin::http::Handler;
 use millpond_origin::queue::{DispatchQueues, EventQueues, Files, Options, QueueClient, Queues, ShardQueues};
 use millpond_origin::shard::{Opening, Shard, ShardMetrics, file_path};
 use millpond_origin::store::Place;
-use millpond_proxy::cache::{Store, StoreLimits};
-use millpond_proxy::counters::Counters;
-use millpond_proxy::front::Listeners;
-use millpond_proxy::gateway::{Gateway, Snapshot};
-use millpond_proxy::live::{Live, Stream, follow};
-use millpond_proxy::observe::Observer;
-use millpond_proxy::rules::RuleSet;
-use millpond_proxy::upstreams::{ServerList, Shards, Upstream, Upstreams};
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::ShardId;
-use millpond_shared::wire::{Changes, Origin};
+use millpond_shared::wire::Changes;
 use prometheus::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::Sockets;
 use crate::Failure;
-use crate::config::{Config, Proxy};
+use crate::config::Config;
 use crate::process::{self, Stop};
-
-/// Every socket of the process, bound before anything else happens.
-pub struct Sockets {
-    pub proxy: Option<Listeners>,
-    pub admin: Option<TcpListener>,
-    ingest: Option<TcpListener>,
-    queue: Option<TcpListener>,
-    shards: Option<TcpListener>,
-}
-
-impl Sockets {
-    pub fn bind(config: &Config) -> Result<Sockets, Failure> {
-        let bind = |address: Option<SocketAddr>| address.map(process::bind).transpose();
-        let proxy = config.proxy.as_ref().map(|proxy| Listeners::bind(&proxy.config.listen)).transpose();
-        Ok(Sockets {
-            proxy: proxy.map_err(Failure::from_display)?,
-            admin: bind(config.admin)?,
-            ingest: bind(config.ingest.as_ref().and_then(|ingest| ingest.listen))?,
-            queue: bind(config.queue.as_ref().and_then(|queue| queue.listen))?,
-            shards: bind(config.shards.as_ref().and_then(|shards| shards.listen))?,
-        })
-    }
-
-    /// Says on stdout which socket is served where.
-    pub fn addresses(&self) -> Vec<(SocketAddr, &'static str)> {
-        let mut all: Vec<(SocketAddr, &'static str)> = Vec::new();
-        let single =
-            [(&self.admin, "admin"), (&self.queue, "queue"), (&self.ingest, "ingest"), (&self.shards, "shards")];
-        for (listener, role) in single {
-            all.extend(
-                listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| (address, role)),
-            );
-        }
-        let proxy = self.proxy.as_ref().map(Listeners::addresses).unwrap_or_default();
-        all.extend(proxy.into_iter().map(|address| (address, "proxy")));
-        all
-    }
-}
 
 /// The origin roles of this process, running.
 pub struct Roles {
     queues: Option<Arc<Queues>>,
-    ingest: Option<Arc<Ingest>>,
-    documents: Option<Arc<Documents>>,
-    serve: Vec<ShardId>,
+    pub(super) ingest: Option<Arc<Ingest>>,
+    pub(super) documents: Option<Arc<Documents>>,
+    /// Numbers of the shards that are here.
+    pub(super) serve: Vec<ShardId>,
     /// Taken in order when the process stops.
     tasks: Vec<JoinHandle<()>>,
     servers: Vec<JoinHandle<()>>,
@@ -258,89 +212,4 @@ impl Roles {
             queues.close().await;
         }
     }
-}
-
-/// The proxy's parts that outlive a reload.
-pub struct ProxyParts {
-    pub gateway: Arc<Gateway>,
-    pub observer: Arc<Observer>,
-}
-
-/// Builds the proxy and follows the shards' change streams.
-pub fn start_proxy(
-    proxy: Proxy,
-    config: &Config,
-    roles: &Roles,
-    runtime: &Runtime,
-    registry: &Registry,
-) -> Result<ProxyParts, Failure> {
-    let store = Arc::new(Store::new(StoreLimits::with_budget(proxy.config.memory_bytes)));
-    let streams = streams(&proxy.rules, config, roles)?;
-    let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
-    let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
-    let upstreams = Upstreams::new(origins(&proxy.origins, config, roles)?);
-    let counters = Arc::new(Counters::new(registry).map_err(Failure::from_display)?);
-    let snapshot = Snapshot { rules: proxy.rules, upstreams };
-    let gateway = Gateway::new(snapshot, store, Arc::clone(&live), counters);
-    for (shard, stream) in streams {
-        runtime.spawn(follow(Arc::clone(&live), shard, stream));
-    }
-    Ok(ProxyParts { gateway, observer: Arc::new(observer) })
-}
-
-/// New rules and origins in place of the old ones, whole.
-pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Roles) -> Result<(), Failure> {
-    let origins = origins(&proxy.origins, config, roles)?;
-    let upstreams = Upstreams::with_pool_of(origins, &parts.gateway.snapshot().upstreams);
-    parts.gateway.swap(Snapshot { rules: proxy.rules, upstreams });
-    Ok(())
-}
-
-/// Every origin that rules can name.
-fn origins(
-    servers: &BTreeMap<String, Vec<SocketAddr>>,
-    config: &Config,
-    roles: &Roles,
-) -> Result<BTreeMap<String, Upstream>, Failure> {
-    let list = |(name, addresses): (&String, &Vec<SocketAddr>)| {
-        (name.clone(), Upstream::Servers(ServerList::new(addresses.iter().copied())))
-    };
-    let mut origins: BTreeMap<String, Upstream> = servers.iter().map(list).collect();
-    if let Some(ingest) = &roles.ingest {
-        origins.insert("ingest".to_owned(), Upstream::Role(Arc::clone(ingest) as Arc<dyn Origin>));
-    }
-    let here =
-        roles.documents.as_ref().map(|documents| (Arc::clone(documents) as Arc<dyn Origin>, roles.serve.clone()));
-    let there = shards_elsewhere(config, roles)?;
-    if here.is_some() || !there.is_empty() {
-        let map = config.shard_map.map.clone();
-        let shards = Shards::new(Arc::clone(&config.projections), map, here, there);
-        origins.insert("shards".to_owned(), Upstream::Shards(shards));
-    }
-    Ok(origins)
-}
-
-/// Change streams of all shards that a rule can reach.
-fn streams(rules: &RuleSet, config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, Stream>, Failure> {
-    if !rules.rules.iter().any(|rule| rule.origin == "shards") {
-        return Ok(BTreeMap::new());
-    }
-    let mut streams: BTreeMap<ShardId, Stream> =
-        shards_elsewhere(config, roles)?.into_iter().map(|(shard, address)| (shard, Stream::There(address))).collect();
-    if let Some(documents) = &roles.documents {
-        let here = |shard: &ShardId| (*shard, Stream::Here(Arc::clone(documents) as Arc<dyn Changes>));
-        streams.extend(roles.serve.iter().map(here));
-    }
-    Ok(streams)
-}
-
-fn shards_elsewhere(config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, SocketAddr>, Failure> {
-    let elsewhere = config.shard_map.addresses.iter().filter(|(shard, _)| !roles.serve.contains(shard));
-    elsewhere
-        .map(|(shard, address)| {
-            let found = address.to_socket_addrs().ok().and_then(|mut all| all.next());
-            let problem = || Failure::Failed(format!("the address `{address}` of shard {shard} can't be found"));
-            Ok((*shard, found.ok_or_else(problem)?))
-        })
-        .collect()
 }

@@ -1,0 +1,106 @@
+//! The proxy of a process, and what its rules can name as origins.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use millpond_proxy::cache::{Store, StoreLimits};
+use millpond_proxy::counters::Counters;
+use millpond_proxy::gateway::{Gateway, Snapshot};
+use millpond_proxy::live::{Live, Stream, follow};
+use millpond_proxy::observe::Observer;
+use millpond_proxy::rules::RuleSet;
+use millpond_proxy::upstreams::{ServerList, Shards, Upstream, Upstreams};
+use millpond_shared::version::ShardId;
+use millpond_shared::wire::{Changes, Origin};
+use prometheus::Registry;
+use tokio::runtime::Runtime;
+
+use super::Roles;
+use crate::Failure;
+use crate::config::{Config, Proxy};
+
+/// The proxy's parts that outlive a reload.
+pub struct ProxyParts {
+    pub gateway: Arc<Gateway>,
+    pub observer: Arc<Observer>,
+}
+
+/// Builds the proxy and follows the shards' change streams.
+pub fn start_proxy(
+    proxy: Proxy,
+    config: &Config,
+    roles: &Roles,
+    runtime: &Runtime,
+    registry: &Registry,
+) -> Result<ProxyParts, Failure> {
+    let store = Arc::new(Store::new(StoreLimits::with_budget(proxy.config.memory_bytes)));
+    let streams = streams(&proxy.rules, config, roles)?;
+    let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
+    let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
+    let upstreams = Upstreams::new(origins(&proxy.origins, config, roles)?);
+    let counters = Arc::new(Counters::new(registry).map_err(Failure::from_display)?);
+    let snapshot = Snapshot { rules: proxy.rules, upstreams };
+    let gateway = Gateway::new(snapshot, store, Arc::clone(&live), counters);
+    for (shard, stream) in streams {
+        runtime.spawn(follow(Arc::clone(&live), shard, stream));
+    }
+    Ok(ProxyParts { gateway, observer: Arc::new(observer) })
+}
+
+/// New rules and origins in place of the old ones, whole.
+pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Roles) -> Result<(), Failure> {
+    let origins = origins(&proxy.origins, config, roles)?;
+    let upstreams = Upstreams::with_pool_of(origins, &parts.gateway.snapshot().upstreams);
+    parts.gateway.swap(Snapshot { rules: proxy.rules, upstreams });
+    Ok(())
+}
+
+/// Every origin that rules can name.
+fn origins(
+    servers: &BTreeMap<String, Vec<SocketAddr>>,
+    config: &Config,
+    roles: &Roles,
+) -> Result<BTreeMap<String, Upstream>, Failure> {
+    let list = |(name, addresses): (&String, &Vec<SocketAddr>)| {
+        (name.clone(), Upstream::Servers(ServerList::new(addresses.iter().copied())))
+    };
+    let mut origins: BTreeMap<String, Upstream> = servers.iter().map(list).collect();
+    if let Some(ingest) = &roles.ingest {
+        origins.insert("ingest".to_owned(), Upstream::Role(Arc::clone(ingest) as Arc<dyn Origin>));
+    }
+    let here =
+        roles.documents.as_ref().map(|documents| (Arc::clone(documents) as Arc<dyn Origin>, roles.serve.clone()));
+    let there = shards_elsewhere(config, roles)?;
+    if here.is_some() || !there.is_empty() {
+        let map = config.shard_map.map.clone();
+        let shards = Shards::new(Arc::clone(&config.projections), map, here, there);
+        origins.insert("shards".to_owned(), Upstream::Shards(shards));
+    }
+    Ok(origins)
+}
+
+/// Change streams of all shards that a rule can reach.
+fn streams(rules: &RuleSet, config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, Stream>, Failure> {
+    if !rules.rules.iter().any(|rule| rule.origin == "shards") {
+        return Ok(BTreeMap::new());
+    }
+    let mut streams: BTreeMap<ShardId, Stream> =
+        shards_elsewhere(config, roles)?.into_iter().map(|(shard, address)| (shard, Stream::There(address))).collect();
+    if let Some(documents) = &roles.documents {
+        let here = |shard: &ShardId| (*shard, Stream::Here(Arc::clone(documents) as Arc<dyn Changes>));
+        streams.extend(roles.serve.iter().map(here));
+    }
+    Ok(streams)
+}
+
+fn shards_elsewhere(config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, SocketAddr>, Failure> {
+    let elsewhere = config.shard_map.addresses.iter().filter(|(shard, _)| !roles.serve.contains(shard));
+    elsewhere
+        .map(|(shard, address)| {
+            let found = address.to_socket_addrs().ok().and_then(|mut all| all.next());
+            let problem = || Failure::Failed(format!("the address `{address}` of shard {shard} can't be found"));
+            Ok((*shard, found.ok_or_else(problem)?))
+        })
+        .collect()
+}
