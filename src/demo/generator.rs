@@ -76,7 +76,7 @@ impl Iterator for Generator {
         let user = self.user();
         let time = jiff_time(FIRST_TIME + number as i64);
         let (subject, verb, object) = (self.pick(&SUBJECTS), self.pick(&VERBS), self.pick(&OBJECTS));
-        Some(if self.random() % PROFILE_EVERY == 0 {
+        Some(if self.random().is_multiple_of(PROFILE_EVERY) {
             json!({
                 "id": format!("profile-{number}"), "type": "profile", "time": time,
                 "data": { "user": user, "name": format!("{user}, the {}", object.rsplit(' ').next().unwrap_or("")), "bio": format!("{subject} {verb} {object}.") },

@@ -35,7 +35,7 @@ pub async fn show(
     let client = Client::new(proxy.to_string());
     for projection in projections {
         let Some(key) = busiest.key(&projection.name) else {
-            println!("{}: no event belongs to it", projection.name);
+            println!("{:<8} no document of it changed in this run", projection.name);
             continue;
         };
         for output in &projection.outputs {

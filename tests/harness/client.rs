@@ -127,11 +127,16 @@ pub enum End {
 impl Connection {
     #[track_caller]
     pub fn open(to: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"));
-        stream.set_nodelay(true).expect("a socket option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
-        Connection { stream, to, buffer: Vec::new() }
+        Connection::try_open(to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"))
+    }
+
+    /// Where nobody may be listening.
+    pub fn try_open(to: SocketAddr) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect(to)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Connection { stream, to, buffer: Vec::new() })
     }
 
     #[track_caller]
@@ -155,6 +160,15 @@ impl Connection {
     pub fn ask(&mut self, request: &Request) -> Response {
         self.send_request(request);
         self.receive(&request.method)
+    }
+
+    /// Sends a request and reads its answer, if the other side lives long enough to give all of it.
+    #[track_caller]
+    pub fn try_ask(&mut self, request: &Request) -> std::io::Result<Response> {
+        self.try_send(request.bytes(self.to))?;
+        let head = self.head().ok_or(ErrorKind::UnexpectedEof)?;
+        let answer = self.rest(&request.method, head);
+        if answer.is_whole() { Ok(answer) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Says that nothing more will be sent.
@@ -272,6 +286,41 @@ impl Connection {
             // A reset: the other side is gone.
             Err(_) => false,
         }
+    }
+}
+
+/// A client that keeps its connection for as long as the other side does, and then opens another.
+pub struct Client {
+    to: SocketAddr,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    pub fn of(to: SocketAddr) -> Client {
+        Client { to, connection: None }
+    }
+
+    /// Sends a request; fails where nobody listens or the answer was cut off.
+    #[track_caller]
+    pub fn try_ask(&mut self, request: &Request) -> std::io::Result<Response> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Connection::try_open(self.to)?,
+        };
+        let answer = connection.try_ask(request)?;
+        let closes = answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        self.connection = (!closes && answer.end != End::Close).then_some(connection);
+        Ok(answer)
+    }
+
+    #[track_caller]
+    pub fn ask(&mut self, request: &Request) -> Response {
+        self.try_ask(request).unwrap_or_else(|error| panic!("{error}: {request:?}"))
+    }
+
+    #[track_caller]
+    pub fn get(&mut self, target: &str) -> Response {
+        self.ask(&Request::get(target))
     }
 }
 

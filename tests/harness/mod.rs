@@ -2,14 +2,17 @@
 //!
 //! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket; `origin` is an ordinary
 //! HTTP server that does what the test tells it; `witness` compares what the program told of the same requests in
-//! headers, metrics and log; `metrics` reads `/metrics`.
+//! headers, metrics and log; `metrics` reads `/metrics`; `pipeline` runs the examples of `config/` in one process or in
+//! one for each role; `random` is chance that can be told again.
 //!
 //! Nobody sleeps to let something happen: a test waits for a line, a request, a gate, or polls with [`eventually`].
 
 pub mod client;
 pub mod metrics;
 pub mod origin;
+pub mod pipeline;
 pub mod process;
+pub mod random;
 pub mod witness;
 
 use std::time::Duration;

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use millpond_shared::template::decode_key;
 use millpond_shared::wire::EventFrame;
+use prometheus::Registry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::http::{Answer, Handler, json, method_not_allowed, refusal};
+use crate::http::{Answer, Handler, Refusals, json, method_not_allowed, refusal};
 use crate::queue::wire::{
     APPEND_MAX_BYTES, Acquire, Append, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
     PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
@@ -21,11 +22,12 @@ use crate::queue::{DispatchQueues, EventQueues, Lease, QueueError, Queues, Round
 /// Answers the requests of dispatchers, shards and ingest in other processes.
 pub struct QueuesApi {
     queues: Arc<Queues>,
+    refusals: Refusals,
 }
 
 impl QueuesApi {
-    pub fn new(queues: Arc<Queues>) -> QueuesApi {
-        QueuesApi { queues }
+    pub fn new(queues: Arc<Queues>, registry: &Registry) -> Result<QueuesApi, prometheus::Error> {
+        Ok(QueuesApi { queues, refusals: Refusals::register(registry, "queue")? })
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, QueueError> {
@@ -127,6 +129,10 @@ impl Handler for QueuesApi {
             Some(["events", _, "push", _]) => PUSH_MAX_BYTES,
             _ => OTHER_MAX_BYTES,
         }
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.refusals.count(reason);
     }
 }
 

@@ -254,7 +254,7 @@ enum Trouble {
 impl From<QueueError> for Trouble {
     fn from(error: QueueError) -> Trouble {
         match error {
-            QueueError::Fenced { .. } | QueueError::NotNext { .. } => Trouble::Lost,
+            QueueError::Fenced { .. } => Trouble::Lost,
             error => Trouble::Later(error),
         }
     }

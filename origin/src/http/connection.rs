@@ -10,21 +10,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use millpond_shared::http1::{self, BodyReader, Framing, Minor, Refusal, RequestHead, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::{Answer, Handler, ServerLimits, refusal};
+use super::server::Shared;
+use super::{Answer, refusal};
 
 /// Serves one connection until either side ends it.
-pub(super) async fn serve(
-    stream: TcpStream,
-    handler: Arc<dyn Handler>,
-    limits: ServerLimits,
-    shutdown: watch::Receiver<bool>,
-) {
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, shutdown: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
-    let mut connection = Connection { stream, buf: BytesMut::new(), handler, limits, shutdown };
-    if let End::Refused(response) = connection.run().await {
+    let limits = shared.limits;
+    let mut connection = Connection { stream, buf: BytesMut::new(), shared, shutdown };
+    if let End::Refused(reason, response) = connection.run().await {
+        connection.shared.handler.refused(reason);
         let bytes = encode_last(&response);
         let _ = timeout(limits.write_time, connection.stream.write_all(&bytes)).await;
         connection.linger().await;
@@ -45,8 +43,7 @@ struct Connection {
     stream: TcpStream,
     /// What was read and not yet understood.
     buf: BytesMut,
-    handler: Arc<dyn Handler>,
-    limits: ServerLimits,
+    shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -54,8 +51,9 @@ struct Connection {
 enum End {
     /// Nothing more is to be said.
     Closed,
-    /// This is said first, then it is closed: where the next request would begin can't be trusted.
-    Refused(Response<Bytes>),
+    /// This is said first, then it is closed: where the next request would begin can't be trusted. With the reason as
+    /// it is counted.
+    Refused(&'static str, Box<Response<Bytes>>),
 }
 
 impl Connection {
@@ -72,19 +70,21 @@ impl Connection {
     /// Reads a request, has it answered, writes the answer; whether another may follow.
     async fn one_request(&mut self) -> Result<bool, End> {
         self.first_byte().await?;
-        let head = match timeout(self.limits.head_time, self.head()).await {
+        let head = match timeout(self.shared.limits.head_time, self.head()).await {
             Ok(head) => head?,
-            Err(_) => return Err(too_slow("the head", self.limits.head_time)),
+            Err(_) => return Err(too_slow("the head", self.shared.limits.head_time)),
         };
-        let body = match timeout(self.limits.body_time, self.body(&head)).await {
+        let mut room = None;
+        let body = match timeout(self.shared.limits.body_time, self.body(&head, &mut room)).await {
             Ok(body) => body?,
-            Err(_) => return Err(too_slow("the body", self.limits.body_time)),
+            Err(_) => return Err(too_slow("the body", self.shared.limits.body_time)),
         };
         let method = head.method.clone();
         let minor = head.minor;
         let asks_to_close = head.fields.list("connection").any(|option| option.eq_ignore_ascii_case("close"));
         let request = request(&head, body)?;
-        let answer = self.handler.handle(request).await;
+        let answer = self.shared.handler.handle(request).await;
+        drop(room);
         let stays = minor == Minor::One && !asks_to_close && !*self.shutdown.borrow();
         match answer {
             Answer::Full(response) => self.write_full(&method, &response, stays).await?,
@@ -107,26 +107,27 @@ impl Connection {
                 _ => Err(End::Closed),
             },
             _ = shutdown.wait_for(|down| *down) => Err(End::Closed),
-            () = tokio::time::sleep(self.limits.idle_time) => Err(End::Closed),
+            () = tokio::time::sleep(self.shared.limits.idle_time) => Err(End::Closed),
         }
     }
 
     async fn head(&mut self) -> Result<RequestHead, End> {
         loop {
-            if let Some(head) = http1::take_request(&mut self.buf, &self.limits.head)? {
+            if let Some(head) = http1::take_request(&mut self.buf, &self.shared.limits.head)? {
                 return Ok(head);
             }
             self.more().await?;
         }
     }
 
-    async fn body(&mut self, head: &RequestHead) -> Result<Bytes, End> {
+    async fn body(&mut self, head: &RequestHead, room: &mut Room) -> Result<Bytes, End> {
         let framing = http1::request_framing(&head.fields, head.minor)?;
-        let limit = self.handler.body_limit(head.target.path_and_query());
-        if let Framing::Length(length) = framing
-            && length > limit
-        {
-            return Err(too_large(limit));
+        let limit = self.shared.handler.body_limit(head.target.path_and_query());
+        if let Framing::Length(length) = framing {
+            if length > limit {
+                return Err(too_large(limit));
+            }
+            self.reserve(room, length)?;
         }
         self.expectation(head, framing).await?;
         let mut reader = BodyReader::new(framing);
@@ -143,10 +144,28 @@ impl Connection {
                 Step::End { .. } => return Ok(parts.freeze()),
                 Step::NeedMore => self.more().await?,
             }
-            if (whole.len() + parts.len()) as u64 > limit {
+            let length = (whole.len() + parts.len()) as u64;
+            if length > limit {
                 return Err(too_large(limit));
             }
+            self.reserve(room, length)?;
         }
+    }
+
+    /// Makes room for a body of `bytes` bytes among all that the server holds.
+    fn reserve(&self, room: &mut Room, bytes: u64) -> Result<(), End> {
+        let wanted = usize::try_from(bytes.div_ceil(ROOM_UNIT)).unwrap_or(usize::MAX);
+        let missing = wanted.saturating_sub(room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        if missing == 0 {
+            return Ok(());
+        }
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let more = self.shared.bodies.clone().try_acquire_many_owned(missing).map_err(|_| no_room())?;
+        match room {
+            Some(room) => room.merge(more),
+            None => *room = Some(more),
+        }
+        Ok(())
     }
 
     /// A client that waits for leave to send its body gets it (RFC 9110 §10.1.1).
@@ -154,7 +173,8 @@ impl Connection {
         for expected in head.fields.list("expect") {
             if !expected.eq_ignore_ascii_case("100-continue") {
                 let problem = "the Expect field asks for something other than 100-continue";
-                return Err(End::Refused(refusal(StatusCode::EXPECTATION_FAILED, problem, "leave the field out")));
+                let response = refusal(StatusCode::EXPECTATION_FAILED, problem, "leave the field out");
+                return Err(End::Refused("expectation", Box::new(response)));
             }
             let body_is_coming = framing != Framing::None && self.buf.is_empty();
             if head.minor == Minor::One && body_is_coming {
@@ -244,7 +264,7 @@ impl Connection {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
-        match timeout(self.limits.write_time, self.stream.write_all(bytes)).await {
+        match timeout(self.shared.limits.write_time, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(End::Closed),
         }
@@ -268,6 +288,11 @@ impl Connection {
     }
 }
 
+/// A body's share of the memory for bodies, once it has one.
+type Room = Option<OwnedSemaphorePermit>;
+
+/// Bytes that one permit stands for.
+pub(super) const ROOM_UNIT: u64 = 1024;
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 16 * 1024;
 /// Most that is read and thrown away after a refusal.
@@ -309,16 +334,26 @@ fn bodiless(status: StatusCode) -> bool {
 
 fn too_large(limit: u64) -> End {
     let problem = format!("the body is larger than {limit} bytes, the limit of this path");
-    End::Refused(refusal(StatusCode::PAYLOAD_TOO_LARGE, problem, "send it in smaller parts"))
+    let response = refusal(StatusCode::PAYLOAD_TOO_LARGE, problem, "send it in smaller parts");
+    End::Refused("body_too_large", Box::new(response))
+}
+
+fn no_room() -> End {
+    let problem = "the bodies of other requests take all the memory that bodies may take";
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, problem, "send it again later");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    End::Refused("no_room", Box::new(response))
 }
 
 fn too_slow(what: &str, limit: Duration) -> End {
     let problem = format!("{what} did not arrive within {} s", limit.as_secs_f64());
-    End::Refused(refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts"))
+    let response = refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts");
+    End::Refused("too_slow", Box::new(response))
 }
 
 impl From<Refusal> for End {
     fn from(refused: Refusal) -> End {
-        End::Refused(refusal(refused.status, refused.why, "send HTTP/1.1 as RFC 9112 defines it"))
+        let response = refusal(refused.status, refused.why, "send HTTP/1.1 as RFC 9112 defines it");
+        End::Refused("malformed", Box::new(response))
     }
 }

@@ -1,17 +1,19 @@
 //! The small HTTP/1.1 server and client that the sockets of the origin roles are made of, over `shared::http1`.
 //!
 //! `server` accepts and counts connections; `connection` is the loop of one: read, handle, answer; `client` keeps a
-//! pool of connections to one role.
+//! pool of connections to one role; `refusals` counts what a server refused by itself.
 
 mod client;
 #[cfg(test)]
 mod client_tests;
 mod connection;
+mod refusals;
 mod server;
 #[cfg(test)]
 mod server_tests;
 
 pub use client::{Client, ClientError};
+pub use refusals::Refusals;
 pub use server::{Answer, Handler, ServerLimits, serve, serve_within};
 
 use bytes::Bytes;

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connection;
+use super::connection::{self, ROOM_UNIT};
 
 /// What answers the requests of a server.
 #[async_trait]
@@ -23,6 +23,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Largest body that a request for `target` may have, in bytes; beyond it the server answers 413 itself.
     fn body_limit(&self, target: &str) -> u64;
+
+    /// A request or connection was refused by the server itself; `reason` is one of a few words.
+    fn refused(&self, _reason: &'static str) {}
 }
 
 /// An answer.
@@ -45,6 +48,8 @@ impl From<Response<Bytes>> for Answer {
 pub struct ServerLimits {
     /// Open connections; one more is answered 503 and closed.
     pub connections: usize,
+    /// Bytes of the bodies of all requests in flight; a body that does not fit is answered 503.
+    pub bodies: u64,
     /// Of a request head; see there.
     pub head: Limits,
     /// From the first byte of a head to its last; beyond it 408.
@@ -63,6 +68,7 @@ impl Default for ServerLimits {
     fn default() -> ServerLimits {
         ServerLimits {
             connections: 10_000,
+            bodies: 512 << 20,
             head: Limits::default(),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(60),
@@ -71,6 +77,14 @@ impl Default for ServerLimits {
             drain_time: Duration::from_secs(10),
         }
     }
+}
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    pub handler: Arc<dyn Handler>,
+    pub limits: ServerLimits,
+    /// Room for bodies, in units of [`ROOM_UNIT`] bytes.
+    pub bodies: Arc<Semaphore>,
 }
 
 /// Serves until `shutdown` becomes true (or its sender is gone), then drains and returns.
@@ -86,6 +100,8 @@ pub async fn serve_within(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
+    let bodies = usize::try_from(limits.bodies.div_ceil(ROOM_UNIT)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    let shared = Arc::new(Shared { handler, limits, bodies: Arc::new(Semaphore::new(bodies)) });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -96,13 +112,16 @@ pub async fn serve_within(
         match accepted {
             Ok((stream, peer)) => match room.clone().try_acquire_owned() {
                 Ok(place) => {
-                    let served = connection::serve(stream, handler.clone(), limits, shutdown.clone());
+                    let served = connection::serve(stream, shared.clone(), shutdown.clone());
                     connections.spawn(async move {
                         served.await;
                         drop(place);
                     });
                 }
-                Err(_) => turn_away(&stream, peer, limits.connections),
+                Err(_) => {
+                    shared.handler.refused("connections");
+                    turn_away(&stream, peer, limits.connections);
+                }
             },
             Err(error) => {
                 // Out of descriptors, as a rule: some are given back soon.

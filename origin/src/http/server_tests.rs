@@ -19,6 +19,7 @@ use super::{Answer, Handler, ServerLimits, serve_within};
 struct Echo {
     gate: Arc<Notify>,
     entered: mpsc::UnboundedSender<()>,
+    refused: mpsc::UnboundedSender<&'static str>,
     feed: tokio::sync::Mutex<Option<mpsc::UnboundedReceiver<Bytes>>>,
 }
 
@@ -46,12 +47,17 @@ impl Handler for Echo {
     fn body_limit(&self, target: &str) -> u64 {
         if target.starts_with("/small") { 4 } else { 1 << 20 }
     }
+
+    fn refused(&self, reason: &'static str) {
+        let _ = self.refused.send(reason);
+    }
 }
 
 struct Server {
     address: std::net::SocketAddr,
     gate: Arc<Notify>,
     entered: mpsc::UnboundedReceiver<()>,
+    refused: mpsc::UnboundedReceiver<&'static str>,
     feed: mpsc::UnboundedSender<Bytes>,
     down: watch::Sender<bool>,
     served: JoinHandle<()>,
@@ -63,10 +69,11 @@ async fn start(limits: ServerLimits) -> Server {
     let (down, shutdown) = watch::channel(false);
     let (sender, entered) = mpsc::unbounded_channel();
     let (feed, fed) = mpsc::unbounded_channel();
+    let (refuse, refused) = mpsc::unbounded_channel();
     let gate = Arc::new(Notify::new());
-    let echo = Echo { gate: gate.clone(), entered: sender, feed: tokio::sync::Mutex::new(Some(fed)) };
+    let echo = Echo { gate: gate.clone(), entered: sender, refused: refuse, feed: tokio::sync::Mutex::new(Some(fed)) };
     let served = tokio::spawn(serve_within(limits, listener, Arc::new(echo), shutdown));
-    Server { address, gate, entered, feed, down, served }
+    Server { address, gate, entered, refused, feed, down, served }
 }
 
 async fn connect(server: &Server) -> TcpStream {
@@ -201,8 +208,29 @@ async fn one_connection_too_many_is_turned_away() {
     server.entered.recv().await.unwrap();
     let text = rest(&mut connect(&server).await).await;
     assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("has 1 connections"), "{text}");
+    assert_eq!(server.refused.recv().await, Some("connections"));
     server.gate.notify_one();
     assert!(rest(&mut first).await.ends_with("GET /gate "));
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_fit_beside_others_are_refused_before_they_are_read() {
+    let mut server = start(ServerLimits { bodies: 4096, ..Default::default() }).await;
+    let mut first = connect(&server).await;
+    let head = "POST /gate HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\nConnection: close\r\n\r\n";
+    first.write_all([head.as_bytes(), &[b'x'; 3000]].concat().as_slice()).await.unwrap();
+    server.entered.recv().await.unwrap();
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n";
+    for second in [head.replace("/gate", "/"), format!("{chunked}{}\r\n0\r\n\r\n", "x".repeat(2000))] {
+        let text = send(&server, &second).await;
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("retry-after: 1\r\n"), "{text}");
+        assert_eq!(server.refused.recv().await, Some("no_room"));
+    }
+    server.gate.notify_one();
+    assert!(rest(&mut first).await.ends_with("x"));
+    let mut again = connect(&server).await;
+    again.write_all([head.replace("/gate", "/").as_bytes(), &[b'x'; 3000]].concat().as_slice()).await.unwrap();
+    assert!(rest(&mut again).await.starts_with("HTTP/1.1 200 "), "there is room again");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ pub(super) struct Runtime {
     pub metrics: QueueMetrics,
     clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     failure: watch::Sender<Option<QueueError>>,
+    ending: watch::Sender<bool>,
 }
 
 /// The queues, as they stand.
@@ -72,6 +73,7 @@ impl Queues {
             metrics: QueueMetrics::register(registry)?,
             clock: options.clock,
             failure: watch::channel(None).0,
+            ending: watch::channel(false).0,
         };
         let shards = ShardQueueSet::open(files.shards, &runtime)?;
         let mut events = Vec::new();
@@ -112,8 +114,15 @@ impl Queues {
         self.parts.status()
     }
 
+    /// Ends all takes and pulls that wait, and those to come, so that the server of the role can drain. What is
+    /// already there can still be appended, pushed and committed.
+    pub fn end_waits(&self) {
+        self.parts.runtime.ending.send_replace(true);
+    }
+
     /// Answers what is waiting, writes down what is left and closes the files.
     pub async fn close(&self) {
+        self.end_waits();
         let parts = self.parts.clone();
         let closed = tokio::task::spawn_blocking(move || {
             parts.events.iter().for_each(EventQueue::close);
@@ -273,6 +282,22 @@ impl Runtime {
         (self.clock)()
     }
 
+    /// Waits up to `wait` for the value to be as wished; false if it did not become so.
+    pub async fn wait_for<T>(
+        &self,
+        value: &mut watch::Receiver<T>,
+        wish: impl FnMut(&T) -> bool,
+        wait: Duration,
+    ) -> Result<bool, QueueError> {
+        let mut ending = self.ending.subscribe();
+        tokio::select! {
+            biased;
+            wished = value.wait_for(wish) => wished.map(|_| true).map_err(|_| QueueError::Closed),
+            _ = ending.wait_for(|ending| *ending) => Err(QueueError::Closed),
+            () = tokio::time::sleep(wait) => Ok(false),
+        }
+    }
+
     /// Tells whoever runs the role that it is over.
     pub fn fail(&self, error: QueueError) {
         tracing::error!(%error, "the queue role has failed");
@@ -291,4 +316,34 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error("the metrics of the queue role can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::testing::event;
+
+    #[tokio::test]
+    async fn a_directory_is_made_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("new").join("queue");
+        let registry = Registry::new();
+        let queues = Queues::open(Files::in_dir(&dir, 2).unwrap(), Options::default(), &registry).unwrap();
+        let fates = queues.append(1, None, vec![event("a", 1)]).await.unwrap();
+        assert_eq!(fates, [Fate::Stored { offset: 1 }]);
+        let scraped = registry.gather();
+        let depth = scraped.iter().find(|family| family.name() == "millpond_queue_depth").unwrap();
+        let values: Vec<f64> = depth.get_metric().iter().map(|metric| metric.get_gauge().get_value()).collect();
+        assert_eq!(values, [0.0, 1.0]);
+        queues.close().await;
+
+        let left_out = Files::in_dir(&dir, 1).unwrap_err().to_string();
+        assert!(left_out.contains("event-queue-1.redb") && left_out.contains("event_queues = 1"), "{left_out}");
+        let queues = Queues::open(Files::in_dir(&dir, 3).unwrap(), Options::default(), &Registry::new()).unwrap();
+        let last: Vec<u64> = queues.status().event_queues.iter().map(|queue| queue.last).collect();
+        assert_eq!(last, [0, 1, 0], "a queue may be added");
+        let again = Queues::open(Files::in_dir(&dir, 3).unwrap(), Options::default(), &Registry::new());
+        let words = again.map(drop).unwrap_err().to_string();
+        assert!(words.contains("another process has it open"), "{words}");
+    }
 }

@@ -26,6 +26,7 @@ use crate::store::{Place, StoreError};
 pub struct EventQueue {
     shared: Arc<Shared>,
     hasher: IdHasher,
+    runtime: Runtime,
     calls: Mutex<Option<SyncSender<Call>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -95,7 +96,8 @@ impl EventQueue {
             problem: error.to_string(),
             fix: "allow the process more threads",
         })?;
-        Ok(EventQueue { shared, hasher, calls: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
+        let (runtime, calls, writer) = (runtime.clone(), Mutex::new(Some(sender)), Mutex::new(Some(writer)));
+        Ok(EventQueue { shared, hasher, runtime, calls, writer })
     }
 
     /// See [`EventQueues::append`](super::EventQueues::append).
@@ -127,11 +129,8 @@ impl EventQueue {
     /// Waits up to `wait` for an event behind the cursor, then reads what is there.
     pub async fn take(&self, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
         let mut last = self.shared.last.subscribe();
-        let arrived = last.wait_for(|last| *last > self.cursor());
-        match tokio::time::timeout(wait, arrived).await {
-            Err(_) => return Ok(None),
-            Ok(Err(_)) => return Err(QueueError::Closed),
-            Ok(Ok(_)) => {}
+        if !self.runtime.wait_for(&mut last, |last| *last > self.cursor(), wait).await? {
+            return Ok(None);
         }
         let (shared, first) = (self.shared.clone(), self.cursor() + 1);
         let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);

@@ -23,8 +23,10 @@ pub(super) struct Call {
     pub window: Duration,
     /// Each with the hash of its id, if it is to be recognised.
     pub events: Vec<(Option<u128>, Event<'static>)>,
-    pub answer: oneshot::Sender<Result<Vec<Fate>, QueueError>>,
+    pub answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<Vec<Fate>, QueueError>>;
 
 /// Owns all that changes with a commit.
 pub(super) struct Writer {
@@ -48,7 +50,7 @@ struct Group {
     frames: Vec<(FrameInfo, Vec<u8>)>,
     /// Hashes to remember, by the time their window ends.
     ids: Vec<(u64, Vec<u128>)>,
-    answers: Vec<(oneshot::Sender<Result<Vec<Fate>, QueueError>>, Vec<Fate>)>,
+    answers: Vec<(Answer, Vec<Fate>)>,
 }
 
 impl Writer {

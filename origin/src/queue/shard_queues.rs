@@ -112,11 +112,8 @@ impl ShardQueueSet {
     ) -> Result<Pulled, QueueError> {
         let mut ends = self.shared.ends(shard)?.subscribe();
         judge(shard, after, *ends.borrow())?;
-        let arrived = ends.wait_for(|ends| ends.last > after);
-        match tokio::time::timeout(wait, arrived).await {
-            Err(_) => return Ok(Pulled { frames: Vec::new(), last: self.ends(shard)?.last }),
-            Ok(Err(_)) => return Err(QueueError::Closed),
-            Ok(Ok(_)) => {}
+        if !self.shared.runtime.wait_for(&mut ends, |ends| ends.last > after, wait).await? {
+            return Ok(Pulled { frames: Vec::new(), last: self.ends(shard)?.last });
         }
         let shared = self.shared.clone();
         let read = tokio::task::spawn_blocking(move || shared.read(shard, after, max_bytes)).await;

@@ -83,6 +83,10 @@ impl Writer {
             let transaction = file.begin()?;
             let mut changes = Changes::default();
             for Call { ask, answer } in waiting.by_ref() {
+                if answer.is_closed() && matches!(ask, Ask::Acquire { .. }) {
+                    // Whoever asked is gone: the claim would be nobody's until it ends.
+                    continue;
+                }
                 match self.apply(&transaction, ask, &mut changes) {
                     Ok(lease) => answers.push((answer, Ok(lease))),
                     Err(Stop::Refused(error)) => answers.push((answer, Err(error))),

@@ -36,7 +36,11 @@ async fn over_http(machine: Machine) -> Doors {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = listener.local_addr().unwrap().to_string();
     let (server, down) = watch::channel(false);
-    tokio::spawn(crate::http::serve(listener, Arc::new(QueuesApi::new(queues.clone())), down));
+    tokio::spawn(crate::http::serve(
+        listener,
+        Arc::new(QueuesApi::new(queues.clone(), &prometheus::Registry::new()).unwrap()),
+        down,
+    ));
     let client = Arc::new(QueueClient::new(authority));
     Doors { machine, events: client.clone(), dispatch: client.clone(), shards: client, queues, _server: Some(server) }
 }
@@ -60,6 +64,7 @@ suite! {
     a_full_shard_queue_refuses_rounds
     what_does_not_exist_is_told
     nonsense_is_refused
+    waits_end_when_the_role_does
 }
 
 fn offsets(fates: &[Fate]) -> Vec<u64> {
@@ -271,4 +276,18 @@ async fn nonsense_is_refused<F: Future<Output = Doors>>(open: impl Fn(Machine) -
     }
     assert!(invalid(doors.shards.committed(0, "one too many", 0).await.err()));
     assert_eq!(doors.events.append(0, None, Vec::new()).await, Ok(Vec::new()));
+}
+
+async fn waits_end_when_the_role_does<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    let lease = lease(&doors, 0).await;
+    let (taken, pulled, ()) =
+        tokio::join!(doors.dispatch.take(lease, 9, LONG), doors.shards.pull(0, 0, 9, LONG), async {
+            doors.queues.end_waits()
+        });
+    assert_eq!((taken, pulled), (Err(QueueError::Closed), Err(QueueError::Closed)));
+    assert!(doors.events.append(0, None, vec![event("a", 1)]).await.is_ok(), "what can be finished is");
+    doors.queues.close().await;
+    assert_eq!(doors.events.append(0, None, vec![event("b", 1)]).await, Err(QueueError::Closed));
+    assert_eq!(doors.dispatch.renew(lease, TTL).await, Err(QueueError::Closed));
 }

@@ -80,7 +80,8 @@ impl Connection {
                 Ok(None) => {}
                 Err(refusal) => return Next::Refused(refusal),
             }
-            let began = !self.input.is_empty();
+            // One empty line after a body belongs to no request (RFC 9112 §2.2).
+            let began = !self.input.is_empty() && self.input != b"\r\n"[..];
             let left = match (began, deadline) {
                 (false, _) => IDLE_TIMEOUT,
                 (true, None) => {

@@ -27,7 +27,7 @@ use millpond_shared::wire::Origin;
 use prometheus::{IntCounterVec, Opts, Registry};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::http::{Answer, Handler, method_not_allowed, refusal};
+use crate::http::{Answer, Handler, Refusals, method_not_allowed, refusal};
 use crate::queue::{EventQueues, Fate, QueueError};
 use batch::NoBatch;
 use element::{Built, Place, hexadecimal};
@@ -44,6 +44,7 @@ pub struct Ingest {
     queues: Arc<dyn EventQueues>,
     batch_max_events: usize,
     events: IntCounterVec,
+    refusals: Refusals,
 }
 
 /// An event on its way to a queue.
@@ -85,7 +86,7 @@ impl Ingest {
             }
         }
         let sources = sources.into_iter().map(Arc::new).collect();
-        Ok(Ingest { sources, queues, batch_max_events, events })
+        Ok(Ingest { sources, queues, batch_max_events, events, refusals: Refusals::register(registry, "ingest")? })
     }
 
     async fn take(&self, request: Request<Bytes>) -> Response<Bytes> {
@@ -304,6 +305,10 @@ impl Handler for Ingest {
     fn body_limit(&self, target: &str) -> u64 {
         let path = target.split('?').next().unwrap_or(target);
         self.source(path).map_or(UNKNOWN_BODY_MAX, |source| source.body_max)
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.refusals.count(reason);
     }
 }
 

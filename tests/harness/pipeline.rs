@@ -1,0 +1,189 @@
+//! The whole pipeline as the examples in `config/` declare it, in one process or in one for each role, on ports of its
+//! own that stay the same, so that a role which was killed comes back where it was.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+
+use super::eventually;
+use super::metrics::Metrics;
+use super::process::Millpond;
+
+/// A process: its configuration file below `config/`, and the sockets it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    pub file: &'static str,
+    ready: &'static [&'static str],
+}
+
+pub const ALL: Part = Part { file: "local.toml", ready: &["proxy", "admin"] };
+pub const QUEUE: Part = Part { file: "cluster/queue.toml", ready: &["queue", "admin"] };
+pub const INGEST: Part = Part { file: "cluster/ingest.toml", ready: &["ingest", "admin"] };
+pub const DISPATCHER: Part = Part { file: "cluster/dispatcher.toml", ready: &["admin"] };
+/// The same as [`DISPATCHER`] at another address; no example, but made of it.
+pub const DISPATCHER_2: Part = Part { file: "cluster/dispatcher-2.toml", ready: &["admin"] };
+pub const SHARD_A: Part = Part { file: "cluster/shard-a.toml", ready: &["shards", "admin"] };
+pub const SHARD_B: Part = Part { file: "cluster/shard-b.toml", ready: &["shards", "admin"] };
+pub const PROXY: Part = Part { file: "cluster/proxy.toml", ready: &["proxy", "admin"] };
+
+pub const ONE_PROCESS: [Part; 1] = [ALL];
+pub const SEVERAL_PROCESSES: [Part; 6] = [QUEUE, INGEST, DISPATCHER, SHARD_A, SHARD_B, PROXY];
+
+/// A folder with a copy of the examples and the data of their roles, and the processes that run there.
+pub struct Pipeline {
+    dir: TempDir,
+    /// Address as the examples have it → as it is here.
+    addresses: BTreeMap<String, SocketAddr>,
+    running: BTreeMap<Part, Millpond>,
+    /// Lines behind which others are put, in every file.
+    insertions: Vec<(String, String)>,
+}
+
+impl Pipeline {
+    /// The examples, with `insertions` of lines (behind which line, what); nothing runs yet.
+    pub fn prepared(insertions: &[(&str, &str)]) -> Pipeline {
+        let owned = |(line, more): &(&str, &str)| ((*line).to_owned(), (*more).to_owned());
+        let insertions = insertions.iter().map(owned).collect();
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Pipeline { dir, addresses: BTreeMap::new(), running: BTreeMap::new(), insertions }
+    }
+
+    /// The examples as they are, running.
+    pub fn of(parts: &[Part]) -> Pipeline {
+        let mut pipeline = Pipeline::prepared(&[]);
+        parts.iter().for_each(|part| pipeline.start(*part));
+        pipeline
+    }
+
+    /// Starts a process, for the first time or again, and waits until it is ready.
+    pub fn start(&mut self, part: Part) {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let mut files = vec![(part.file, part.file.replace("dispatcher-2", "dispatcher"))];
+        files.extend(["pipeline.toml", "cluster/shard-map.toml"].map(|file| (file, file.to_owned())));
+        for (file, example) in files {
+            let text = std::fs::read_to_string(examples.join(&example)).expect("an example");
+            let text = if file == example { text } else { text.replace(":9183\"", ":9193\"") };
+            let copy = self.dir.path().join("config").join(file);
+            std::fs::create_dir_all(copy.parent().expect("a folder")).expect("the folder can be made");
+            std::fs::write(copy, self.adapted(&text)).expect("the folder can be written");
+        }
+        let file = format!("config/{}", part.file);
+        let process = Millpond::start_in(self.dir.path(), &["run", "--config", &file], part.ready);
+        self.running.insert(part, process);
+    }
+
+    /// On the addresses of this folder, with what is to be put in, and without a line for every request.
+    fn adapted(&mut self, text: &str) -> String {
+        let mut adapted = String::new();
+        for line in text.lines() {
+            if line == "[proxy]" {
+                adapted += "[log]\naccess = false\n\n";
+            }
+            let pieces: Vec<String> = line.split('"').map(|piece| self.moved(piece)).collect();
+            adapted += &format!("{}\n", pieces.join("\""));
+            for (_, more) in self.insertions.iter().filter(|(behind, _)| behind == line) {
+                adapted += &format!("{more}\n");
+            }
+        }
+        adapted
+    }
+
+    fn moved(&mut self, text: &str) -> String {
+        let is_port = |(host, port): (&str, &str)| host == "127.0.0.1" && port.parse::<u16>().is_ok();
+        if !text.rsplit_once(':').is_some_and(is_port) {
+            return text.to_owned();
+        }
+        self.addresses.entry(text.to_owned()).or_insert_with(free_address).to_string()
+    }
+
+    fn process(&self, part: Part) -> &Millpond {
+        self.running.get(&part).unwrap_or_else(|| panic!("{} does not run", part.file))
+    }
+
+    /// Ends a process at once, as `kill -9` does.
+    pub fn kill9(&mut self, part: Part) {
+        self.running.remove(&part).expect("it runs").kill9();
+    }
+
+    pub fn signal(&self, part: Part, name: &str) {
+        self.process(part).signal(name);
+    }
+
+    /// Where clients connect, whether somebody listens there or not.
+    pub fn proxy(&self) -> SocketAddr {
+        *self.addresses.get("127.0.0.1:8080").expect("a proxy was started")
+    }
+
+    pub fn metrics(&self, part: Part) -> Metrics {
+        Metrics::of(self.process(part).admin())
+    }
+
+    /// The sum of a metric over all processes.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.running.values().map(|process| Metrics::of(process.admin()).sum(name, &[])).sum()
+    }
+
+    /// Waits until every event that was accepted is in its documents, and these are on disk. Takes as long as there is
+    /// progress.
+    #[track_caller]
+    pub fn wait_until_applied(&self) {
+        let mut before = None;
+        loop {
+            let now = eventually("another event to be applied", || {
+                let now = self.undone();
+                if now.is_done() || Some(now) != before { Ok(now) } else { Err(format!("{now:?}")) }
+            });
+            if now.is_done() {
+                return;
+            }
+            before = Some(now);
+        }
+    }
+
+    fn undone(&self) -> Undone {
+        // In the order that events go: what is on its way is seen at one place at least.
+        Undone {
+            events: self.sum("millpond_queue_depth"),
+            frames: self.sum("millpond_shard_queue_depth"),
+            lag: self.sum("millpond_shard_lag_frames"),
+            position: self.sum("millpond_shard_position"),
+        }
+    }
+}
+
+/// What is still to be done, and how far the shards are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Undone {
+    /// Not filed by a dispatcher.
+    events: f64,
+    /// Not committed by their shard.
+    frames: f64,
+    lag: f64,
+    position: f64,
+}
+
+impl Undone {
+    fn is_done(&self) -> bool {
+        self.events + self.frames + self.lag == 0.0
+    }
+}
+
+/// An address that nobody listens at, and that the kernel gives to nobody who asks for any: a process that was killed
+/// must find it free.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    const BELOW_EPHEMERAL: std::ops::Range<usize> = 12_000..32_000;
+    let start = std::process::id() as usize * 101;
+    for _ in BELOW_EPHEMERAL {
+        let step = start + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (BELOW_EPHEMERAL.start + step % BELOW_EPHEMERAL.len()) as u16;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free")
+}
