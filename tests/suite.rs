@@ -4,5 +4,6 @@
 //! `cargo test --test suite`, or a part of it: `cargo e2e`, `cargo test --test suite config_cases`.
 
 mod config_cases;
+mod crash;
 mod e2e;
 mod harness;

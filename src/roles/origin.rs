@@ -99,7 +99,10 @@ impl Roles {
         runtime.spawn(async move {
             let _ = tell.send(format!("the queue role failed: {}", watched.failed().await));
         });
-        self.serve(sockets.queue.take(), Arc::new(QueuesApi::new(Arc::clone(&queues))), runtime, stop)?;
+        if let Some(listener) = sockets.queue.take() {
+            let api = QueuesApi::new(Arc::clone(&queues), registry).map_err(Failure::from_display)?;
+            self.serve(Some(listener), Arc::new(api), runtime, stop)?;
+        }
         self.queues = Some(queues);
         Ok(())
     }

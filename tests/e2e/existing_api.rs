@@ -159,10 +159,7 @@ fn a_fill_that_dies_ends_cleanly_for_nobody() {
         let answer = get(pond.proxy(), path);
         assert_eq!((answer.text().as_str(), answer.detail()), ("whole", "miss/not-cached"), "nothing of it was kept");
     }
-    pond.log().wait_for("the broken answers in the log", |_| {
-        let cut = |line: &&serde_json::Value| line["reason"] == "origin-truncated" && line["broken_off"] == true;
-        (pond.access_log().iter().filter(cut).count() == 2 * WAITERS).then_some(())
-    });
+    pond.wait_for_access(2 * WAITERS, |line| line["reason"] == "origin-truncated" && line["broken_off"] == true);
 }
 
 #[test]

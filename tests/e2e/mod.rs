@@ -3,6 +3,8 @@
 mod drain;
 mod examples;
 mod existing_api;
+pub mod feeds;
+pub mod model;
 mod plain_proxy;
 mod reload;
 

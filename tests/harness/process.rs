@@ -141,6 +141,14 @@ impl Millpond {
     pub fn access_log(&self) -> Vec<Value> {
         access_lines(&self.stderr.all())
     }
+
+    /// Waits until as many lines of the access log as `count` are what `wanted` says.
+    #[track_caller]
+    pub fn wait_for_access(&self, count: usize, wanted: impl Fn(&Value) -> bool) {
+        self.stderr.wait_for(&format!("{count} such lines in the access log"), |lines| {
+            (access_lines(lines).iter().filter(|line| wanted(line)).count() == count).then_some(())
+        });
+    }
 }
 
 impl Drop for Millpond {

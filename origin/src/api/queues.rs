@@ -196,3 +196,60 @@ fn message<H: Serialize + DeserializeOwned>(head: H, parts: Vec<Bytes>) -> Respo
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::queue::testing::Machine;
+
+    async fn ask(api: &QueuesApi, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
+        let Answer::Full(response) = api.handle(request).await else { panic!("a stream") };
+        (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn the_status_names_queues_and_consumers_and_a_consumer_can_be_removed() {
+        let queues = Machine::new(2).open();
+        queues.committed(3, "a b", 0).await.unwrap();
+        let api = QueuesApi::new(queues, &Registry::new()).unwrap();
+        let (status, told) = ask(&api, "GET", "/_millpond/queues", "").await;
+        assert_eq!((status, told["event_queues"].as_array().unwrap().len()), (200, 2));
+        assert_eq!(told["shard_queues"][0]["consumers"], serde_json::json!([["a b", 0]]));
+        assert_eq!(ask(&api, "DELETE", "/_millpond/queues/shards/3/consumers/a%20b", "").await.0, 200);
+        assert_eq!(ask(&api, "DELETE", "/_millpond/queues/shards/3/consumers/a%20b", "").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_of_a_role_is_refused_in_words() {
+        let api = QueuesApi::new(Machine::new(1).open(), &Registry::new()).unwrap();
+        for (method, path, body, status, words) in [
+            ("GET", "/", "", 404, "no such path"),
+            ("GET", "/_millpond/queuesx", "", 404, "no such path"),
+            ("GET", "/_millpond/queues/events/0/x", "", 404, "no such path"),
+            ("PUT", "/_millpond/queues", "", 405, "does not take this method"),
+            ("GET", "/_millpond/queues/events/0/append", "", 405, "does not take this method"),
+            ("GET", "/_millpond/queues/shards/x?after=0&max_bytes=1&wait_ms=0", "", 400, "`x` is no number"),
+            ("GET", "/_millpond/queues/shards/0?after=0&max_bytes=1", "", 400, "wait_ms=NUMBER"),
+            ("POST", "/_millpond/queues/events/0/append", "", 400, "the message is empty"),
+            ("POST", "/_millpond/queues/events/0/append", "\u{7}x", 400, "has format 7"),
+            ("POST", "/_millpond/queues/events/9/lease", "", 400, "the message is empty"),
+            ("DELETE", "/_millpond/queues/events/0/lease/1", "", 412, "has run out"),
+        ] {
+            let (found, told) = ask(&api, method, path, body).await;
+            assert_eq!(found, status, "{method} {path}: {told}");
+            assert!(told["error"].as_str().unwrap().contains(words), "{method} {path}: {told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_are_limited_by_what_they_are_for() {
+        let api = QueuesApi::new(Machine::new(1).open(), &Registry::new()).unwrap();
+        assert_eq!(api.body_limit("/_millpond/queues/events/3/append"), APPEND_MAX_BYTES);
+        assert_eq!(api.body_limit("/_millpond/queues/events/3/push/7?x"), PUSH_MAX_BYTES);
+        assert_eq!(api.body_limit("/_millpond/queues/events/3/lease"), OTHER_MAX_BYTES);
+        assert_eq!(api.body_limit("/append"), OTHER_MAX_BYTES);
+    }
+}

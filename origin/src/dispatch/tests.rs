@@ -152,9 +152,25 @@ async fn events_of_all_queues_reach_the_shards_they_concern() {
 struct Watched {
     queues: Arc<Queues>,
     acquired: mpsc::UnboundedSender<Result<Lease, QueueError>>,
+    renewed: mpsc::UnboundedSender<Result<(), QueueError>>,
     pushed: mpsc::UnboundedSender<Result<(), QueueError>>,
     /// Told when a push begins, and asked before it goes on.
     paused: Option<(Arc<Notify>, Arc<Notify>)>,
+}
+
+/// What a dispatcher was told, in order.
+struct Told {
+    acquired: mpsc::UnboundedReceiver<Result<Lease, QueueError>>,
+    renewed: mpsc::UnboundedReceiver<Result<(), QueueError>>,
+    pushed: mpsc::UnboundedReceiver<Result<(), QueueError>>,
+}
+
+fn watched(queues: &Arc<Queues>, paused: Option<(Arc<Notify>, Arc<Notify>)>) -> (Arc<Watched>, Told) {
+    let (acquire, acquired) = mpsc::unbounded_channel();
+    let (renew, renewed) = mpsc::unbounded_channel();
+    let (push, pushed) = mpsc::unbounded_channel();
+    let watched = Watched { queues: queues.clone(), acquired: acquire, renewed: renew, pushed: push, paused };
+    (Arc::new(watched), Told { acquired, renewed, pushed })
 }
 
 #[async_trait]
@@ -170,7 +186,9 @@ impl DispatchQueues for Watched {
     }
 
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
-        self.queues.renew(lease, ttl).await
+        let outcome = self.queues.renew(lease, ttl).await;
+        let _ = self.renewed.send(outcome.clone());
+        outcome
     }
 
     async fn release(&self, lease: Lease) -> Result<(), QueueError> {
@@ -202,12 +220,10 @@ async fn a_second_dispatcher_waits_and_takes_over_from_one_that_died() {
     first.kill().await;
     queues.append(0, None, vec![edit(1)]).await.unwrap();
 
-    let (acquired, mut outcomes) = mpsc::unbounded_channel();
-    let (pushed, _kept) = mpsc::unbounded_channel();
-    let second =
-        start(Arc::new(Watched { queues: queues.clone(), acquired, pushed, paused: None }), settings("second"));
+    let (doors, mut told) = watched(&queues, None);
+    let second = start(doors, settings("second"));
     for _ in 0..3 {
-        let outcome = outcomes.recv().await.unwrap();
+        let outcome = told.acquired.recv().await.unwrap();
         assert!(matches!(outcome, Err(QueueError::Held { .. })), "the lease of the dead one still runs: {outcome:?}");
         assert_eq!(queues.status().event_queues[0].filed, 1);
     }
@@ -223,11 +239,9 @@ async fn a_second_dispatcher_waits_and_takes_over_from_one_that_died() {
 async fn a_holder_that_slept_through_its_lease_files_nothing() {
     let machine = Machine::new(1);
     let queues = machine.open();
-    let (acquired, _kept) = mpsc::unbounded_channel();
-    let (pushed, mut outcomes) = mpsc::unbounded_channel();
     let (reached, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let paused = Some((reached.clone(), gate.clone()));
-    let sleeper = start(Arc::new(Watched { queues: queues.clone(), acquired, pushed, paused }), settings("sleeper"));
+    let (doors, mut told) = watched(&queues, Some((reached.clone(), gate.clone())));
+    let sleeper = start(doors, settings("sleeper"));
     let events: Vec<_> = (0..3).map(edit).collect();
     queues.append(0, None, events.clone()).await.unwrap();
     reached.notified().await;
@@ -236,11 +250,56 @@ async fn a_holder_that_slept_through_its_lease_files_nothing() {
     let other = start(queues.clone(), settings("other"));
     drained(&queues).await;
     gate.notify_one();
-    let outcome = outcomes.recv().await.unwrap();
+    let outcome = told.pushed.recv().await.unwrap();
     assert!(matches!(outcome, Err(QueueError::Fenced { .. })), "{outcome:?}");
     assert_filed_once(0, &events, &pulled(&queues).await);
     other.stop().await;
     sleeper.kill().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_for_as_long_as_it_is_wanted() {
+    let queues = Machine::new(1).open();
+    let (doors, mut told) = watched(&queues, None);
+    let dispatcher = start(doors, DispatcherSettings { lease_ttl: Duration::from_secs(3), ..settings("a") });
+    let lease = told.acquired.recv().await.unwrap().unwrap();
+    // It comes back from waiting for events in time, again and again.
+    for _ in 0..2 {
+        assert_eq!(told.renewed.recv().await.unwrap(), Ok(()));
+    }
+    queues.append(0, None, vec![edit(0)]).await.unwrap();
+    assert_eq!(told.pushed.recv().await.unwrap(), Ok(()));
+    dispatcher.stop().await;
+    assert!(told.acquired.try_recv().is_err(), "it never had to claim again");
+    assert_eq!(queues.acquire(0, "b", LONG).await.unwrap().token, lease.token + 1);
+}
+
+#[tokio::test]
+async fn a_shard_queue_that_is_full_is_waited_for() {
+    let mut machine = Machine::new(1);
+    machine.limits.shard_depth_max_bytes = 1;
+    let queues = machine.open();
+    let (doors, mut told) = watched(&queues, None);
+    let dispatcher = start(doors, DispatcherSettings { max_events: 1, ..settings("a") });
+    let events = [edit(0), edit(0)];
+    queues.append(0, None, events.to_vec()).await.unwrap();
+    assert_eq!(told.pushed.recv().await.unwrap(), Ok(()));
+    for _ in 0..2 {
+        assert!(matches!(told.pushed.recv().await.unwrap(), Err(QueueError::ShardFull { .. })));
+    }
+    let mut frames = pulled(&queues).await;
+    for shard in 0..SHARDS {
+        let last = queues.pull(shard, 0, 1, Duration::ZERO).await.unwrap().last;
+        queues.committed(shard, "shard", last).await.unwrap();
+    }
+    drained(&queues).await;
+    for shard in 0..SHARDS {
+        let last = frames.iter().filter(|(other, _)| *other == shard).count() as u64;
+        let pulled = queues.pull(shard, last, usize::MAX, Duration::ZERO).await.unwrap();
+        frames.extend(pulled.frames.into_iter().map(|(_, frame)| (shard, frame)));
+    }
+    assert_filed_once(0, &events, &frames);
+    dispatcher.stop().await;
 }
 
 #[tokio::test]
@@ -254,7 +313,7 @@ async fn a_queue_role_that_comes_and_goes_is_waited_for() {
     let serve = async || {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let (down, shutdown) = watch::channel(false);
-        let api = Arc::new(crate::api::queues::QueuesApi::new(queues.clone(), &Registry::new()).unwrap());
+        let api = Arc::new(crate::api::queues::QueuesApi::new(queues.clone(), &prometheus::Registry::new()).unwrap());
         (down, tokio::spawn(crate::http::serve(listener, api, shutdown)))
     };
     for n in 1..3 {

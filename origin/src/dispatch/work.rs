@@ -216,9 +216,9 @@ impl Dispatcher {
         let routing = self.routing.clone();
         let large = taken.frames.iter().map(bytes::Bytes::len).sum::<usize>() >= LARGE_ROUND;
         if !large {
-            return route(&routing, &taken, token);
+            return route(&routing, &taken, token, ROUND_MAX_BYTES);
         }
-        let routed = tokio::task::spawn_blocking(move || route(&routing, &taken, token)).await;
+        let routed = tokio::task::spawn_blocking(move || route(&routing, &taken, token, ROUND_MAX_BYTES)).await;
         routed.unwrap_or(Err(Trouble::Later(QueueError::Closed)))
     }
 
@@ -230,13 +230,13 @@ impl Dispatcher {
     }
 }
 
-fn route(routing: &Routing, taken: &Taken, token: u64) -> Result<(u64, Routed), Trouble> {
+fn route(routing: &Routing, taken: &Taken, token: u64, max_bytes: usize) -> Result<(u64, Routed), Trouble> {
     let decoded: Result<Vec<_>, _> = taken.frames.iter().map(|bytes| EventFrame::decode(bytes)).collect();
     let frames = decoded.map_err(|error| Trouble::Later(QueueError::Invalid { problem: error.to_string() }))?;
     let mut last = taken.last;
     loop {
         let routed = routing.route(&frames, taken.first, last, token);
-        if routed.bytes() <= ROUND_MAX_BYTES || last <= taken.first {
+        if routed.bytes() <= max_bytes || last <= taken.first {
             return Ok((last, routed));
         }
         last = taken.first + (last - taken.first) / 2;
@@ -257,5 +257,26 @@ impl From<QueueError> for Trouble {
             QueueError::Fenced { .. } => Trouble::Lost,
             error => Trouble::Later(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::route::tests::{event, routing};
+    use super::*;
+
+    #[test]
+    fn a_round_that_grows_too_large_is_halved_down_to_one_event() {
+        let events = (1..9).map(|n| event(n, "{\"user\":\"u\"}".to_owned())).collect();
+        let frame = EventFrame { queue: 0, first: 11, events }.encode();
+        let taken = Taken { first: 11, last: 18, frames: vec![frame.into()] };
+        let last = |max_bytes| route(&routing(1), &taken, 1, max_bytes).ok().unwrap().0;
+        assert_eq!((last(1 << 20), last(150), last(1)), (18, 14, 11));
+    }
+
+    #[test]
+    fn a_frame_that_can_not_be_read_is_not_passed_over() {
+        let taken = Taken { first: 1, last: 1, frames: vec![bytes::Bytes::from_static(&[9, 1])] };
+        assert!(matches!(route(&routing(1), &taken, 1, 99), Err(Trouble::Later(QueueError::Invalid { .. }))));
     }
 }

@@ -60,6 +60,44 @@ async fn a_power_cut_at_any_moment_takes_nothing_that_was_acknowledged() {
     }
 }
 
+#[tokio::test]
+async fn nobody_is_answered_before_the_sync_and_no_more_may_wait_than_allowed() {
+    let mut machine = Machine::new(1);
+    machine.limits.waiting_max_calls = 1;
+    machine.limits.waiting_max_bytes = 1_000;
+    let queues = machine.open();
+    let held = machine.events[0].hold_syncs();
+    let append = |id: String, bytes: usize| {
+        let queues = queues.clone();
+        let event = Event { data: "x".repeat(bytes).into(), ..event(id, 1) };
+        tokio::spawn(async move { queues.append(0, WINDOW, vec![event]).await.unwrap() })
+    };
+    // The writer is stuck in the commit of the first calls; one more waits; for others there is no place.
+    let mut calls = Vec::new();
+    let mut refused = 0;
+    while refused < 100 {
+        let call = append(format!("{}", calls.len()), 1);
+        tokio::task::yield_now().await;
+        if call.is_finished() {
+            assert_eq!(call.await.unwrap(), [Fate::Full]);
+            refused += 1;
+        } else {
+            calls.push(call);
+        }
+    }
+    assert_eq!(append("large".to_owned(), 2_000).await.unwrap(), [Fate::Full]);
+    assert!(calls.iter().all(|call| !call.is_finished()));
+    assert_eq!(queues.status().event_queues[0].last, 0, "what is not on disk is not there");
+    let cut = machine.crash().open();
+    assert_eq!(cut.status().event_queues[0].last, 0);
+
+    drop(held);
+    for (offset, call) in (1..).zip(calls) {
+        assert_eq!(call.await.unwrap(), [Fate::Stored { offset }]);
+    }
+    assert!(matches!(append("d".to_owned(), 1).await.unwrap()[..], [Fate::Stored { .. }]), "there is room again");
+}
+
 /// Random appends, rounds, trims and power cuts against a model that remembers what was acknowledged.
 #[tokio::test]
 async fn whatever_happens_every_event_is_filed_once_and_in_order() {

@@ -4,7 +4,7 @@
 //! such a disk can show that an acknowledgement waits for the sync.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
@@ -12,6 +12,25 @@ use redb::StorageBackend;
 #[derive(Clone, Debug, Default)]
 pub struct Forgetful {
     state: Arc<Mutex<State>>,
+    gate: Arc<Gate>,
+}
+
+/// Closed while syncs are held.
+#[derive(Debug, Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// Holds every sync until it is dropped.
+#[derive(Debug)]
+pub struct HeldSyncs(Arc<Gate>);
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        *self.0.closed.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.opened.notify_all();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +49,14 @@ impl Forgetful {
     /// The power is cut: a disk that holds what this one had synced by now, and nothing else.
     pub fn crash(&self) -> Forgetful {
         let synced = self.state().synced.clone();
-        Forgetful { state: Arc::new(Mutex::new(State { written: synced.clone(), synced, syncs: 0, fails: false })) }
+        let state = State { written: synced.clone(), synced, syncs: 0, fails: false };
+        Forgetful { state: Arc::new(Mutex::new(state)), gate: Arc::default() }
+    }
+
+    /// Syncs wait until what is returned is dropped.
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        *self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        HeldSyncs(self.gate.clone())
     }
 
     /// How often it was synced so far.
@@ -80,6 +106,8 @@ impl StorageBackend for Forgetful {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let closed = self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.gate.opened.wait_while(closed, |closed| *closed));
         let mut state = self.state();
         state.check()?;
         let State { synced, written, syncs, .. } = &mut *state;

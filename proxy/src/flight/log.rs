@@ -233,34 +233,39 @@ pub enum Piece {
 
 impl Reader {
     pub async fn next(&mut self) -> Piece {
-        if self.ended {
-            return Piece::End;
-        }
+        let flight = Arc::clone(&self.flight);
         loop {
-            let grown = self.flight.grown.notified();
+            let grown = flight.grown.notified();
             tokio::pin!(grown);
             grown.as_mut().enable();
-            {
-                let mut inner = self.flight.inner.lock();
-                if let Some(piece) = self.at.checked_sub(inner.dropped).and_then(|at| inner.pieces.get(at)).cloned() {
-                    self.at += 1;
-                    let at = self.at;
-                    inner.readers.insert(self.id, at);
-                    drop(inner);
-                    self.flight.read.notify_waiters();
-                    return Piece::Data(piece);
-                }
-                match &inner.phase {
-                    Phase::Asking | Phase::Body(_) => {}
-                    Phase::Complete(_) => {
-                        self.ended = true;
-                        return Piece::End;
-                    }
-                    Phase::Unshared(_) => return Piece::Cut(OriginError::Truncated),
-                    Phase::Failed(error) => return Piece::Cut(error.clone()),
-                }
+            if let Some(piece) = self.ready() {
+                return piece;
             }
             grown.await;
+        }
+    }
+
+    /// What there is without waiting.
+    pub fn ready(&mut self) -> Option<Piece> {
+        if self.ended {
+            return Some(Piece::End);
+        }
+        let mut inner = self.flight.inner.lock();
+        if let Some(piece) = self.at.checked_sub(inner.dropped).and_then(|at| inner.pieces.get(at)).cloned() {
+            self.at += 1;
+            inner.readers.insert(self.id, self.at);
+            drop(inner);
+            self.flight.read.notify_waiters();
+            return Some(Piece::Data(piece));
+        }
+        match &inner.phase {
+            Phase::Asking | Phase::Body(_) => None,
+            Phase::Complete(_) => {
+                self.ended = true;
+                Some(Piece::End)
+            }
+            Phase::Unshared(_) => Some(Piece::Cut(OriginError::Truncated)),
+            Phase::Failed(error) => Some(Piece::Cut(error.clone())),
         }
     }
 }

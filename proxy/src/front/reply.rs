@@ -135,16 +135,19 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(b"\r\n");
     }
 
-    async fn flush(&mut self) -> Result<(), Gone> {
+    async fn write(&mut self) -> Result<(), Gone> {
+        if self.connection.output.is_empty() {
+            return Ok(());
+        }
         self.sent += self.connection.output.len() as u64;
         self.connection.write_output().await.map_err(|_| self.broken())
     }
 
     /// Writes the output buffer and then `body`, without copying it.
-    async fn flush_with(&mut self, mut body: Bytes) -> Result<(), Gone> {
+    async fn write_with(&mut self, mut body: Bytes) -> Result<(), Gone> {
         if body.len() <= COPY_MAX {
             self.connection.output.extend_from_slice(&body);
-            return self.flush().await;
+            return self.write().await;
         }
         self.sent += (self.connection.output.len() + body.len()) as u64;
         let Connection { stream, output, .. } = &mut *self.connection;
@@ -184,44 +187,49 @@ impl Client for Reply<'_> {
     async fn whole(&mut self, head: ReplyHead<'_>, body: Bytes) -> Result<(), Gone> {
         self.put_head(&head, Some(body.len() as u64));
         if self.mode == Mode::None {
-            return self.flush().await;
+            return self.write().await;
         }
         self.mode = Mode::Length(0);
-        self.flush_with(body).await
+        self.write_with(body).await
     }
 
-    async fn begin(&mut self, head: ReplyHead<'_>, length: Option<u64>) -> Result<(), Gone> {
+    fn begin(&mut self, head: ReplyHead<'_>, length: Option<u64>) {
         self.put_head(&head, length);
-        self.flush().await
     }
 
     async fn piece(&mut self, piece: Bytes) -> Result<(), Gone> {
         match self.mode {
-            Mode::None => Ok(()),
+            Mode::None => return Ok(()),
             Mode::Length(left) => {
                 let Some(left) = left.checked_sub(piece.len() as u64) else { return Err(self.broken()) };
                 self.mode = Mode::Length(left);
-                self.flush_with(piece).await
             }
             Mode::Chunked => {
                 put_chunk(&mut self.connection.output, &piece);
-                self.flush().await
+                return if self.connection.output.len() > COPY_MAX { self.write().await } else { Ok(()) };
             }
-            Mode::UntilClose => self.flush_with(piece).await,
-            Mode::Head | Mode::Broken => Err(self.broken()),
+            Mode::UntilClose => {}
+            Mode::Head | Mode::Broken => return Err(self.broken()),
         }
+        if self.connection.output.len() + piece.len() > COPY_MAX {
+            return self.write_with(piece).await;
+        }
+        self.connection.output.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        self.write().await
     }
 
     async fn end(&mut self) -> Result<(), Gone> {
         match self.mode {
-            Mode::Chunked => {
-                self.connection.output.extend_from_slice(LAST_CHUNK);
-                self.flush().await
-            }
+            Mode::Chunked => self.connection.output.extend_from_slice(LAST_CHUNK),
             // The body was shorter than its head said.
-            Mode::Length(1..) => Err(self.broken()),
-            _ => Ok(()),
+            Mode::Length(1..) => return Err(self.broken()),
+            _ => {}
         }
+        self.write().await
     }
 
     fn cut(&mut self) {

@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::rules::Rule;
 use crate::semantics::freshness::{self, Times};
 use crate::semantics::{cache_status, validate};
-use crate::upstreams::{Answer, OriginError, Payload};
+use crate::upstreams::{Answer, OriginError, Payload, Ready};
 
 impl Gateway {
     /// A stored response, or 304 if the client has it.
@@ -243,12 +243,21 @@ async fn stream<C: Client>(
     length: Option<u64>,
     mut reader: Reader,
 ) -> Result<(), Stopped> {
-    client.begin(head, length).await?;
+    client.begin(head, length);
     loop {
-        match reader.next().await {
+        let piece = match reader.ready() {
+            Some(piece) => piece,
+            None => {
+                client.flush().await?;
+                reader.next().await
+            }
+        };
+        match piece {
             Piece::Data(piece) => client.piece(piece).await?,
             Piece::End => return Ok(client.end().await?),
             Piece::Cut(error) => {
+                // What came is sent, so that the client sees how far it got.
+                client.flush().await?;
                 client.cut();
                 return Err(Stopped::Cut(error));
             }
@@ -270,12 +279,22 @@ async fn relay<C: Client>(
     let head = ReplyHead { status, fields: &fields, prepared: None, added };
     let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
     let sent = async {
-        client.begin(head, length).await?;
+        client.begin(head, length);
         loop {
-            match answer.body.next().await {
+            let next = match answer.body.ready() {
+                Ok(Ready::Piece(piece)) => Ok(Some(piece)),
+                Ok(Ready::End) => Ok(None),
+                Ok(Ready::NotYet) => {
+                    client.flush().await?;
+                    answer.body.next().await
+                }
+                Err(error) => Err(error),
+            };
+            match next {
                 Ok(Some(piece)) => client.piece(piece).await?,
                 Ok(None) => return client.end().await,
                 Err(error) => {
+                    client.flush().await?;
                     tracing::warn!(rule = rule.name, origin = rule.origin, %error, "origin broke off");
                     client.cut();
                     return Err(Gone);

@@ -36,10 +36,14 @@ pub trait Client: Send {
     /// Sends a whole answer.
     fn whole(&mut self, head: ReplyHead<'_>, body: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
 
-    /// Begins an answer whose body follows; `length`: its bytes, if known.
-    fn begin(&mut self, head: ReplyHead<'_>, length: Option<u64>) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Begins an answer whose body follows; `length`: its bytes, if known. Small writes are gathered until
+    /// [`Client::flush`] or [`Client::end`].
+    fn begin(&mut self, head: ReplyHead<'_>, length: Option<u64>);
 
     fn piece(&mut self, piece: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends what was gathered: to be called before anything is waited for.
+    fn flush(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
 
     /// The body is complete.
     fn end(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;

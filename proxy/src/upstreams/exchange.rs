@@ -64,6 +64,23 @@ pub struct Pool {
     connector: TransportConnector,
 }
 
+/// A server as pingora wants it, prepared once.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub address: SocketAddr,
+    peer: HttpPeer,
+    /// What its pooled connections are found by.
+    hash: u64,
+}
+
+impl Address {
+    pub fn new(address: SocketAddr) -> Address {
+        let mut peer = HttpPeer::new(address, false, String::new());
+        peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
+        Address { address, hash: peer.reuse_hash(), peer }
+    }
+}
+
 /// How sending failed.
 pub(super) enum Failure {
     /// Nothing was sent: another server may be asked.
@@ -78,17 +95,15 @@ impl Pool {
         Pool { connector: TransportConnector::new(Some(ConnectorOptions::new(POOL_MAX))) }
     }
 
-    /// Sends a request to `address` and reads the head of its answer.
+    /// Sends a request to `server` and reads the head of its answer.
     pub(super) async fn exchange(
         self: &Arc<Pool>,
-        address: SocketAddr,
+        server: &Address,
         outgoing: &Outgoing,
         payload: &mut Payload<'_>,
     ) -> Result<Answer, Failure> {
-        let mut peer = HttpPeer::new(address, false, String::new());
-        peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
-        let (stream, reused) =
-            self.connector.get_stream(&peer).await.map_err(|error| Failure::NotConnected(in_words(address, &error)))?;
+        let connected = self.connector.get_stream(&server.peer).await;
+        let (stream, reused) = connected.map_err(|error| Failure::NotConnected(in_words(server.address, &error)))?;
         let mut connection = Connection { stream, buf: BytesMut::new() };
         let bodiless = matches!(payload, Payload::None);
         let sent = connection.send(outgoing, payload).await;
@@ -109,7 +124,7 @@ impl Pool {
             connection: Some(connection),
             reader: BodyReader::new(framing),
             // After an early answer the rest of the request was not sent.
-            release: (keep && (bodiless || payload_done(payload))).then(|| (Arc::clone(self), peer.reuse_hash())),
+            release: (keep && (bodiless || payload_done(payload))).then(|| (Arc::clone(self), server.hash)),
         };
         if body.reader.is_done() {
             body.finish();

@@ -8,7 +8,7 @@ use millpond_shared::clock;
 
 use super::OriginError;
 use super::answer::{Answer, Outgoing, Payload};
-use super::exchange::{Failure, Pool, is_idempotent};
+use super::exchange::{Address, Failure, Pool, is_idempotent};
 
 /// How long a server is skipped after its first failed connection, in milliseconds; doubled with each further one.
 const SKIP_MS: u64 = 1_000;
@@ -24,7 +24,7 @@ pub struct ServerList {
 
 #[derive(Debug)]
 struct Server {
-    address: SocketAddr,
+    address: Address,
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
     skipped_until: AtomicU64,
@@ -32,7 +32,11 @@ struct Server {
 
 impl ServerList {
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> ServerList {
-        let server = |address| Server { address, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) };
+        let server = |address| Server {
+            address: Address::new(address),
+            failures: AtomicU32::new(0),
+            skipped_until: AtomicU64::new(0),
+        };
         ServerList { servers: addresses.into_iter().map(server).collect(), next: AtomicUsize::new(0) }
     }
 
@@ -54,9 +58,9 @@ impl ServerList {
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
         for server in self.order(clock::wall_ms()) {
-            let mut answer = pool.exchange(server.address, outgoing, &mut payload).await;
+            let mut answer = pool.exchange(&server.address, outgoing, &mut payload).await;
             if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(&outgoing.method) {
-                answer = pool.exchange(server.address, outgoing, &mut payload).await;
+                answer = pool.exchange(&server.address, outgoing, &mut payload).await;
             }
             match answer {
                 Ok(answer) => {
@@ -97,7 +101,7 @@ mod tests {
     fn in_turn_and_the_dead_last() {
         let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let list = ServerList::new(addresses);
-        let first = |now| list.order(now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
+        let first = |now| list.order(now).iter().map(|server| server.address.address.port()).collect::<Vec<_>>();
         assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
         list.servers[0].died(100);
         assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
@@ -109,7 +113,7 @@ mod tests {
     #[test]
     fn a_server_that_stays_dead_is_tried_ever_more_rarely() {
         let server = Server {
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            address: Address::new(SocketAddr::from(([127, 0, 0, 1], 1))),
             failures: AtomicU32::new(0),
             skipped_until: AtomicU64::new(0),
         };

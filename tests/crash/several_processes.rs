@@ -1,0 +1,122 @@
+//! One process for each role: each is killed while the others go on.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use millpond_shared::clock;
+use serde_json::json;
+
+use super::duration;
+use super::traffic::Traffic;
+use crate::e2e::feeds::hit;
+use crate::e2e::model::{Fate, Model, encoded};
+use crate::harness::client::{Client, Request};
+use crate::harness::eventually;
+use crate::harness::pipeline::{PROXY, Pipeline, SEVERAL_PROCESSES, SHARD_A, SHARD_B};
+use crate::harness::random::Random;
+
+/// Most events between two kills, and most reads while something is dead.
+const EVENTS_MAX: usize = 400;
+const READS_MAX: usize = 400;
+
+/// A dispatcher that was killed is not missed for long.
+pub const SHORT_LEASE: (&str, &str) = ("[dispatcher]", "lease_ttl = \"1s\"");
+
+#[test]
+fn each_role_is_killed_again_and_again() {
+    let mut random = Random::told("crash::several_processes");
+    let mut pipeline = Pipeline::prepared(&[SHORT_LEASE]);
+    SEVERAL_PROCESSES.iter().for_each(|part| pipeline.start(*part));
+    let traffic = Traffic::to(pipeline.proxy());
+    let mut kills: BTreeMap<&str, usize> = BTreeMap::new();
+    thread::scope(|scope| {
+        let running = traffic.start(scope, &mut random);
+        let began = clock::monotonic();
+        // Each in its turn, in another order each time; sometimes the next one dies before the first is back.
+        while began.elapsed() < duration() {
+            let mut parts = SEVERAL_PROCESSES;
+            random.shuffle(&mut parts);
+            let mut dead = Vec::new();
+            for part in parts {
+                if dead.is_empty() {
+                    running.wait_for_events(random.below(EVENTS_MAX));
+                }
+                if part == PROXY {
+                    traffic.proxy_ends();
+                }
+                pipeline.kill9(part);
+                *kills.entry(part.file).or_default() += 1;
+                dead.push(part);
+                if !dead.contains(&PROXY) {
+                    running.wait_for_reads(random.below(READS_MAX));
+                }
+                if random.below(4) > 0 {
+                    dead.drain(..).for_each(|part| pipeline.start(part));
+                }
+            }
+            dead.drain(..).for_each(|part| pipeline.start(part));
+        }
+        running.stop();
+    });
+    pipeline.wait_until_applied();
+    traffic.compare_all();
+    println!("killed: {kills:?}");
+}
+
+/// While a shard is dead its cached documents are served, stale, and events are taken; once it is back they show.
+#[test]
+fn a_dead_shard_is_served_for_from_the_cache() {
+    let mut pipeline = Pipeline::prepared(&[SHORT_LEASE]);
+    SEVERAL_PROCESSES.iter().for_each(|part| pipeline.start(*part));
+    let mut client = Client::of(pipeline.proxy());
+    let mut model = Model::default();
+    let mut post = |client: &mut Client, round: usize| {
+        for user in 0..40 {
+            let event = json!({ "time": round, "user": format!("user {user}"), "channel": "c", "page": "p" }).to_string();
+            let answer = client.ask(&Request::post("/events/wiki", &event));
+            assert_eq!((answer.status(), answer.json()["accepted"].as_u64()), (202, Some(1)), "{}", answer.text());
+            assert_eq!(model.take(&event), Fate::Accepted);
+        }
+    };
+    let urls: Vec<String> = (0..40).map(|user| format!("/users/{}/feed.json", encoded(&format!("user {user}")))).collect();
+    post(&mut client, 1);
+    pipeline.wait_until_applied();
+    let before: Vec<_> = urls.iter().map(|url| hit(&mut client, url, 200)).collect();
+
+    pipeline.kill9(SHARD_A);
+    post(&mut client, 2);
+    let mut of_dead = Vec::new();
+    for (url, before) in urls.iter().zip(&before) {
+        let answer = eventually(&format!("{url}, new or stale"), || {
+            let answer = client.get(url);
+            assert_eq!(answer.status(), 200, "{url}: {:?}", answer.head);
+            let is_new = answer.body != before.body;
+            assert!(is_new || answer.field("etag") == before.field("etag"));
+            if is_new || answer.outcome() == "stale" { Ok(answer) } else { Err(answer.detail().to_owned()) }
+        });
+        if answer.body == before.body {
+            of_dead.push(url);
+        }
+    }
+    assert!((1..urls.len()).contains(&of_dead.len()), "about half belong to the dead shards: {of_dead:?}");
+
+    // Now nobody at all can be asked.
+    pipeline.kill9(SHARD_B);
+    for url in &urls {
+        eventually(&format!("{url}, stale"), || {
+            let answer = client.get(url);
+            assert_eq!(answer.status(), 200, "{url}: {:?}", answer.head);
+            if answer.outcome() == "stale" { Ok(()) } else { Err(answer.detail().to_owned()) }
+        });
+    }
+    let unknown = client.get("/users/nobody%20asked%20before/feed.json");
+    assert!([502, 503].contains(&unknown.status()), "{:?}", unknown.head);
+
+    pipeline.start(SHARD_A);
+    pipeline.start(SHARD_B);
+    let documents = model.documents();
+    for url in &urls {
+        eventually(&format!("{url} as it must be"), || crate::e2e::feeds::compare(&client.get(url), &documents[url]));
+        hit(&mut client, url, 200);
+    }
+}

@@ -1,0 +1,275 @@
+//! Producers that send until they are acknowledged, and readers that watch what they are given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use serde_json::json;
+
+use crate::e2e::feeds::{compare, version};
+use crate::e2e::model::{Expected, Fate, Model, encoded};
+use crate::harness::client::{Client, Request, Response};
+use crate::harness::eventually;
+use crate::harness::process::lock;
+use crate::harness::random::Random;
+
+const PRODUCERS: usize = 2;
+const READERS: usize = 2;
+/// Most events in one batch.
+const BATCH_MAX: usize = 40;
+/// Documents that readers choose from: those that changed last.
+const RECENT: usize = 40;
+
+/// What the clients of one proxy do and see.
+pub struct Traffic {
+    proxy: SocketAddr,
+    over: AtomicBool,
+    /// How often the proxy was killed: a new one knows nothing of what the old one served.
+    life: AtomicUsize,
+    /// Every event that was acknowledged.
+    model: Mutex<Model>,
+    acknowledged: AtomicU64,
+    reads: AtomicU64,
+    recent: Mutex<Vec<String>>,
+}
+
+impl Traffic {
+    pub fn to(proxy: SocketAddr) -> Traffic {
+        Traffic {
+            proxy,
+            over: AtomicBool::new(false),
+            life: AtomicUsize::new(0),
+            model: Mutex::default(),
+            acknowledged: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            recent: Mutex::default(),
+        }
+    }
+
+    /// Starts all clients.
+    pub fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, random: &mut Random) -> Running<'scope> {
+        let mut clients = Vec::new();
+        for number in 0..PRODUCERS {
+            let random = Random::from(random.next());
+            clients.push(scope.spawn(move || self.produce(number, random)));
+        }
+        for _ in 0..READERS {
+            let random = Random::from(random.next());
+            clients.push(scope.spawn(move || self.read(random)));
+        }
+        Running { traffic: self, clients }
+    }
+
+    /// Says that the proxy is about to be killed.
+    pub fn proxy_ends(&self) {
+        self.life.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn produce(&self, number: usize, mut random: Random) {
+        let mut client = Client::of(self.proxy);
+        let mut next = 0;
+        while !self.over.load(Ordering::SeqCst) {
+            let count = 1 + random.below(BATCH_MAX);
+            let events: Vec<Made> = (next..next + count).map(|n| Made::new(number, n)).collect();
+            next += count;
+            let texts: Vec<&str> = events.iter().map(|event| event.text.as_str()).collect();
+            let request = Request::post("/events/wiki", texts.join("\n"));
+            eventually("an acknowledgement", || self.sent(&mut client, &request, count));
+            let mut model = lock(&self.model);
+            for text in texts {
+                assert_eq!(model.take(text), Fate::Accepted, "every event is another one");
+            }
+            drop(model);
+            self.acknowledged.fetch_add(count as u64, Ordering::SeqCst);
+            let mut recent = lock(&self.recent);
+            recent.extend(events.into_iter().flat_map(|event| event.urls));
+            let surplus = recent.len().saturating_sub(RECENT);
+            recent.drain(..surplus);
+        }
+    }
+
+    /// Sends a batch; anything but a whole acknowledgement must be a refusal in words, or the end of the connection.
+    fn sent(&self, client: &mut Client, request: &Request, count: usize) -> Result<(), String> {
+        let answer = client.try_ask(request).map_err(|error| error.to_string())?;
+        match answer.status() {
+            202 => {
+                let told = answer.json();
+                let number = |name: &str| told[name].as_u64().expect("a number");
+                assert_eq!(number("accepted") + number("duplicates"), count as u64, "{told}");
+                assert_eq!(told["rejected"], json!([]));
+                Ok(())
+            }
+            502 | 503 => Err(format!("{}: {}", answer.status(), answer.text())),
+            other => panic!("{other}: {:?}, {}", answer.head, answer.text()),
+        }
+    }
+
+    fn read(&self, mut random: Random) {
+        let mut client = Client::of(self.proxy);
+        let mut life = usize::MAX;
+        let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut kept: BTreeSet<String> = BTreeSet::new();
+        while !self.over.load(Ordering::SeqCst) {
+            let url = {
+                let recent = lock(&self.recent);
+                recent.get(random.below(recent.len())).cloned()
+            };
+            let Some(url) = url else {
+                std::thread::yield_now();
+                continue;
+            };
+            let before = self.life.load(Ordering::SeqCst);
+            if life != before {
+                (life, client) = (before, Client::of(self.proxy));
+                (seen, kept) = Default::default();
+            }
+            let answer = client.try_ask(&Request::get(&url));
+            if self.life.load(Ordering::SeqCst) != before {
+                continue;
+            }
+            match answer {
+                Ok(answer) => judge(&answer, &url, &mut seen, &mut kept),
+                // Only a proxy that has just come back, or is about to, does not answer.
+                Err(_) => std::thread::yield_now(),
+            }
+            self.reads.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Every document as the acknowledged events make it.
+    pub fn documents(&self) -> BTreeMap<String, Expected> {
+        let model = lock(&self.model);
+        let documents = model.documents();
+        let items = |(url, document): (&String, &Expected)| {
+            let is_user = url.starts_with("/users/") && url.ends_with(".json");
+            document.value["items"].as_array().filter(|_| is_user).map_or(0, Vec::len)
+        };
+        let listed: usize = documents.iter().map(items).sum();
+        assert_eq!(listed as u64, self.acknowledged(), "every event can be seen: none is too old for its feed");
+        documents
+    }
+
+    /// Compares every document with what the acknowledged events make of it.
+    pub fn compare_all(&self) {
+        let mut client = Client::of(self.proxy);
+        let documents = self.documents();
+        for (url, expected) in &documents {
+            eventually(&format!("{url} as it must be"), || compare(&client.get(url), expected));
+        }
+        println!(
+            "{} events acknowledged, {} reads, {} documents compared",
+            self.acknowledged(),
+            self.reads.load(Ordering::SeqCst),
+            documents.len()
+        );
+    }
+
+    /// In how many documents the acknowledged events are.
+    pub fn filings(&self) -> usize {
+        lock(&self.model).filings()
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+}
+
+/// What a reader may be given.
+fn judge(
+    answer: &Response,
+    url: &str,
+    seen: &mut BTreeMap<String, (u64, u64)>,
+    kept: &mut BTreeSet<String>,
+) {
+    match answer.status() {
+        200 => {
+            let version = version(answer);
+            let before = seen.insert(url.to_owned(), version);
+            assert!(Some(version) >= before, "{url}: {version:?} after {before:?}: {:?}", answer.head);
+            let status = answer.field("cache-status").unwrap_or_default();
+            if status.contains("; stored") || status.contains("; hit") {
+                kept.insert(url.to_owned());
+            }
+        }
+        // Not applied yet.
+        404 => assert!(!seen.contains_key(url), "{url} was there: {:?}", answer.head),
+        502 | 503 => assert!(!kept.contains(url), "{url} was in the cache: {:?}", answer.head),
+        other => panic!("{url}: {other}: {:?}, {}", answer.head, answer.text()),
+    }
+}
+
+/// The clients, at work.
+pub struct Running<'scope> {
+    traffic: &'scope Traffic,
+    clients: Vec<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl Running<'_> {
+    /// Waits for so many more acknowledged events.
+    #[track_caller]
+    pub fn wait_for_events(&self, count: usize) {
+        self.wait_for(&self.traffic.acknowledged, count, "acknowledged events");
+    }
+
+    /// Waits for so many more reads.
+    #[track_caller]
+    pub fn wait_for_reads(&self, count: usize) {
+        self.wait_for(&self.traffic.reads, count, "reads");
+    }
+
+    #[track_caller]
+    fn wait_for(&self, counter: &AtomicU64, count: usize, what: &str) {
+        let until = counter.load(Ordering::SeqCst) + count as u64;
+        eventually(&format!("{count} more {what}"), || {
+            assert!(!self.clients.iter().any(ScopedJoinHandle::is_finished), "a client has failed");
+            let now = counter.load(Ordering::SeqCst);
+            if now >= until { Ok(()) } else { Err(format!("{} to go", until - now)) }
+        });
+    }
+
+    /// Ends the clients; what producers have under way is acknowledged first.
+    pub fn stop(mut self) {
+        self.traffic.over.store(true, Ordering::SeqCst);
+        for client in self.clients.drain(..) {
+            client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    }
+}
+
+/// Says that it is over if the test fails, so that the clients end and the failure is told.
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.traffic.over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// An event as a producer sends it, and the documents it is in.
+struct Made {
+    text: String,
+    urls: [String; 4],
+}
+
+impl Made {
+    /// Few enough in every feed that none is ever too old for it; some late, some at the same time.
+    fn new(producer: usize, n: usize) -> Made {
+        let user = format!("{producer}/user {}", n / 360 * 8 + n % 8);
+        let channel = format!("#{producer} {}", n / 90);
+        let page = format!("page {}", n % 5);
+        let text = json!({
+            "time": 1_442_016_000_000_u64 + (n / 3 * 7919 % 100_000) as u64,
+            "channel": channel, "page": page, "user": user, "comment": format!("{producer}.{n}"), "isRobot": false,
+            "delta": n,
+        })
+        .to_string();
+        let (user, channel, page) = (encoded(&user), encoded(&channel), encoded(&page));
+        let urls = [
+            format!("/users/{user}/feed.json"),
+            format!("/users/{user}/feed.xml"),
+            format!("/channels/{channel}/edits.json"),
+            format!("/pages/{channel}/{page}/latest.json"),
+        ];
+        Made { text, urls }
+    }
+}
