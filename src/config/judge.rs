@@ -10,7 +10,7 @@ use millpond_proxy::rules::{self, Known, WrittenOrigin};
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection;
 
-use super::{Config, Log, Proxy, Written, start};
+use super::{Config, Log, Proxy, Written, sockets, start};
 
 /// Levels that `log.level` can name.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -30,6 +30,7 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
     let admin = admin(written, complaints);
 
     counterparts(written, complaints);
+    sockets::judge(written, complaints);
     unused(written, source, complaints);
     Some(Config {
         log,

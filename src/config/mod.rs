@@ -1,9 +1,10 @@
 //! The configuration file: read, judged, then built, before anything is opened.
 //!
 //! `written` mirrors the TOML of all sections; `judge` puts the crates' judgements together and checks what only the
-//! whole can tell: roles that miss their counterpart, sections that nothing uses.
+//! whole can tell: roles that miss their counterpart, sections that nothing uses; `sockets` who could be reached where.
 
 mod judge;
+mod sockets;
 mod written;
 
 use std::collections::BTreeMap;
@@ -65,6 +66,7 @@ impl Config {
     pub fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
         let (mut source, mut complaints) = (Source::default(), Complaints::default());
         let mut written: Written = source.read(&path.display().to_string(), text, &mut complaints);
+        let mut all_there = true;
         for include in written.include.take().unwrap_or_default() {
             let file = beside(path, &include.value);
             match std::fs::read_to_string(&file) {
@@ -73,13 +75,15 @@ impl Config {
                     written.merge(included, &mut complaints);
                 }
                 Err(error) => {
+                    all_there = false;
                     let problem = format!("{}: {error}", file.display());
                     complaints.add(include.span.clone(), "include", problem, "name a file beside this one");
                 }
             }
         }
-        // Where a part could not even be read, half a picture would bring forth complaints that are none.
-        let config = judge::judge(&written, &source, &mut complaints);
+        // Where a file could not even be read, half a picture would bring forth complaints that are none.
+        let is_whole = all_there && source.is_whole();
+        let config = is_whole.then(|| judge::judge(&written, &source, &mut complaints)).flatten();
         match config {
             Some(config) if complaints.is_empty() => Ok(config),
             _ => Err(Failure::Refused(complaints.in_words(&source).trim_end().to_owned())),

@@ -208,6 +208,10 @@ impl Roles {
 
     /// Waits until the roles have stopped: servers first, then those that work, then the files.
     pub async fn stopped(self) {
+        // Long polls of roles elsewhere would hold up the queue's server.
+        if let Some(queues) = &self.queues {
+            queues.end_waits();
+        }
         for task in self.servers.into_iter().chain(self.tasks) {
             let _ = task.await;
         }

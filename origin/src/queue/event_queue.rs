@@ -136,7 +136,9 @@ impl EventQueue {
         let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
         let read = tokio::task::spawn_blocking(move || shared.read(first, max_events)).await;
         let (frames, last) = read.unwrap_or(Err(QueueError::Closed))?;
-        let last = last.min(first.saturating_add(max_events - 1));
+        // A frame can be read before the writer has said that it is there: then it waits for the next round, since a
+        // push beyond what the queue says it has is refused.
+        let last = last.min(first.saturating_add(max_events - 1)).min(self.last());
         Ok((last >= first).then_some(Taken { first, last, frames }))
     }
 

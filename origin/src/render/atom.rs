@@ -24,7 +24,14 @@ pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
         entries,
         ..Feed::default()
     };
-    feed.write_to(Vec::new()).map_err(|error| error.to_string())
+    let written = feed.write_to(Vec::new()).map_err(|error| error.to_string())?;
+    Ok(with_carriage_returns(written))
+}
+
+/// XML parsers take a carriage return for a line feed (XML 1.0 §2.11) unless it is a character reference. The writer
+/// makes none of its own, nor a CDATA section, so every one in `xml` stands in a text or an attribute.
+fn with_carriage_returns(xml: Vec<u8>) -> Vec<u8> {
+    if xml.contains(&b'\r') { xml.split(|byte| *byte == b'\r').collect::<Vec<_>>().join(&b"&#13;"[..]) } else { xml }
 }
 
 fn entry(item: &Item) -> Result<Entry, String> {
@@ -200,6 +207,15 @@ mod tests {
         assert_eq!(entry.title.as_str(), kept);
         assert_eq!(entry.content.expect("content").value.as_deref(), Some(kept));
         assert_eq!(entry.authors[0].name, kept);
+    }
+
+    #[test]
+    fn carriage_returns_come_through_xml_parsers() {
+        let data = json!({"title": "a\r\nb", "text": "\r", "tags": ["\r"]}).to_string();
+        let rendered = rendered(DECLARATION, "k", &[("a", 1, &data)]);
+        assert!(!rendered.body.contains(&b'\r') && text(&rendered).contains("a&#13;\nb"), "{}", text(&rendered));
+        let entry = entry(json!({"title": "a\r\nb", "text": "\r"}));
+        assert_eq!((entry.title.as_str(), entry.content.expect("content").value.as_deref()), ("a\r\nb", Some("\r")));
     }
 
     #[test]

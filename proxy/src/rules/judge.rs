@@ -31,7 +31,8 @@ pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Compla
             judge.wrong("match", judge.match_span(), problem, "move it before that rule, or narrow that rule");
         }
         if let Some((earlier, _)) = rules.iter().find(|(_, earlier)| earlier.name == rule.name) {
-            judge.wrong("name", judge.span(), format!("rule[{earlier}] has the same name"), "give it its own name");
+            let span = at.value.name.as_ref().map_or_else(|| judge.span(), |name| name.span.clone());
+            judge.wrong("name", span, format!("rule[{earlier}] has the same name"), "give it its own name");
         }
         rules.push((index, rule));
     }
@@ -89,7 +90,9 @@ impl Judge<'_> {
         Some(Rule { name, matches, origin: origin?, query, policy, tags, bypass, retry: true })
     }
 
+    /// `None` if any part of it is wrong: the rest would match something else than what is meant.
     fn matches(&mut self) -> Option<Match> {
+        let before = self.complaints.len();
         let Some(written) = &self.at.value.matches else {
             let fix = "say which requests it is for, as in match = \"/api/**\"";
             self.wrong("match", self.span(), "is missing", fix);
@@ -131,19 +134,19 @@ impl Judge<'_> {
                 }
             }
         }
-        Some(matches)
+        (self.complaints.len() == before).then_some(matches)
     }
 
     fn origin(&mut self) -> Option<String> {
         let Some(origin) = &self.at.value.origin else {
-            self.wrong("origin", self.span(), "is missing", format!("name one of: {}", self.origins()));
+            self.wrong("origin", self.span(), "is missing", self.naming_one());
             return None;
         };
         if !self.known.origins.contains_key(&origin.value) {
             let problem = format!("there is no origin `{}`", origin.value);
             let fix = match ROLE_ORIGINS.contains(&origin.value.as_str()) {
                 true => format!("declare {} in this configuration", role_needs(&origin.value)),
-                false => format!("declare [origin.{}], or name one of: {}", origin.value, self.origins()),
+                false => format!("declare [origin.{}], or {}", origin.value, self.naming_one()),
             };
             self.wrong("origin", origin.span.clone(), problem, fix);
             return None;
@@ -151,9 +154,12 @@ impl Judge<'_> {
         Some(origin.value.clone())
     }
 
-    fn origins(&self) -> String {
+    fn naming_one(&self) -> String {
         let names: Vec<&str> = self.known.origins.keys().map(String::as_str).collect();
-        if names.is_empty() { "none is declared yet".to_owned() } else { names.join(", ") }
+        match names.as_slice() {
+            [] => "declare one, as in [origin.api], and name it".to_owned(),
+            names => format!("name one of: {}", names.join(", ")),
+        }
     }
 
     fn query(&mut self) -> Query {
@@ -225,7 +231,7 @@ impl Judge<'_> {
     /// Ages and lifetimes are whole seconds in HTTP.
     fn whole_seconds(&mut self, field: &str, span: Span, written: Seconds) -> u64 {
         if written.0.subsec_millis() != 0 || written.0.is_zero() {
-            let fix = if written.0.is_zero() { "leave it out, or use bypass" } else { "write whole seconds" };
+            let fix = if written.0.is_zero() { "leave it out, or give it a second" } else { "write whole seconds" };
             self.wrong(field, span, "is not a number of whole seconds above 0", fix);
         }
         written.0.as_secs()
@@ -316,7 +322,7 @@ impl Judge<'_> {
 
 fn role_needs(role: &str) -> &'static str {
     match role {
-        "shards" => "[shard_map] and [[projection]]",
+        "shards" => "[[projection]], and [shards] or the addresses of [shard_map],",
         _ => "[ingest] and [[source]]",
     }
 }

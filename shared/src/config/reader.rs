@@ -16,6 +16,8 @@ use super::Complaints;
 pub struct Source {
     files: Vec<File>,
     text: String,
+    /// A file was no TOML.
+    broken: bool,
 }
 
 #[derive(Debug)]
@@ -48,11 +50,19 @@ impl Source {
         let (document, syntax_errors) = DeTable::parse_recoverable(&padded);
         if !syntax_errors.is_empty() {
             for error in syntax_errors {
-                complaints.add(error.span(), "", format!("this is not TOML: {}", error.message()), "mend the syntax");
+                let message = error.message();
+                let fix = if message == "duplicate key" { "keep one of the two" } else { "mend the syntax" };
+                complaints.add(error.span(), "", format!("this is not TOML: {message}"), fix);
             }
+            self.broken = true;
             return T::default();
         }
         read_document(document, complaints)
+    }
+
+    /// Whether every file was TOML: if not, what is missing may stand where nobody could read it.
+    pub fn is_whole(&self) -> bool {
+        !self.broken
     }
 
     /// Where byte `at` of the whole stands.
@@ -79,7 +89,7 @@ fn read_document<T: DeserializeOwned + Default>(mut document: Spanned<DeTable<'_
         let found = error.span().and_then(|span| remove(document.get_mut(), &span, ""));
         let field = found.clone().unwrap_or_default();
         let (problem, fix) = in_words(error.message(), &field);
-        complaints.add(error.span(), field, problem, fix);
+        complaints.add_unread(error.span(), field, problem, fix);
         if found.is_none() {
             break;
         }
@@ -92,7 +102,7 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option<St
     let inside = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
     let mut hit = None;
     for (key, value) in table.iter_mut() {
-        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        let path = below(path, key.get_ref());
         if inside(key.span()) {
             hit = Some((key.clone(), path));
             break;
@@ -107,6 +117,16 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>, path: &str) -> Option<St
     let (key, path) = hit?;
     table.remove(&key);
     Some(path)
+}
+
+/// The dotted path of a key below `path`, quoted where TOML would have to.
+fn below(path: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    match (path, bare) {
+        ("", _) => key.to_owned(),
+        (path, true) => format!("{path}.{key}"),
+        (path, false) => format!("{path}.\"{key}\""),
+    }
 }
 
 fn remove_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>, path: &str) -> Option<String> {
@@ -132,7 +152,7 @@ fn remove_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>, path: &st
 
 /// The library's message as a problem and a fix.
 fn in_words(message: &str, field: &str) -> (String, String) {
-    let name = field.rsplit('.').next().unwrap_or(field);
+    let name = field.rsplit('.').next().unwrap_or(field).trim_matches('"');
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let known: Vec<&str> = rest.split('`').skip(1).step_by(2).skip(1).collect();
         let fix = match nearest(name, &known) {
@@ -148,9 +168,24 @@ fn in_words(message: &str, field: &str) -> (String, String) {
             (problem.to_owned(), fix.to_owned())
         }
         _ => match message.split_once(", expected ") {
-            Some((problem, expected)) => (problem.to_owned(), format!("write {expected}")),
+            Some((problem, expected)) => (problem.to_owned(), format!("write {}", in_our_words(expected))),
+            // All that is told of a choice between kinds of values is what they are.
+            None if message.starts_with("a ") => ("invalid type".to_owned(), format!("write {message}")),
             None => (message.to_owned(), "correct the value".to_owned()),
         },
+    }
+}
+
+/// What the library expects, for people who write TOML and not Rust.
+fn in_our_words(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list, in [ ]",
+        "a map" => "a table",
+        "a boolean" => "true or false",
+        "path string" => "a path, in quotes",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
+        other if other.starts_with("struct ") => "a table of its fields",
+        other => other,
     }
 }
 
