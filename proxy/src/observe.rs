@@ -114,7 +114,8 @@ fn log(access: &Access<'_>) {
         client = access.peer.map(|peer| peer.to_string()),
         method = head.map(|head| head.method.as_str()),
         host = head.map(|head| head.authority.as_str()),
-        target = head.map(|head| head.target.path_and_query()),
+        // Not `target`, which is what the log calls the module a line comes from.
+        path = head.map(|head| head.target.path_and_query()),
         status = record.status.as_u16(),
         rule = record.rule_name(),
         outcome = record.outcome.as_str(),

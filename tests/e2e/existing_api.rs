@@ -383,6 +383,23 @@ fn a_lifetime_does_not_override_a_prohibition() {
     witness.all_agree();
 }
 
+#[test]
+fn an_access_line_tells_of_its_request() {
+    let origin = ScriptedOrigin::start();
+    origin.answer("/api/a", Answer::ok("body"));
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    get(pond.proxy(), "/api/a?b=c");
+    let line = pond.log().wait_for_line("\"outcome\"");
+    for once in ["\"path\":", "\"target\":", "\"status\":", "\"outcome\":", "\"timestamp\":", "\"level\":"] {
+        assert_eq!(line.matches(once).count(), 1, "{once} in {line}");
+    }
+    let [line] = pond.access_log().try_into().expect("one line");
+    let text = ["method", "host", "path", "rule", "outcome", "reason"].map(|name| line[name].as_str().unwrap_or(""));
+    assert_eq!(text, ["GET", &pond.proxy().to_string(), "/api/a?b=c", "feeds", "miss", "not-cached"]);
+    assert!(line["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{line}");
+    assert!(line["bytes"].as_u64().is_some_and(|bytes| bytes > 100) && line["microseconds"].is_u64(), "{line}");
+}
+
 /// The sum over outcomes is the number of requests, also when many come at once on connections that are kept.
 #[test]
 fn every_request_is_counted_once() {

@@ -157,7 +157,9 @@ impl Batch<'_> {
         let post = |body: String| Request::post("/events/wiki", body);
         match self.shape {
             Shape::Single => post(self.lines[0].to_owned()).field("Content-Type", "application/json"),
-            Shape::Array => post(format!("[{}\n]", self.lines.join(",\r\n "))).field("Content-Type", "application/json"),
+            Shape::Array => {
+                post(format!("[{}\n]", self.lines.join(",\r\n "))).field("Content-Type", "application/json")
+            }
             Shape::Lines => post(self.lines.join("\r\n")).field("Content-Type", "application/x-ndjson"),
             Shape::LinesUnannounced => post(self.lines.join("\n") + "\n"),
         }
@@ -170,7 +172,8 @@ impl Batch<'_> {
         let told = answer.json();
         assert_eq!(answer.status(), status, "{told}");
         let rejected = told["rejected"].as_array().expect("a list");
-        let indices: Vec<usize> = rejected.iter().map(|one| one["index"].as_u64().expect("an index") as usize).collect();
+        let indices: Vec<usize> =
+            rejected.iter().map(|one| one["index"].as_u64().expect("an index") as usize).collect();
         assert_eq!(indices, wrong, "{told}\n{:?}", self.lines);
         let count = |name: &str| told[name].as_u64().expect("a number");
         let counts = [("accepted", count("accepted")), ("duplicates", count("duplicates"))];

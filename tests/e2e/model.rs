@@ -92,7 +92,9 @@ impl Model {
             let feed = Expected { format: Format::Atom, tag, value: atom(&name, encoded, &events) };
             documents.insert(format!("/users/{encoded}/feed.xml"), feed);
         }
-        let page = |event: &Event| Some(format!("{}/{}", key_part(event.data.get("channel"))?, key_part(event.data.get("page"))?));
+        let page = |event: &Event| {
+            Some(format!("{}/{}", key_part(event.data.get("channel"))?, key_part(event.data.get("page"))?))
+        };
         for (key, events) in self.newest(1, page) {
             let value = json_item(events[0], &["page", "channel", "delta"], &[("last_user", "user")], false);
             let latest = Expected { format: Format::Json, tag: format!("page-state/{key}"), value };
@@ -236,7 +238,8 @@ fn atom(user: &str, key: &str, events: &[&Event]) -> Value {
 
 /// Without the characters that no XML 1.0 document can hold.
 fn without_forbidden(text: &str) -> String {
-    let is_char = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    let is_char =
+        |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     text.chars().filter(|c| is_char(*c)).collect()
 }
 
@@ -324,7 +327,8 @@ fn moment(parent: Node<'_, '_>, name: &str) -> Result<String, String> {
 #[test]
 fn the_model_knows_what_comes_out() {
     let mut model = Model::default();
-    let older = r#"{"time":"1970-01-01T00:00:01Z","user":"a/b","channel":"c","page":"p","isRobot":false,"comment":"x"}"#;
+    let older =
+        r#"{"time":"1970-01-01T00:00:01Z","user":"a/b","channel":"c","page":"p","isRobot":false,"comment":"x"}"#;
     let newer = r#"{"time":2,"user":"a/b","channel":"c","page":"p","isRobot":true,"delta":5}"#;
     let fates = [newer, older, newer, "{}"].map(|text| model.take(text));
     assert_eq!(fates, [Fate::Accepted, Fate::Accepted, Fate::Duplicate, Fate::Rejected]);

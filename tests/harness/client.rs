@@ -2,7 +2,7 @@
 //! nothing else: what it was sent can be looked at byte by byte.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -91,14 +91,9 @@ pub struct Connection {
 /// Status line and fields.
 #[derive(Clone, Debug)]
 pub struct Head {
-    pub version: String,
     pub status: u16,
     /// In their order, names as they were written.
     pub fields: Vec<(String, String)>,
-    /// Status codes of the 1xx answers before it.
-    pub interim: Vec<u16>,
-    /// The bytes of the head.
-    pub raw: Vec<u8>,
 }
 
 /// A response, as far as it came.
@@ -171,11 +166,6 @@ impl Connection {
         if answer.is_whole() { Ok(answer) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// Says that nothing more will be sent.
-    pub fn finish_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
-    }
-
     /// Reads the answer to a request with `method`.
     #[track_caller]
     pub fn receive(&mut self, method: &str) -> Response {
@@ -186,14 +176,10 @@ impl Connection {
     /// Reads one head, past 1xx answers; `None`: the connection was closed before it.
     #[track_caller]
     pub fn head(&mut self) -> Option<Head> {
-        let mut interim = Vec::new();
         loop {
-            let raw = self.until(b"\r\n\r\n")?;
-            let head = parsed_head(&raw);
-            if (100..200).contains(&head.status) {
-                interim.push(head.status);
-            } else {
-                return Some(Head { interim, ..head });
+            let head = parsed_head(&self.until(b"\r\n\r\n")?);
+            if !(100..200).contains(&head.status) {
+                return Some(head);
             }
         }
     }
@@ -328,19 +314,15 @@ fn parsed_head(raw: &[u8]) -> Head {
     let text = String::from_utf8_lossy(raw);
     let mut lines = text.trim_end().split("\r\n");
     let status_line = lines.next().unwrap_or_default();
-    let mut words = status_line.splitn(3, ' ');
-    let version = words.next().unwrap_or_default().to_owned();
-    let status = words.next().and_then(|digits| digits.parse().ok());
+    let digits = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split(' ').next());
+    let status = digits.and_then(|digits| digits.parse().ok());
     let field = |line: &str| {
         let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("{line:?} is no field line"));
         (name.to_owned(), value.trim().to_owned())
     };
     Head {
         status: status.unwrap_or_else(|| panic!("{status_line:?} is no status line")),
-        version,
         fields: lines.map(field).collect(),
-        interim: Vec::new(),
-        raw: raw.to_owned(),
     }
 }
 

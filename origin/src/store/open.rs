@@ -1,6 +1,6 @@
 //! Opens a redb file: creates it, or checks that it is of the format and kind that is expected.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 
@@ -26,7 +26,10 @@ pub fn open(place: Place, kind: &str, cache_bytes: usize) -> Result<Database, St
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
     let (name, opened) = match place {
-        Place::File(path) => (path.display().to_string(), builder.create(&path)),
+        Place::File(path) => {
+            create_whole(&builder, &path, kind)?;
+            (path.display().to_string(), builder.create(&path))
+        }
         Place::Backend(backend) => (format!("{kind} in memory"), builder.create_with_backend(Backend(backend))),
     };
     let database = opened.map_err(|error| in_words(&name, error))?;
@@ -36,6 +39,36 @@ pub fn open(place: Place, kind: &str, cache_bytes: usize) -> Result<Database, St
         Some((format, found)) => check(&name, &format, &found, kind)?,
     }
     Ok(database)
+}
+
+/// A file that is not there yet is made under another name, and gets its own once it is whole: redb can't open a file
+/// whose making was cut off.
+fn create_whole(builder: &redb::Builder, path: &Path, kind: &str) -> Result<(), StoreError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = PathBuf::from(unfinished);
+    let name = unfinished.display().to_string();
+    let failed = |error: std::io::Error| in_words(&name, redb::DatabaseError::Storage(error.into()));
+    let created = match builder.create(&unfinished) {
+        // What a crash has left of an earlier try.
+        Err(error) if unfinished.exists() && !matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) => {
+            std::fs::remove_file(&unfinished).map_err(failed)?;
+            builder.create(&unfinished)
+        }
+        created => created,
+    };
+    let database = created.map_err(|error| in_words(&name, error))?;
+    if recorded(&database)?.is_none() {
+        record(&database, kind)?;
+    }
+    drop(database);
+    std::fs::rename(&unfinished, path).map_err(failed)?;
+    // The name is on disk before anything in the file is relied on.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
 fn in_words(name: &str, error: redb::DatabaseError) -> StoreError {
@@ -121,6 +154,17 @@ impl StorageBackend for Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a crash leaves while a file is made: a length, and no magic number yet.
+    #[test]
+    fn a_file_whose_making_was_cut_off_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.redb");
+        std::fs::write(dir.path().join("q.redb.new"), vec![0u8; 8192]).unwrap();
+        drop(open(Place::File(path.clone()), "event-queue", 1 << 20).unwrap());
+        assert!(path.exists() && !dir.path().join("q.redb.new").exists());
+        drop(open(Place::File(path), "event-queue", 1 << 20).unwrap());
+    }
 
     #[test]
     fn a_file_is_created_once_and_known_again() {

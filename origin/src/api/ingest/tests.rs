@@ -90,6 +90,32 @@ async fn what_is_answered_202_is_on_disk_and_known_again() {
     assert!(scraped.iter().any(|family| family.name() == "millpond_events_total"));
 }
 
+/// The 202 itself waits: while the disk of one of its queues has not synced, a batch is not answered.
+#[tokio::test]
+async fn nothing_is_answered_before_every_disk_concerned_has_synced() {
+    for (slow, fast) in [(0, 1), (1, 0)] {
+        let rig = rig(Machine::new(2));
+        let syncs = rig.machine.events[slow].hold_syncs();
+        let events: Vec<Value> = (0..8).map(|n| json!({ "id": n.to_string() })).collect();
+        let mut answer = std::pin::pin!(rig.post("/events/wiki", json!(events).to_string()));
+        while rig.queues.status().event_queues[fast].last == 0 {
+            tokio::select! {
+                told = &mut answer => panic!("answered before the sync: {told:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let cut = super::tests::rig(rig.machine.crash());
+        let there = cut.ids(fast as u16).await;
+        assert!((1..8).contains(&there.len()) && cut.ids(slow as u16).await.is_empty(), "{there:?}");
+
+        drop(syncs);
+        let (status, told) = answer.await;
+        assert_eq!((status, &told["accepted"]), (202, &json!(8)));
+        let cut = super::tests::rig(rig.machine.crash());
+        assert_eq!(cut.ids(fast as u16).await.len() + cut.ids(slow as u16).await.len(), 8);
+    }
+}
+
 #[tokio::test]
 async fn lines_and_single_events_are_taken_too() {
     let rig = rig(Machine::new(1));
