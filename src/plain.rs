@@ -21,7 +21,7 @@ use prometheus::Registry;
 use crate::Failure;
 use crate::admin::Admin;
 use crate::logging;
-use crate::process::{self, Stop};
+use crate::process::{self, Signals, Stop};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -76,6 +76,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
     let gateway = Gateway::new(snapshot(to), store, live, counters);
     let front = process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch())?;
+    let signals = Signals::listen(&runtime)?;
     let mut servers = Vec::new();
     if let Some(listener) = admin {
         let address = listener.local_addr().map_err(Failure::from_display)?;
@@ -86,7 +87,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     stop.ready.store(true, Ordering::Release);
     addresses.iter().for_each(|address| process::say_ready(*address, "proxy"));
 
-    let told = runtime.block_on(process::until_told(|| {}, std::future::pending()));
+    let told = runtime.block_on(process::until_told(signals, || {}, std::future::pending()));
     stop.now();
     front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
     runtime.block_on(async {

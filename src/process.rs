@@ -12,7 +12,7 @@ use millpond_proxy::front::{self, Draining, Front, Listeners};
 use millpond_proxy::gateway::Gateway;
 use millpond_proxy::observe::Observer;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Failure;
@@ -87,11 +87,33 @@ pub fn spawn_front(
         .map_err(Failure::from_display)
 }
 
+/// The signals that a process is told by: to stop (SIGTERM, SIGINT) and to reload (SIGHUP).
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Heard from now on. To be called before anyone is told that the process is ready, and may send one.
+    pub fn listen(runtime: &Runtime) -> Result<Signals, Failure> {
+        let _entered = runtime.enter();
+        let listen = |kind| signal(kind).map_err(Failure::from_display);
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for a signal to stop; `reload` runs at each SIGHUP. A second signal to stop ends the process at once.
-pub async fn until_told(mut reload: impl FnMut(), failed: impl Future<Output = String>) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::from_display)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::from_display)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::from_display)?;
+pub async fn until_told(
+    signals: Signals,
+    mut reload: impl FnMut(),
+    failed: impl Future<Output = String>,
+) -> Result<(), Failure> {
+    let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
     tokio::pin!(failed);
     loop {
         tokio::select! {

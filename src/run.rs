@@ -14,7 +14,7 @@ use crate::Failure;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::logging;
-use crate::process::{self, Stop};
+use crate::process::{self, Signals, Stop};
 use crate::roles::{self, ProxyParts, Roles, Sockets};
 
 #[derive(clap::Args)]
@@ -28,8 +28,9 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::read(&arguments.config)?;
     logging::start(config.log.format, &config.log.level);
     let mut running = Running::start(config)?;
+    let signals = Signals::listen(running.runtime())?;
     running.say_ready();
-    let told = running.until_told(|running| reload(&arguments.config, running));
+    let told = running.until_told(signals, |running| reload(&arguments.config, running));
     running.stop()?;
     told
 }
@@ -90,13 +91,13 @@ impl Running {
     }
 
     /// Runs until a signal to stop comes, or a role fails.
-    pub fn until_told(&mut self, mut reload: impl FnMut(&Reloading<'_>)) -> Result<(), Failure> {
+    pub fn until_told(&mut self, signals: Signals, mut reload: impl FnMut(&Reloading<'_>)) -> Result<(), Failure> {
         let Running { runtime, roles, proxy, .. } = self;
         runtime.block_on(async {
             let failed = roles.take_failures();
             let roles = &*roles;
             let reloading = Reloading { proxy: proxy.as_ref(), roles };
-            process::until_told(|| reload(&reloading), failed).await
+            process::until_told(signals, || reload(&reloading), failed).await
         })
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::Failure;
 use crate::config::Config;
 use crate::logging;
+use crate::process::Signals;
 use crate::run::Running;
 use generator::Generator;
 use report::Busiest;
@@ -78,7 +79,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
         return Err(failure);
     }
     println!("\nserving until Ctrl-C; files are in {}", directory.path().display());
-    let told = running.until_told(|_| {});
+    let signals = Signals::listen(running.runtime())?;
+    let told = running.until_told(signals, |_| {});
     running.stop()?;
     told
 }

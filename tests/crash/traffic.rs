@@ -26,7 +26,7 @@ const RECENT: usize = 40;
 pub struct Traffic {
     proxy: SocketAddr,
     over: AtomicBool,
-    /// How often the proxy was killed: a new one knows nothing of what the old one served.
+    /// How often the proxy was killed: a new one has nothing in its cache.
     life: AtomicUsize,
     /// Every event that was acknowledged.
     model: Mutex<Model>,
@@ -122,8 +122,7 @@ impl Traffic {
             };
             let before = self.life.load(Ordering::SeqCst);
             if life != before {
-                (life, client) = (before, Client::of(self.proxy));
-                (seen, kept) = Default::default();
+                (life, client, kept) = (before, Client::of(self.proxy), BTreeSet::new());
             }
             let answer = client.try_ask(&Request::get(&url));
             if self.life.load(Ordering::SeqCst) != before {

@@ -9,6 +9,7 @@ use crate::harness::client::{Connection, End, Request, get, post};
 use crate::harness::eventually;
 use crate::harness::metrics::Metrics;
 use crate::harness::origin::{Answer, Gate, ScriptedOrigin};
+use crate::harness::process::Millpond;
 use crate::harness::witness::Witness;
 
 #[test]
@@ -162,6 +163,82 @@ fn a_fill_that_dies_ends_cleanly_for_nobody() {
     pond.wait_for_access(2 * WAITERS, |line| line["reason"] == "origin-truncated" && line["broken_off"] == true);
 }
 
+/// Whoever asked first has no part in the fill: it may leave.
+#[test]
+fn a_fill_outlives_the_client_that_caused_it() {
+    let origin = ScriptedOrigin::start();
+    let gate = Gate::closed();
+    origin.answer("/api/a", Answer::ok("first half, ").then_when(&gate, "second half"));
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    let [mut first, mut second] = [(); 2].map(|()| {
+        let mut client = Connection::open(pond.proxy());
+        client.send_request(&Request::get("/api/a"));
+        let head = client.head().expect("an answer");
+        (client, head)
+    });
+    assert_eq!((first.1.outcome(), second.1.outcome()), ("miss", "collapsed"));
+    first.0.some();
+    drop(first);
+    gate.open();
+    let answer = second.0.rest("GET", second.1);
+    assert_eq!((answer.text().as_str(), answer.end), ("first half, second half", End::Length));
+    assert_eq!(get(pond.proxy(), "/api/a").detail(), "hit");
+    assert_eq!(origin.count("/api/a"), 1);
+}
+
+/// What turns out to be for one client only is fetched by each of those that waited for it.
+#[test]
+fn nobody_is_given_what_was_meant_for_another() {
+    const CLIENTS: usize = 20;
+    let origin = ScriptedOrigin::start();
+    let gate = Gate::closed();
+    let held = gate.clone();
+    origin.answer_by("/api/me", move |request| {
+        let name = request.field("x-name").unwrap_or("nobody");
+        Answer::ok(name).field("Cache-Control", "private").held_by(&held)
+    });
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    let witness = Witness::of(&pond);
+    let mut clients: Vec<Connection> = (0..CLIENTS).map(|_| Connection::open(pond.proxy())).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send_request(&Request::get("/api/me").field("X-Name", &number.to_string()));
+    }
+    origin.wait_for_requests("/api/me", 1);
+    gate.open();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.receive("GET");
+        assert_eq!((answer.text(), answer.detail()), (number.to_string(), "miss/private"));
+        witness.note(&answer);
+    }
+    assert_eq!(origin.count("/api/me"), CLIENTS);
+    witness.all_agree();
+}
+
+#[test]
+fn waiters_of_another_variant_fetch_their_own() {
+    let origin = ScriptedOrigin::start();
+    let gate = Gate::closed();
+    let held = gate.clone();
+    origin.answer_by("/api/a", move |request| {
+        let language = request.field("accept-language").unwrap_or("none");
+        Answer::ok(language).field("Vary", "Accept-Language").held_by(&held)
+    });
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    let languages = ["en", "de", "en", "de", "fr"];
+    let mut clients = languages.map(|language| {
+        let mut client = Connection::open(pond.proxy());
+        client.send_request(&Request::get("/api/a").field("Accept-Language", language));
+        client
+    });
+    origin.wait_for_requests("/api/a", 1);
+    gate.open();
+    for (client, language) in clients.iter_mut().zip(languages) {
+        assert_eq!(client.receive("GET").text(), language);
+        let again = client.ask(&Request::get("/api/a").field("Accept-Language", language));
+        assert_eq!((again.text().as_str(), again.detail()), (language, "hit"));
+    }
+}
+
 #[test]
 fn what_the_rule_bypasses_passes() {
     let origin = ScriptedOrigin::start();
@@ -290,8 +367,11 @@ fn an_error_when_every_server_is_dead() {
     origin.die();
     let dead = witness.get("/api/a");
     assert_eq!((dead.status(), dead.detail()), (502, "error/no-origin"));
-    let dead = witness.ask(&Request::post("/api/a", "x"));
+    let mut client = Connection::open(pond.proxy());
+    let dead = witness.ask_on(&mut client, &Request::post("/api/a", "GET /api/a HTTP/1.1\r\n"));
     assert_eq!((dead.status(), dead.detail()), (502, "error/no-origin"));
+    let dead = witness.ask_on(&mut client, &Request::get("/api/a"));
+    assert_eq!((dead.status(), dead.detail()), (502, "error/no-origin"), "the unsent body is no request");
 
     origin.answer("/api/a", Answer::ok("alive"));
     origin.come_back();
@@ -433,11 +513,7 @@ fn a_killed_proxy_costs_hits_and_nothing_else() {
     get(pond.proxy(), "/api/a");
     pond.kill9();
     assert_eq!(pond.wait(), None, "a signal has no exit code");
-    let again = crate::harness::process::Millpond::start_in(
-        pond.dir(),
-        &["run", "--config", "millpond.toml"],
-        &["proxy", "admin"],
-    );
+    let again = Millpond::start_in(pond.dir(), &["run", "--config", "millpond.toml"], &["proxy", "admin"]);
     let answer = get(again.proxy(), "/api/a");
     assert_eq!((answer.text().as_str(), answer.detail()), ("still here", "miss/not-cached"));
     assert_eq!(get(again.proxy(), "/api/a").detail(), "hit");

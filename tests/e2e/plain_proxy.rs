@@ -266,6 +266,8 @@ fn a_client_that_has_it_is_told_304() {
     assert_eq!((miss.status(), miss.detail()), (304, "miss/not-cached"), "and it was stored whole");
     let asked = origin.requests("/a");
     assert_eq!(asked.first().and_then(|request| request.field("if-none-match")), None, "it is the client's condition");
+    // The 304 went out before the last byte of the body was stored.
+    witness.get_until("/a", "hit", &["collapsed"]);
     for (name, value, status) in [
         ("If-None-Match", "\"v1\"", 304),
         ("If-None-Match", "W/\"v1\"", 304),
@@ -349,6 +351,32 @@ fn request_bodies_arrive_whole_and_framed_as_they_came() {
         let expected = if index % 2 == 0 { (true, false) } else { (false, true) };
         assert_eq!(framing, expected, "request {index}: {}", request.head);
     }
+}
+
+/// An origin may refuse a body before it has it all; the client is told at once.
+#[test]
+fn an_early_answer_does_not_wait_for_the_body() {
+    let origin = ScriptedOrigin::start();
+    origin.answer("/large", Answer::status(413, "too large").early());
+    origin.answer("/a", Answer::ok("a"));
+    let pond = plain(&origin, &[]);
+    for begun in ["Content-Length: 1000000\r\n\r\nbegun", "Transfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n"] {
+        let mut client = Connection::open(pond.proxy());
+        client.send(format!("POST /large HTTP/1.1\r\nHost: x\r\n{begun}"));
+        let answer = client.receive("POST");
+        assert_eq!((answer.status(), answer.text().as_str(), answer.detail()), (413, "too large", "pass/method"));
+        assert_eq!(get(pond.proxy(), "/a").text(), "a");
+    }
+}
+
+#[test]
+fn interim_answers_of_the_origin_are_not_taken_for_the_answer() {
+    let origin = ScriptedOrigin::start();
+    let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+    origin.answer("/a", Answer::raw(format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal")));
+    let pond = plain(&origin, &[]);
+    let answer = get(pond.proxy(), "/a");
+    assert_eq!((answer.status(), answer.text().as_str(), answer.field("link")), (200, "final", None));
 }
 
 #[test]

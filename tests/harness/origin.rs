@@ -90,6 +90,8 @@ pub struct Answer {
     steps: Vec<Step>,
     framing: Framing,
     before: Option<Gate>,
+    /// Sent without waiting for the body of the request.
+    early: bool,
 }
 
 #[derive(Clone)]
@@ -112,7 +114,7 @@ enum Framing {
 impl Answer {
     pub fn status(status: u16, body: impl AsRef<[u8]>) -> Answer {
         let steps = vec![Step::Send(body.as_ref().into())];
-        Answer { status, fields: Vec::new(), steps, framing: Framing::Length(None), before: None }
+        Answer { status, fields: Vec::new(), steps, framing: Framing::Length(None), before: None, early: false }
     }
 
     pub fn ok(body: impl AsRef<[u8]>) -> Answer {
@@ -137,6 +139,12 @@ impl Answer {
     /// Does not answer before the gate is open.
     pub fn held_by(mut self, gate: &Gate) -> Answer {
         self.before = Some(gate.clone());
+        self
+    }
+
+    /// Answers as soon as the head of the request is there, and closes without reading the rest.
+    pub fn early(mut self) -> Answer {
+        self.early = true;
         self
     }
 
@@ -266,18 +274,27 @@ impl Shared {
                 seen.len() - 1
             };
             self.grown.notify_all();
+            let early = self.script(&head).filter(|answer| answer.early);
+            if let Some(answer) = early {
+                let _ = answer.write(&head, &mut stream);
+                break;
+            }
             let Some(body) = read_body(&head, &mut reading) else { break };
             let request = Seen { body, ..head };
             if let Some(seen) = lock(&self.seen).get_mut(index) {
                 *seen = request.clone();
             }
-            let script = lock(&self.scripts).get(request.path()).cloned();
-            let answer = script.map_or_else(|| Answer::status(404, "no such path\n"), |script| script(&request));
+            let answer = self.script(&request).unwrap_or_else(|| Answer::status(404, "no such path\n"));
             if !matches!(answer.write(&request, &mut stream), Ok(true)) {
                 break;
             }
         }
         let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    fn script(&self, request: &Seen) -> Option<Answer> {
+        let script = lock(&self.scripts).get(request.path()).cloned();
+        script.map(|script| script(request))
     }
 }
 

@@ -122,6 +122,9 @@ pub struct Shard {
     memo: Mutex<Memo>,
     applied: watch::Sender<Position>,
     committed: watch::Sender<Position>,
+    /// What the queue held when it was first reached. Before this much is applied, documents may be older than those
+    /// that were served before a crash.
+    held_at_start: watch::Sender<Option<Position>>,
     flush_wanted: Notify,
 }
 
@@ -146,6 +149,7 @@ impl Shard {
             memo: Mutex::new(Memo::new(usize::try_from(settings.render_cache).unwrap_or(usize::MAX))),
             applied: watch::Sender::new(committed),
             committed: watch::Sender::new(committed),
+            held_at_start: watch::Sender::new(None),
             flush_wanted: Notify::new(),
             map,
             projections,

@@ -63,7 +63,9 @@ impl Shard {
         }
         self.room().await;
         let after = self.state.read().applied();
-        self.queues.pull(self.id, after, PULL_BYTES, PULL_WAIT).await
+        // Readers wait to be told what there is to catch up with.
+        let wait = if self.held_at_start.borrow().is_some() { PULL_WAIT } else { Duration::ZERO };
+        self.queues.pull(self.id, after, PULL_BYTES, wait).await
     }
 
     /// Waits until the events that are not on disk are few enough.
@@ -79,6 +81,7 @@ impl Shard {
 
     async fn take(self: &Arc<Self>, pulled: Pulled) -> Result<(), ShardError> {
         let last = pulled.last;
+        self.held_at_start.send_if_modified(|held| held.is_none().then(|| *held = Some(last)).is_some());
         if !pulled.frames.is_empty() {
             let bytes: usize = pulled.frames.iter().map(|(_, frame)| frame.len()).sum();
             if bytes <= APPLY_INLINE_MAX_BYTES {

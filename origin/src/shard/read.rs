@@ -46,10 +46,11 @@ pub enum NotRead {
 
 impl Shard {
     /// The output that `route` names, at position `least` or later: waits a second for it at most.
+    ///
+    /// A shard that was just started waits likewise until it has applied what its queue then held, lest a document be
+    /// older than it was before a crash. Only where the queue can't be reached it gives what it has.
     pub async fn document(self: &Arc<Self>, route: &Route, least: Option<Position>) -> Result<Read, NotRead> {
-        if let Some(least) = least {
-            self.reach(least).await?;
-        }
+        self.reach(least).await?;
         let (position, document) = {
             let state = self.state.read();
             (state.applied(), state.document(route.projection, &route.key))
@@ -62,12 +63,21 @@ impl Shard {
         Ok(Read { position, found: Found::Document(self.rendered(route, document).await?) })
     }
 
-    async fn reach(&self, least: Position) -> Result<(), NotRead> {
-        let mut applied = self.applied.subscribe();
-        // Ends by itself only with the shard, in which case the position is not reached either.
-        let _ = timeout(LEAST_WAIT, applied.wait_for(|applied| *applied >= least)).await;
-        let applied = *applied.borrow();
-        if applied >= least { Ok(()) } else { Err(NotRead::Behind { applied, least }) }
+    async fn reach(&self, least: Option<Position>) -> Result<(), NotRead> {
+        let held = *self.held_at_start.borrow();
+        if held.is_none() || held.max(least) > Some(*self.applied.borrow()) {
+            let reached = async {
+                let held = self.held_at_start.subscribe().wait_for(Option::is_some).await.map(|held| *held)?;
+                self.applied.subscribe().wait_for(|applied| held.max(least) <= Some(*applied)).await.map(|_| ())
+            };
+            // Ends by itself only with the shard, in which case the position is not reached either.
+            let _ = timeout(LEAST_WAIT, reached).await;
+        }
+        let (held, applied) = (*self.held_at_start.borrow(), *self.applied.borrow());
+        match held.max(least) {
+            Some(least) if applied < least => Err(NotRead::Behind { applied, least }),
+            _ => Ok(()),
+        }
     }
 
     async fn rendered(self: &Arc<Self>, route: &Route, document: Arc<Document>) -> Result<Arc<Rendered>, NotRead> {

@@ -129,6 +129,40 @@ async fn a_reader_waits_for_its_position_but_not_for_ever() {
 }
 
 #[tokio::test]
+async fn what_is_read_after_a_crash_is_not_older_than_before() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    let last = site.push(event("a", 1, r#"{"user":"x"}"#));
+    running.body("x", last).await;
+
+    // Nothing was committed; the queue has it still.
+    let site = Site { disk: site.disk.crash(), ..site };
+    let shard = site.open();
+    let reading = tokio::spawn({
+        let shard = shard.clone();
+        async move { shard.document(&route("x"), None).await }
+    });
+    while shard.held_at_start.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let running = run(shard);
+    let read = reading.await.expect("no panic").expect("read");
+    assert!(matches!(read, Read { position, found: Found::Document(_) } if position == last), "{read:?}");
+    running.stopped().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_shard_whose_queue_is_away_gives_what_it_has() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    let last = site.push(event("a", 1, r#"{"user":"x"}"#));
+    running.body("x", last).await;
+    running.stopped().await.expect("stopped");
+    let read = site.open().document(&route("x"), None).await.expect("read");
+    assert!(matches!(read.found, Found::Document(_)), "{read:?}");
+}
+
+#[tokio::test]
 async fn an_output_is_rendered_once_for_a_version() {
     let site = site(NEVER);
     let running = run(site.open());

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
+use super::Mode;
 use crate::key::KeyHash;
 
 /// Number of purges so far.
@@ -32,7 +33,7 @@ pub struct PurgeLog {
 #[derive(Debug, Default)]
 struct Inner {
     last: u64,
-    recent: VecDeque<Purge>,
+    recent: VecDeque<(Purge, Mode)>,
 }
 
 impl PurgeLog {
@@ -40,27 +41,35 @@ impl PurgeLog {
         PurgeSeq(self.inner.lock().last)
     }
 
-    pub fn add(&self, purge: Purge) {
+    pub fn add(&self, purge: Purge, mode: Mode) {
         let mut inner = self.inner.lock();
         inner.last += 1;
-        inner.recent.push_back(purge);
+        inner.recent.push_back((purge, mode));
         if inner.recent.len() > REMEMBERED_MAX {
             inner.recent.pop_front();
         }
     }
 
-    /// Whether a purge since `since` was about this key or one of these tags.
-    pub fn hit_since(&self, since: PurgeSeq, key: KeyHash, tags: &[Box<str>]) -> bool {
+    /// What the purges since `since` ask for this key and these tags: the harshest, or nothing.
+    pub fn asked_since(&self, since: PurgeSeq, key: KeyHash, tags: &[Box<str>]) -> Option<Mode> {
+        let until = self.now();
+        self.asked_between(since, until, key, tags)
+    }
+
+    /// The same for the purges after `since` up to `until`. Those that are forgotten count as hits.
+    pub fn asked_between(&self, since: PurgeSeq, until: PurgeSeq, key: KeyHash, tags: &[Box<str>]) -> Option<Mode> {
         let inner = self.inner.lock();
         let missed = inner.last.saturating_sub(since.0) as usize;
-        if missed > inner.recent.len() {
-            return true;
+        if missed > inner.recent.len() && since < until {
+            return Some(Mode::Delete);
         }
-        inner.recent.iter().rev().take(missed).any(|purge| match purge {
+        let later = inner.last.saturating_sub(until.0) as usize;
+        let concerned = inner.recent.iter().rev().take(missed).skip(later).filter(|(purge, _)| match purge {
             Purge::Key(purged) => *purged == key,
             Purge::Tag(tag) => tags.contains(tag),
             Purge::All => true,
-        })
+        });
+        concerned.map(|(_, mode)| *mode).max()
     }
 }
 
@@ -72,17 +81,24 @@ mod tests {
     fn only_later_purges_count_and_none_is_forgotten_silently() {
         let log = PurgeLog::default();
         let (mine, other) = (KeyHash(1), KeyHash(2));
-        log.add(Purge::Key(mine));
+        log.add(Purge::Key(mine), Mode::Stale);
         let began = log.now();
-        assert!(!log.hit_since(began, mine, &[]));
-        log.add(Purge::Tag("news".into()));
-        assert!(log.hit_since(began, mine, &["news".into()]));
-        assert!(!log.hit_since(began, mine, &["sport".into()]));
-        log.add(Purge::Key(other));
-        assert!(log.hit_since(began, other, &[]));
+        assert_eq!(log.asked_since(began, mine, &[]), None);
+        log.add(Purge::Tag("news".into()), Mode::Stale);
+        assert_eq!(log.asked_since(began, mine, &["news".into()]), Some(Mode::Stale));
+        assert_eq!(log.asked_since(began, mine, &["sport".into()]), None);
+        let joined = log.now();
+        log.add(Purge::Key(other), Mode::Delete);
+        assert_eq!(log.asked_since(began, other, &[]), Some(Mode::Delete));
+        assert_eq!(log.asked_between(began, joined, other, &[]), None, "it came after");
+        assert_eq!(log.asked_between(began, joined, mine, &["news".into()]), Some(Mode::Stale));
         for _ in 0..REMEMBERED_MAX {
-            log.add(Purge::Key(KeyHash(3)));
+            log.add(Purge::Key(KeyHash(3)), Mode::Stale);
         }
-        assert!(log.hit_since(began, mine, &[]), "what is no longer remembered counts as a hit");
+        assert_eq!(
+            log.asked_since(began, mine, &[]),
+            Some(Mode::Delete),
+            "what is no longer remembered counts as a hit"
+        );
     }
 }

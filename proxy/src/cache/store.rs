@@ -69,7 +69,7 @@ pub enum Lookup {
 }
 
 /// How to purge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// Mark stale: validated before the next use, served if the origin fails within its window.
     Stale,
@@ -134,8 +134,9 @@ impl Store {
 
     /// Takes the entry in, in place of those of the same variant. `false`: too large, not taken.
     ///
-    /// `began`: the purge sequence when the fetch of this entry began.
-    pub fn admit(&self, key: &Key, entry: Arc<Entry>, began: PurgeSeq) -> bool {
+    /// `began`: the purge sequence when the fetch of this entry began. `overtaken` is asked before anybody can find the
+    /// entry: whether its document has changed meanwhile.
+    pub fn admit(&self, key: &Key, entry: Arc<Entry>, began: PurgeSeq, overtaken: impl FnOnce() -> bool) -> bool {
         let hash = key.hash();
         if weight(key, &entry) > self.limits.object_max_bytes {
             return false;
@@ -150,33 +151,38 @@ impl Store {
             });
             slot.used = used;
             let replaced = |old: &Arc<Entry>| old.selection == entry.selection;
-            for old in slot.variants.extract_if(.., |old| replaced(old)) {
-                self.forget(key, hash, &old);
-            }
+            let mut forgotten: Vec<Arc<Entry>> = slot.variants.extract_if(.., |old| replaced(old)).collect();
             while slot.variants.len() >= self.limits.variants_max.max(1) {
-                let oldest = slot.variants.remove(0);
-                self.forget(key, hash, &oldest);
+                forgotten.push(slot.variants.remove(0));
             }
             self.count_in(key, &entry);
             slot.variants.push(Arc::clone(&entry));
-            self.index(hash, &slot);
+            entry.tags.iter().for_each(|tag| self.tags.add(tag, hash));
+            forgotten.iter().for_each(|old| self.forget(&slot, hash, old));
             shard.push(hash, slot);
-        }
-        // Looked at after it can be found: a purge either finds the entry, or is found here.
-        if self.purges.hit_since(began, hash, &entry.tags) {
-            entry.set_mark(Mark::Purged);
+            // Under the lock: whoever purges or announces a change either finds the entry, or is found here.
+            if overtaken() {
+                entry.set_mark(Mark::Changed);
+            }
+            match self.purges.asked_since(began, hash, &entry.tags) {
+                None => {}
+                Some(Mode::Stale) => entry.set_mark(Mark::Purged),
+                Some(Mode::Delete) => {
+                    self.delete(&mut shard, hash, |own| Arc::ptr_eq(own, &entry));
+                }
+            }
         }
         self.make_room();
         true
     }
 
     pub fn purge_key(&self, key: &Key, mode: Mode) -> Purged {
-        self.purges.add(Purge::Key(key.hash()));
+        self.purges.add(Purge::Key(key.hash()), mode);
         self.purge_slot(key.hash(), mode, |_| true)
     }
 
     pub fn purge_tag(&self, tag: &str, mode: Mode) -> Purged {
-        self.purges.add(Purge::Tag(tag.into()));
+        self.purges.add(Purge::Tag(tag.into()), mode);
         let keys = self.tags.keys(tag);
         sum(keys
             .into_iter()
@@ -184,7 +190,7 @@ impl Store {
     }
 
     pub fn purge_all(&self, mode: Mode) -> Purged {
-        self.purges.add(Purge::All);
+        self.purges.add(Purge::All, mode);
         sum((0..SHARDS).map(|index| {
             let hashes: Vec<KeyHash> = self
                 .shards
@@ -209,23 +215,35 @@ impl Store {
 
     fn purge_slot(&self, hash: KeyHash, mode: Mode, concerned: impl Fn(&Entry) -> bool) -> Purged {
         let mut shard = self.shard(hash).lock();
-        let Some(slot) = shard.peek_mut(&hash) else { return Purged::default() };
-        let key = slot.key.clone();
-        let hit: Vec<Arc<Entry>> = slot.variants.iter().filter(|entry| concerned(entry)).cloned().collect();
-        match mode {
-            Mode::Stale => hit.iter().for_each(|entry| entry.set_mark(Mark::Purged)),
-            Mode::Delete => {
-                slot.variants.retain(|entry| !concerned(entry));
-                let empty = slot.variants.is_empty();
-                hit.iter().for_each(|entry| self.forget(&key, hash, entry));
-                if empty {
-                    shard.pop(&hash);
-                } else if let Some(slot) = shard.peek(&hash) {
-                    self.index(hash, slot);
-                }
-            }
+        if mode == Mode::Delete {
+            return self.delete(&mut shard, hash, |entry| concerned(entry));
         }
-        Purged { objects: hit.len() as u64, bytes: hit.iter().map(|entry| weight(&key, entry)).sum() }
+        let Some(slot) = shard.peek(&hash) else { return Purged::default() };
+        sum(slot.variants.iter().filter(|entry| concerned(entry)).map(|entry| {
+            entry.set_mark(Mark::Purged);
+            Purged { objects: 1, bytes: weight(&slot.key, entry) }
+        }))
+    }
+
+    fn delete(
+        &self,
+        shard: &mut LruCache<KeyHash, Slot>,
+        hash: KeyHash,
+        concerned: impl Fn(&Arc<Entry>) -> bool,
+    ) -> Purged {
+        let Some(slot) = shard.peek_mut(&hash) else { return Purged::default() };
+        let gone: Vec<Arc<Entry>> = slot.variants.extract_if(.., |entry| concerned(entry)).collect();
+        gone.iter().for_each(|entry| self.forget(slot, hash, entry));
+        let purged = sum(gone.iter().map(|entry| Purged { objects: 1, bytes: weight(&slot.key, entry) }));
+        if slot.variants.is_empty() {
+            shard.pop(&hash);
+        }
+        purged
+    }
+
+    /// What the purges after `since` up to `until` ask for this key and these tags.
+    pub fn purged_between(&self, since: PurgeSeq, until: PurgeSeq, key: &Key, tags: &[Box<str>]) -> Option<Mode> {
+        self.purges.asked_between(since, until, key.hash(), tags)
     }
 
     fn make_room(&self) {
@@ -246,8 +264,10 @@ impl Store {
             let Some(shard) = self.shards.get(index) else { return };
             let mut shard = shard.lock();
             if let Some((hash, slot)) = shard.pop_lru() {
-                self.evicted.fetch_add(slot.variants.len() as u64, Ordering::Relaxed);
-                slot.variants.iter().for_each(|entry| self.forget(&slot.key, hash, entry));
+                let mut slot = slot;
+                let gone = std::mem::take(&mut slot.variants);
+                self.evicted.fetch_add(gone.len() as u64, Ordering::Relaxed);
+                gone.iter().for_each(|entry| self.forget(&slot, hash, entry));
             }
         }
     }
@@ -257,16 +277,13 @@ impl Store {
         self.objects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Puts the tags of all variants into the index: one that was forgotten may have taken a shared tag with it.
-    fn index(&self, hash: KeyHash, slot: &Slot) {
-        slot.variants.iter().flat_map(|entry| &entry.tags).for_each(|tag| self.tags.add(tag, hash));
-    }
-
-    /// Takes an entry out of the counts and the index. The caller holds the lock of its shard.
-    fn forget(&self, key: &Key, hash: KeyHash, entry: &Entry) {
-        self.bytes.fetch_sub(weight(key, entry), Ordering::Relaxed);
+    /// Takes an entry that has left its slot out of the counts and the index; a tag that another variant carries
+    /// stays. The caller holds the lock of its shard.
+    fn forget(&self, slot: &Slot, hash: KeyHash, entry: &Entry) {
+        self.bytes.fetch_sub(weight(&slot.key, entry), Ordering::Relaxed);
         self.objects.fetch_sub(1, Ordering::Relaxed);
-        entry.tags.iter().for_each(|tag| self.tags.remove(tag, hash));
+        let shared = |tag: &&Box<str>| slot.variants.iter().any(|other| other.tags.contains(tag));
+        entry.tags.iter().filter(|tag| !shared(tag)).for_each(|tag| self.tags.remove(tag, hash));
     }
 
     fn shard(&self, hash: KeyHash) -> &Mutex<LruCache<KeyHash, Slot>> {

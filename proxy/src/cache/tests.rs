@@ -67,7 +67,7 @@ fn the_budget_holds_and_the_least_recently_used_goes_first() {
     let store = store(200_000);
     for index in 0..1_000 {
         let path = format!("/{index}");
-        assert!(store.admit(&key(&path), entry(1_000, None, &["all"]), store.purge_seq()));
+        assert!(store.admit(&key(&path), entry(1_000, None, &["all"]), store.purge_seq(), || false));
         assert!(store.bytes() <= 200_000, "{}", store.bytes());
         // The first is asked for again and again.
         assert_eq!(body_of(&store, "/0", ""), Some(1_000), "after {index}");
@@ -83,19 +83,23 @@ fn the_budget_holds_and_the_least_recently_used_goes_first() {
 fn one_object_may_take_nearly_all_of_the_budget_but_not_more() {
     let store = store(1_000_000);
     for index in 0..500 {
-        store.admit(&key(&format!("/{index}")), entry(1_000, None, &[]), store.purge_seq());
+        store.admit(&key(&format!("/{index}")), entry(1_000, None, &[]), store.purge_seq(), || false);
     }
-    assert!(store.admit(&key("/large"), entry(900_000, None, &[]), store.purge_seq()), "the budget is not sliced");
+    assert!(
+        store.admit(&key("/large"), entry(900_000, None, &[]), store.purge_seq(), || false),
+        "the budget is not sliced"
+    );
     assert_eq!(body_of(&store, "/large", ""), Some(900_000));
-    assert!(!store.admit(&key("/larger"), entry(1_000_001, None, &[]), store.purge_seq()));
+    assert!(!store.admit(&key("/larger"), entry(1_000_001, None, &[]), store.purge_seq(), || false));
     assert!(store.bytes() <= 1_000_000);
 }
 
 #[test]
 fn variants_live_under_their_key_and_die_with_it() {
     let store = store(1_000_000);
-    let admit =
-        |size, language| store.admit(&key("/v"), entry(size, Some(language), &[language, "v"]), store.purge_seq());
+    let admit = |size, language| {
+        store.admit(&key("/v"), entry(size, Some(language), &[language, "v"]), store.purge_seq(), || false)
+    };
     assert!(admit(1, "de") && admit(2, "en"));
     assert_eq!((body_of(&store, "/v", "de"), body_of(&store, "/v", "en")), (Some(1), Some(2)));
     assert!(matches!(store.lookup(&key("/v"), &request("fr")), Lookup::OtherVariant));
@@ -120,10 +124,10 @@ fn a_purge_hits_what_was_fetched_before_it() {
     let began = store.purge_seq();
     assert_eq!(store.purge_tag("news", Mode::Stale).objects, 0, "nothing is stored yet");
     let slow = entry(1, None, &["news"]);
-    store.admit(&key("/news"), Arc::clone(&slow), began);
+    store.admit(&key("/news"), Arc::clone(&slow), began, || false);
     assert_eq!(slow.mark(), Mark::Purged);
     let next = entry(1, None, &["news"]);
-    store.admit(&key("/news"), Arc::clone(&next), store.purge_seq());
+    store.admit(&key("/news"), Arc::clone(&next), store.purge_seq(), || false);
     assert_eq!(next.mark(), Mark::None);
     store.purge_all(Mode::Stale);
     assert_eq!(next.mark(), Mark::Purged);
@@ -140,8 +144,8 @@ fn a_changed_document_marks_older_copies_only() {
         Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, TIMES, selection, vec!["p/k".into()], Some(stamp)))
     };
     let (old, new) = (copy(3), copy(5));
-    store.admit(&key("/k.json"), Arc::clone(&old), store.purge_seq());
-    store.admit(&key("/k.xml"), Arc::clone(&new), store.purge_seq());
+    store.admit(&key("/k.json"), Arc::clone(&old), store.purge_seq(), || false);
+    store.admit(&key("/k.xml"), Arc::clone(&new), store.purge_seq(), || false);
     store.document_changed("p/k", Version::new(1, 5));
     assert_eq!((old.mark(), new.mark()), (Mark::Changed, Mark::None));
 }
@@ -172,7 +176,7 @@ fn a_seeded_history_leaves_index_and_counts_in_agreement() {
                 assert_eq!(body_of(&store, &path, ""), None);
             }
             _ => {
-                store.admit(&key(&path), entry(next(3_000) as usize, None, &[&tag]), store.purge_seq());
+                store.admit(&key(&path), entry(next(3_000) as usize, None, &[&tag]), store.purge_seq(), || false);
                 tag_of.insert(path, tag);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -10,7 +10,7 @@ use millpond_shared::http1::Fields;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::cache::{Entry, Stamp};
+use crate::cache::{Entry, PurgeSeq, Stamp};
 use crate::outcome::Reason;
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
@@ -19,7 +19,7 @@ use crate::upstreams::OriginError;
 /// Bytes that a fill may be ahead of its slowest reader once its body is too large to be stored.
 const AHEAD_MAX: usize = 256 * 1024;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flight {
     inner: Mutex<Inner>,
     /// The phase changed, or the log grew.
@@ -27,6 +27,35 @@ pub struct Flight {
     /// A reader has moved on, or left.
     read: Notify,
     waiters: AtomicUsize,
+    began: PurgeSeq,
+    /// Bytes that the logs of all flights hold.
+    held: Arc<AtomicU64>,
+}
+
+/// One request that waits; counted for as long as this lives.
+pub struct Waiting {
+    pub flight: Arc<Flight>,
+}
+
+impl Waiting {
+    /// Counts a waiter in; `None`: there are `max` already.
+    pub(super) fn join(flight: &Arc<Flight>, max: usize) -> Option<Waiting> {
+        let waiting = Waiting { flight: Arc::clone(flight) };
+        (flight.waiters.fetch_add(1, Ordering::Relaxed) < max).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.flight.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let held = self.inner.get_mut().held as u64;
+        self.held.fetch_sub(held, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +77,8 @@ enum Phase {
     /// The head is there, the body grows.
     Body(Arc<Draft>),
     Complete(Arc<Entry>),
+    /// The body is complete, but too large: the log held only a part of it at a time.
+    PassedOn,
     Unshared(Reason),
     Failed(OriginError),
 }
@@ -76,9 +107,20 @@ pub enum Seen {
 }
 
 impl Flight {
-    /// Counts a waiter in; how many there are now.
-    pub(super) fn count_waiter(&self) -> usize {
-        self.waiters.fetch_add(1, Ordering::Relaxed) + 1
+    /// A flight whose log counts into `held`; `began` is the number of the last purge before its fetch.
+    pub(super) fn new(began: PurgeSeq, held: Arc<AtomicU64>) -> Flight {
+        Flight {
+            inner: Mutex::default(),
+            grown: Notify::new(),
+            read: Notify::new(),
+            waiters: AtomicUsize::new(0),
+            began,
+            held,
+        }
+    }
+
+    pub fn began(&self) -> PurgeSeq {
+        self.began
     }
 
     /// Waits until the origin has answered.
@@ -91,6 +133,7 @@ impl Flight {
                 Phase::Asking => {}
                 Phase::Body(draft) => return Seen::Body(Arc::clone(draft)),
                 Phase::Complete(entry) => return Seen::Complete(Arc::clone(entry)),
+                Phase::PassedOn => return Seen::Unshared(Reason::BodyTooLarge),
                 Phase::Unshared(reason) => return Seen::Unshared(*reason),
                 Phase::Failed(error) => return Seen::Failed(error.clone()),
             }
@@ -113,6 +156,10 @@ impl Flight {
 
     pub(super) fn settle_complete(&self, entry: Arc<Entry>) {
         self.settle(Phase::Complete(entry));
+    }
+
+    pub(super) fn settle_passed_on(&self) {
+        self.settle(Phase::PassedOn);
     }
 
     fn settle(&self, phase: Phase) {
@@ -152,13 +199,15 @@ pub struct Filler {
     flight: Arc<Flight>,
     /// Bytes beyond which the body is not stored; readers then hold the fill back.
     store_max: u64,
+    /// Bytes that the logs of all flights together may hold; beyond them this body is not stored either.
+    all_max: u64,
     length: u64,
     stored: bool,
 }
 
 impl Filler {
-    pub fn new(flight: &Arc<Flight>, store_max: u64) -> Filler {
-        Filler { flight: Arc::clone(flight), store_max, length: 0, stored: true }
+    pub fn new(flight: &Arc<Flight>, store_max: u64, all_max: u64) -> Filler {
+        Filler { flight: Arc::clone(flight), store_max, all_max, length: 0, stored: true }
     }
 
     /// Appends a piece. `false`: the body is too large to be stored, and from now on the log only passes it on.
@@ -166,10 +215,11 @@ impl Filler {
         self.length += piece.len() as u64;
         let mut inner = self.flight.inner.lock();
         inner.held += piece.len();
+        let all = self.flight.held.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
         inner.pieces.push_back(piece);
         drop(inner);
         self.flight.grown.notify_waiters();
-        self.stored &= self.length <= self.store_max;
+        self.stored &= self.length <= self.store_max && all <= self.all_max;
         self.stored
     }
 
@@ -182,7 +232,14 @@ impl Filler {
             let read = self.flight.read.notified();
             tokio::pin!(read);
             read.as_mut().enable();
-            match self.flight.inner.lock().drop_what_all_have() {
+            let dropped = {
+                let mut inner = self.flight.inner.lock();
+                let before = inner.held;
+                let held = inner.drop_what_all_have();
+                self.flight.held.fetch_sub((before - inner.held) as u64, Ordering::Relaxed);
+                held
+            };
+            match dropped {
                 None => return false,
                 Some(held) if held < AHEAD_MAX => return true,
                 Some(_) => {}
@@ -196,21 +253,13 @@ impl Filler {
         self.stored
     }
 
-    /// What the log holds, in one piece.
+    /// What the log holds, in one piece and in memory of its own: a piece that came with its head is part of a read
+    /// buffer many times its size.
     pub fn body(&self) -> Bytes {
         let inner = self.flight.inner.lock();
-        match inner.pieces.len() {
-            0 => Bytes::new(),
-            1 => inner.pieces.front().cloned().unwrap_or_default(),
-            _ => inner
-                .pieces
-                .iter()
-                .fold(Vec::with_capacity(inner.held), |mut body, piece| {
-                    body.extend_from_slice(piece);
-                    body
-                })
-                .into(),
-        }
+        let mut body = Vec::with_capacity(inner.held);
+        inner.pieces.iter().for_each(|piece| body.extend_from_slice(piece));
+        body.into()
     }
 }
 
@@ -260,7 +309,7 @@ impl Reader {
         }
         match &inner.phase {
             Phase::Asking | Phase::Body(_) => None,
-            Phase::Complete(_) => {
+            Phase::Complete(_) | Phase::PassedOn => {
                 self.ended = true;
                 Some(Piece::End)
             }

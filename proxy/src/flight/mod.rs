@@ -7,5 +7,5 @@
 mod log;
 mod table;
 
-pub use log::{Draft, Filler, Flight, Piece, Reader, Seen};
+pub use log::{Draft, Filler, Flight, Piece, Reader, Seen, Waiting};
 pub use table::{Flights, Join, Lead, Limits};

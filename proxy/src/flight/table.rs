@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use super::log::Flight;
+use super::log::{Flight, Waiting};
+use crate::cache::PurgeSeq;
 use crate::key::KeyHash;
 use crate::outcome::Reason;
 use crate::upstreams::OriginError;
@@ -29,13 +31,15 @@ impl Default for Limits {
 pub struct Flights {
     limits: Limits,
     table: Mutex<HashMap<KeyHash, Arc<Flight>>>,
+    /// Bytes that the logs of all flights hold.
+    held: Arc<AtomicU64>,
 }
 
 /// What a request that needs a fetch becomes.
 pub enum Join {
     /// The one who fetches.
     Lead(Lead),
-    Wait(Arc<Flight>),
+    Wait(Waiting),
     /// The flight has as many waiters as it may.
     Full,
 }
@@ -50,16 +54,16 @@ pub struct Lead {
 
 impl Flights {
     pub fn new(limits: Limits) -> Arc<Flights> {
-        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()) })
+        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()), held: Arc::default() })
     }
 
-    pub fn join(self: &Arc<Flights>, key: KeyHash) -> Join {
+    /// `now`: the number of the last purge.
+    pub fn join(self: &Arc<Flights>, key: KeyHash, now: PurgeSeq) -> Join {
         let mut table = self.table.lock();
         if let Some(flight) = table.get(&key) {
-            let waiting = flight.count_waiter();
-            return if waiting > self.limits.waiters_max { Join::Full } else { Join::Wait(Arc::clone(flight)) };
+            return Waiting::join(flight, self.limits.waiters_max).map_or(Join::Full, Join::Wait);
         }
-        let flight = Arc::new(Flight::default());
+        let flight = Arc::new(Flight::new(now, Arc::clone(&self.held)));
         let listed = table.len() < self.limits.flights_max;
         if listed {
             table.insert(key, Arc::clone(&flight));
@@ -68,19 +72,28 @@ impl Flights {
     }
 
     /// Leads, unless somebody does already.
-    pub fn lead(self: &Arc<Flights>, key: KeyHash) -> Option<Lead> {
+    pub fn lead(self: &Arc<Flights>, key: KeyHash, now: PurgeSeq) -> Option<Lead> {
         if self.table.lock().contains_key(&key) {
             return None;
         }
-        match self.join(key) {
+        match self.join(key, now) {
             Join::Lead(lead) => Some(lead),
             Join::Wait(_) | Join::Full => None,
         }
     }
 
     /// A flight that nobody can join.
-    pub fn alone(self: &Arc<Flights>) -> Lead {
-        Lead { flights: Arc::clone(self), key: None, flight: Arc::new(Flight::default()), settled: false }
+    pub fn alone(self: &Arc<Flights>, now: PurgeSeq) -> Lead {
+        let flight = Arc::new(Flight::new(now, Arc::clone(&self.held)));
+        Lead { flights: Arc::clone(self), key: None, flight, settled: false }
+    }
+
+    /// Takes a flight off the table: nobody joins it any more.
+    pub fn unlist(&self, key: KeyHash, flight: &Arc<Flight>) {
+        let mut table = self.table.lock();
+        if table.get(&key).is_some_and(|listed| Arc::ptr_eq(listed, flight)) {
+            table.remove(&key);
+        }
     }
 
     /// Number of keys that are being fetched.
@@ -100,10 +113,8 @@ impl Lead {
 
     /// Takes the flight off the table: nobody joins any more.
     pub fn unlist(&mut self) {
-        let Some(key) = self.key.take() else { return };
-        let mut table = self.flights.table.lock();
-        if table.get(&key).is_some_and(|listed| Arc::ptr_eq(listed, &self.flight)) {
-            table.remove(&key);
+        if let Some(key) = self.key.take() {
+            self.flights.unlist(key, &self.flight);
         }
     }
 
@@ -117,6 +128,13 @@ impl Lead {
     pub fn failed(mut self, error: OriginError) {
         self.unlist();
         self.flight.settle_failed(error);
+        self.settled = true;
+    }
+
+    /// The whole body was passed on, and not stored.
+    pub fn passed_on(mut self) {
+        self.unlist();
+        self.flight.settle_passed_on();
         self.settled = true;
     }
 

@@ -151,19 +151,17 @@ impl<'a> Reply<'a> {
         }
         self.sent += (self.connection.output.len() + body.len()) as u64;
         let Connection { stream, output, .. } = &mut *self.connection;
-        let write = async {
-            while !output.is_empty() || !body.is_empty() {
-                let written = stream.write_vectored(&[IoSlice::new(output), IoSlice::new(&body)]).await?;
-                if written == 0 {
-                    return Err(std::io::ErrorKind::WriteZero.into());
-                }
-                let of_head = written.min(output.len());
-                output.advance(of_head);
-                body.advance(written - of_head);
-            }
-            stream.flush().await
-        };
-        match timeout(WRITE_TIMEOUT, write).await {
+        while !output.is_empty() || !body.is_empty() {
+            // Each write has its time, not the body: a large one to a slow client may take long.
+            let slices = [IoSlice::new(output), IoSlice::new(&body)];
+            let Ok(Ok(written @ 1..)) = timeout(WRITE_TIMEOUT, stream.write_vectored(&slices)).await else {
+                return Err(self.broken());
+            };
+            let of_head = written.min(output.len());
+            output.advance(of_head);
+            body.advance(written - of_head);
+        }
+        match timeout(WRITE_TIMEOUT, stream.flush()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(self.broken()),
         }

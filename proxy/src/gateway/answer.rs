@@ -81,7 +81,10 @@ impl Gateway {
         let outgoing = forward::outgoing(visit.request, visit.rule, &Conditions::Client);
         let least = Some(self.least(visit));
         match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None, least).await {
-            Ok(answer) => relay(client, visit.rule, answer, Outcome::Miss, Some(reason)).await,
+            Ok(answer) => {
+                self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
+                relay(client, visit.rule, answer, Outcome::Miss, Some(reason)).await
+            }
             Err(error) => self.origin_failed(client, visit, &error).await,
         }
     }
@@ -109,13 +112,25 @@ impl Gateway {
         match asked {
             Ok(answer) => {
                 self.invalidate(snapshot, request, scheme, &answer.head);
+                self.note_version(snapshot, rule, request, &answer.head);
                 relay(client, rule, answer, Outcome::Pass, Some(reason)).await
             }
-            Err(OriginError::RequestBody) => {
-                let why = "the request body broke off, is malformed, or is larger than this origin takes";
-                self.refuse(client, Some(rule), StatusCode::BAD_REQUEST, Reason::BadRequest, why).await
+            Err(error @ (OriginError::RequestBody | OriginError::RequestTooLarge | OriginError::RequestTarget)) => {
+                let status = match error {
+                    OriginError::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                self.refuse(client, Some(rule), status, Reason::BadRequest, &error.to_string()).await
             }
             Err(error) => respond_failed(client, rule, &error).await,
+        }
+    }
+
+    /// A document went to a client without passing the store: nobody gets an older one after it.
+    fn note_version(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead, head: &ResponseHead) {
+        let shard = self.shard(snapshot, rule, request);
+        if let Some(stamp) = shard.and_then(|shard| self.stamp(shard, &head.fields)) {
+            self.live.given(&stamp);
         }
     }
 

@@ -10,7 +10,7 @@ use millpond_shared::wire::headers;
 
 use super::forward::{self, Conditions};
 use super::{Gateway, Snapshot};
-use crate::cache::{Entry, Mark, PurgeSeq, Stamp};
+use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Filler, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
@@ -22,6 +22,24 @@ use crate::upstreams::{Answer, Body, OriginError, Payload, Ready};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
+
+impl Gateway {
+    /// Which document this is, by the fields of a shard's answer.
+    pub(super) fn stamp(&self, shard: ShardId, fields: &Fields) -> Option<Stamp> {
+        let version: Version = fields.get_str(headers::VERSION)?.parse().ok()?;
+        let at: Position = fields.get_str(headers::POSITION)?.parse().ok()?;
+        let tag = fields.get_str(headers::CACHE_TAG)?.into();
+        Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
+    }
+
+    /// Bytes that the logs of all flights together may hold: beyond them bodies are passed on, and not stored.
+    fn log_max(&self) -> u64 {
+        self.store.limits().budget_bytes / LOG_SHARE
+    }
+}
+
+/// The share of the budget that bodies on their way into the store may take beside it.
+const LOG_SHARE: u64 = 4;
 
 /// One fetch: owned, so that it can outlive the request that caused it.
 pub struct Fetch {
@@ -42,6 +60,8 @@ pub enum Fetched {
     Shared(Outcome),
     /// Not for sharing: the one who fetched gets it, and nobody else.
     Own(Box<Answer>, Reason),
+    /// The same, of a stored response that a 304 confirmed.
+    OwnEntry(Arc<Entry>, Reason),
     Failed(OriginError),
 }
 
@@ -62,6 +82,11 @@ impl Fetch {
         }
         match answer {
             Err(error) => {
+                lead.failed(error.clone());
+                Fetched::Failed(error)
+            }
+            Ok(answer) if answer.head.status == StatusCode::NOT_MODIFIED => {
+                let error = OriginError::Malformed("it answered 304 to a request without conditions");
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
@@ -96,19 +121,30 @@ impl Fetch {
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, asked, now);
         let fields = forward::stored_fields(&updated.fields, now);
+        let selection = match Vary::of(&updated.fields) {
+            Vary::On(names) => Selection::of(&names, &self.request.fields),
+            Vary::None | Vary::Any => stale.selection.clone(),
+        };
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp.clone());
         let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         let body = stale.body.clone();
-        let entry = Entry::new(stale.status, fields, body, times, stale.selection.clone(), tags, stamp);
+        let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
         let entry = Arc::new(entry);
-        // A 304 may forbid what the first response allowed.
-        if storability::judge(&self.request.method, &self.ask, &updated, &self.rule.policy).is_ok() {
-            self.admit(&entry, began);
-        } else {
-            self.gateway.store.purge_key(&self.key, crate::cache::Mode::Delete);
+        // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
+        match storability::judge(&self.request.method, &self.ask, &updated, &self.rule.policy) {
+            Ok(()) => {
+                self.admit(&entry, began);
+                lead.complete(entry);
+                Fetched::Shared(Outcome::Revalidated)
+            }
+            Err(reason) => {
+                if !caused_by_request(reason) {
+                    self.gateway.store.purge_key(&self.key, Mode::Delete);
+                }
+                lead.unshared(reason);
+                Fetched::OwnEntry(entry, reason)
+            }
         }
-        lead.complete(entry);
-        Fetched::Shared(Outcome::Revalidated)
     }
 
     async fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
@@ -121,14 +157,21 @@ impl Fetch {
             if reason == Reason::BodyTooLarge {
                 self.gateway.counters.rejected();
             }
-            self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
+            // Another client's request may fare better, and a failing origin is not to be asked by all at once.
+            if !caused_by_request(reason) && !forward::is_failure(answer.head.status) {
+                self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
+            }
             lead.unshared(reason);
             return Fetched::Own(Box::new(answer), reason);
         }
         self.gateway.remembered.remove(self.key.hash());
         let draft = Arc::new(self.draft(head, answer.body.length, asked));
-        let mut fill =
-            Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
+        let mut fill = Fill {
+            filler: Filler::new(lead.flight(), store_max, self.gateway.log_max()),
+            draft: Arc::clone(&draft),
+            began,
+            fetch: self,
+        };
         let mut body = answer.body;
         lead.flight().begin(draft);
         // Most bodies came with their head.
@@ -139,7 +182,7 @@ impl Fetch {
                     match fill.run(&mut body, &mut lead).await {
                         Ok(true) => fill.landed(lead),
                         // Nobody reads it, and it can't be stored.
-                        Ok(false) => lead.failed(OriginError::Truncated),
+                        Ok(false) => lead.unshared(Reason::BodyTooLarge),
                         Err(error) => lead.failed(error),
                     }
                 });
@@ -162,27 +205,24 @@ impl Fetch {
         Draft { status: head.status, fields, times, selection, tags, stamp, length }
     }
 
-    /// Which document this is, by the fields of a shard's answer.
     fn stamp(&self, fields: &Fields) -> Option<Stamp> {
-        let shard = self.shard?;
-        let version: Version = fields.get_str(headers::VERSION)?.parse().ok()?;
-        let at: Position = fields.get_str(headers::POSITION)?.parse().ok()?;
-        let tag = fields.get_str(headers::CACHE_TAG)?.into();
-        Some(Stamp { shard, tag, version, at, generation: self.gateway.live.generation(shard) })
+        self.gateway.stamp(self.shard?, fields)
     }
 
     fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
-        if !self.gateway.store.admit(&self.key, Arc::clone(entry), began) {
+        let live = &self.gateway.live;
+        let overtaken = || entry.stamp.as_ref().is_some_and(|stamp| live.overtaken(stamp));
+        if !self.gateway.store.admit(&self.key, Arc::clone(entry), began, overtaken) {
             self.gateway.counters.rejected();
-            return;
-        }
-        // Judged after it can be found: a change either finds it in the store, or is found here.
-        if let Some(stamp) = &entry.stamp
-            && self.gateway.live.admitted(stamp)
-        {
-            entry.set_mark(Mark::Changed);
+        } else if let Some(stamp) = entry.stamp.as_ref().filter(|_| entry.mark() == Mark::None) {
+            live.given(stamp);
         }
     }
+}
+
+/// Whether it is the request, and not the response, that forbids to share.
+fn caused_by_request(reason: Reason) -> bool {
+    matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
 }
 
 /// Brings the body into the flight's log, and into the store.
@@ -224,6 +264,9 @@ impl Fill {
 
     /// The body is whole.
     fn landed(self, lead: Lead) {
+        if !self.filler.is_storable() {
+            return lead.passed_on();
+        }
         let draft = &self.draft;
         let entry = Arc::new(Entry::new(
             draft.status,
@@ -234,9 +277,7 @@ impl Fill {
             draft.tags.clone(),
             draft.stamp.clone(),
         ));
-        if self.filler.is_storable() {
-            self.fetch.admit(&entry, self.began);
-        }
+        self.fetch.admit(&entry, self.began);
         lead.complete(entry);
     }
 }

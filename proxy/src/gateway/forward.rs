@@ -1,6 +1,6 @@
 //! Heads on their way: to the origin, into the store, to the client (pure).
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead, ResponseHead};
 use millpond_shared::wire::headers;
 
@@ -48,6 +48,14 @@ pub fn outgoing(request: &RequestHead, rule: &Rule, conditions: &Conditions<'_>)
     }
 }
 
+/// The request by which a stored response is refreshed behind a client: a plain GET, without what was that client's
+/// own affair.
+pub fn refreshing(request: &RequestHead) -> RequestHead {
+    let own = ["authorization", "cache-control", "pragma"];
+    let kept = request.fields.iter().filter(|(name, _)| !own.iter().any(|other| name.eq_ignore_ascii_case(other)));
+    RequestHead { method: Method::GET, fields: kept.collect(), ..request.clone() }
+}
+
 /// `Via` with us appended (RFC 9110 §7.6.3).
 fn via(fields: &Fields, minor: Minor) -> String {
     let version = if minor == Minor::Zero { "1.0" } else { "1.1" };
@@ -66,13 +74,14 @@ fn via(fields: &Fields, minor: Minor) -> String {
 /// meant for us alone; with `Date`, if there was none (RFC 9110 §6.6.1).
 pub fn stored_fields(response: &Fields, now: u64) -> Fields {
     let mut fields = FieldsBuilder::new();
+    let has_date = response.get("date").is_some_and(|value| date::parse(value).is_some());
     for (name, value) in hop::end_to_end(response) {
-        let left_out = ["content-length", "age", headers::POSITION];
+        let left_out = ["content-length", "age", headers::POSITION, if has_date { "age" } else { "date" }];
         if !left_out.iter().any(|other| name.eq_ignore_ascii_case(other)) {
             fields.push(name, value);
         }
     }
-    if response.get("date").is_none_or(|value| date::parse(value).is_none()) {
+    if !has_date {
         fields.push("Date", date::format(now));
     }
     fields.build()

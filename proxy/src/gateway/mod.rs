@@ -11,18 +11,20 @@ mod forward;
 mod remembered;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
 use millpond_shared::http1::{RequestHead, ResponseHead, Target};
 use millpond_shared::version::Position;
+use tokio::time::timeout;
 
 pub use client::{Added, Client, Gone, ReplyHead};
 
 use crate::cache::{Entry, Lookup, Mode, Purged, Store};
 use crate::counters::Counters;
-use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen};
+use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen, Waiting};
 use crate::key::Key;
 use crate::live::{Live, Verdict};
 use crate::outcome::{Outcome, Reason};
@@ -35,6 +37,8 @@ use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use fetch::{Fetch, Fetched};
 use remembered::Remembered;
 
+/// Longest that a request waits for another's fetch to be answered; then 504.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(75);
 /// How often a request starts over because what it waited for was overtaken by a newer version.
 const STARTS_MAX: usize = 8;
 
@@ -150,7 +154,8 @@ impl Gateway {
             Lookup::Nothing => (None, Reason::NotCached),
             Lookup::OtherVariant => (None, Reason::VaryMiss),
             Lookup::Found(entry) => {
-                let verdict = reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry));
+                let verdict =
+                    reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
                 match verdict {
                     Reuse::Fresh { .. } => return Ok(self.stored(client, visit, &entry, Outcome::Hit, None).await),
                     Reuse::StaleRevalidate { .. } => {
@@ -176,11 +181,11 @@ impl Gateway {
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
         let own = (!visit.ask.collapse).then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
-            return self.lead(visit, stale, reason, self.flights.alone(), client).await;
+            return self.lead(visit, stale, reason, self.flights.alone(self.store.purge_seq()), client).await;
         }
-        match self.flights.join(visit.key.hash()) {
+        match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
             Join::Lead(lead) => self.lead(visit, stale, reason, lead, client).await,
-            Join::Wait(flight) => self.wait(visit, stale, reason, flight, client).await,
+            Join::Wait(waiting) => self.wait(visit, stale, reason, waiting, client).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
@@ -203,6 +208,9 @@ impl Gateway {
                 self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
             }
             Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why).await),
+            Fetched::OwnEntry(entry, why) => {
+                Ok(self.stored(client, visit, &entry, Outcome::Revalidated, Some(why)).await)
+            }
             Fetched::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
         }
     }
@@ -213,21 +221,28 @@ impl Gateway {
         visit: &Visit<'_>,
         stale: Option<Arc<Entry>>,
         reason: Reason,
-        flight: Arc<Flight>,
+        waiting: Waiting,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let asked_at = self.least(visit);
+        let (asked_at, joined) = (self.least(visit), self.store.purge_seq());
+        let flight = Arc::clone(&waiting.flight);
         let seen = {
-            let _waiting = self.counters.waiting();
-            flight.seen().await
+            let _counted = self.counters.waiting();
+            timeout(WAIT_TIMEOUT, flight.seen()).await.unwrap_or(Seen::Failed(OriginError::Timeout))
         };
-        let selection = match &seen {
-            Seen::Body(draft) => Some(&draft.selection),
-            Seen::Complete(entry) => Some(&entry.selection),
-            Seen::Unshared(_) | Seen::Failed(_) => None,
+        drop(waiting);
+        let (selection, tags) = match &seen {
+            Seen::Body(draft) => (Some(&draft.selection), draft.tags.as_slice()),
+            Seen::Complete(entry) => (Some(&entry.selection), entry.tags.as_slice()),
+            Seen::Unshared(_) | Seen::Failed(_) => (None, [].as_slice()),
         };
         if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
             return Err(Again::Alone(Reason::VaryMiss));
+        }
+        // A purge between its fetch and this request: the answer is not for those who came after it.
+        if self.store.purged_between(flight.began(), joined, &visit.key, tags).is_some() {
+            self.flights.unlist(visit.key.hash(), &flight);
+            return Err(Again::Newer);
         }
         let outcome = Outcome::Collapsed;
         self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
@@ -248,6 +263,8 @@ impl Gateway {
             Seen::Unshared(_) | Seen::Failed(_) => None,
         };
         if stamp.is_some_and(|stamp| self.live.judge(stamp, asked_at) == Verdict::Older) {
+            // Nobody else should wait for it either.
+            self.flights.unlist(visit.key.hash(), &flight);
             return Err(Again::Newer);
         }
         match seen {
@@ -289,11 +306,17 @@ impl Gateway {
         if !entry.may_probe(now_ms) {
             return;
         }
-        let Some(lead) = self.flights.lead(visit.key.hash()) else { return };
-        let (fetch, entry) = (self.fetch_of(visit), Arc::clone(entry));
+        let Some(lead) = self.flights.lead(visit.key.hash(), self.store.purge_seq()) else { return };
+        // For everybody, not for this client: its credentials and wishes have no part in it.
+        let fetch = Fetch { request: forward::refreshing(visit.request), ask: Ask::plain(), ..self.fetch_of(visit) };
+        let entry = Arc::clone(entry);
         tokio::spawn(async move {
             let counters = Arc::clone(&fetch.gateway.counters);
-            let failed = matches!(fetch.run(Some(Arc::clone(&entry)), lead).await, Fetched::Failed(_));
+            let failed = match fetch.run(Some(Arc::clone(&entry)), lead).await {
+                Fetched::Failed(_) => true,
+                Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
+                Fetched::Shared(_) | Fetched::OwnEntry(..) => false,
+            };
             counters.refreshed(!failed);
             if failed {
                 entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);

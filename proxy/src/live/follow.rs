@@ -20,6 +20,8 @@ use super::Live;
 const SILENCE_MAX: Duration = Duration::from_millis(ChangeMessage::SILENCE_MAX_MS);
 /// Pause before a lost stream is taken up again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Room made for each read, in bytes.
+const READ_BYTES: usize = 64 * 1024;
 /// Longest line of the stream, in bytes; a longer one ends it.
 const LINE_MAX: usize = 16 << 20;
 
@@ -31,30 +33,28 @@ pub enum Stream {
 
 /// Runs until it is dropped.
 pub async fn follow(live: Arc<Live>, shard: ShardId, stream: Stream) {
-    // When the stream breaks there is still some silence left to take it up again in before copies lose their trust.
-    let mut silence_left = SILENCE_MAX;
     loop {
-        let began = millpond_shared::clock::monotonic();
-        let heard = match &stream {
+        let ended = match &stream {
             Stream::Here(changes) => follow_here(&live, shard, changes.as_ref()).await,
-            Stream::There(address) => timeout_unless_heard(&live, shard, *address, silence_left).await,
+            Stream::There(address) => follow_there(&live, shard, *address).await,
         };
-        match heard {
-            Ok(()) => silence_left = SILENCE_MAX,
-            Err(error) => {
-                tracing::debug!(shard, %error, "change stream lost");
-                silence_left = silence_left.saturating_sub(began.elapsed() + RECONNECT_PAUSE);
-            }
+        if let Err(error) = ended {
+            tracing::debug!(shard, %error, "change stream lost");
         }
-        if silence_left.is_zero() {
+        // When the stream breaks there is still some time to take it up again before copies lose their trust.
+        if live.patience(shard).is_zero() {
             live.lost(shard);
-            silence_left = SILENCE_MAX;
         }
         sleep(RECONNECT_PAUSE).await;
     }
 }
 
-/// Why a stream ended before anything was heard on it.
+/// How long to wait for the next message: until the silence is too long, or, where it is already, as long again.
+fn patience(live: &Live, shard: ShardId) -> Duration {
+    Some(live.patience(shard)).filter(|left| !left.is_zero()).unwrap_or(SILENCE_MAX)
+}
+
+/// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("it could not be reached: {0}")]
@@ -71,7 +71,7 @@ async fn follow_here(live: &Live, shard: ShardId, changes: &dyn Changes) -> Resu
     let follow = Follow { after: live.resume_after(shard) };
     let mut stream = changes.follow(shard, follow).ok_or_else(|| Lost::NoStream("the shard is not here".to_owned()))?;
     loop {
-        match timeout(SILENCE_MAX, stream.next()).await {
+        match timeout(patience(live, shard), stream.next()).await {
             Ok(Some(message)) => live.heard(shard, &message),
             Ok(None) => return Ok(()),
             Err(_) => return Err(Lost::Silent),
@@ -79,33 +79,18 @@ async fn follow_here(live: &Live, shard: ShardId, changes: &dyn Changes) -> Resu
     }
 }
 
-/// Follows over HTTP; `Ok` once something was heard, however it ended.
-async fn timeout_unless_heard(
-    live: &Live,
-    shard: ShardId,
-    address: SocketAddr,
-    patience: Duration,
-) -> Result<(), Lost> {
-    let mut remote = timeout(patience, Remote::open(live, shard, address)).await.map_err(|_| Lost::Silent)??;
-    let mut heard = false;
+async fn follow_there(live: &Live, shard: ShardId, address: SocketAddr) -> Result<(), Lost> {
+    let opened = timeout(patience(live, shard), Remote::open(live, shard, address));
+    let mut remote = opened.await.map_err(|_| Lost::Silent)??;
     loop {
-        match timeout(if heard { SILENCE_MAX } else { patience }, remote.message()).await {
-            Ok(Ok(Some(message))) => {
-                if let ChangeMessage::Hello { shard: other, .. } = &message
-                    && *other != shard
-                {
-                    return Err(Lost::NoStream(format!("it is shard {other}")));
-                }
-                live.heard(shard, &message);
-                heard = true;
+        match timeout(patience(live, shard), remote.message()).await {
+            Ok(Ok(Some(ChangeMessage::Hello { shard: other, .. }))) if other != shard => {
+                return Err(Lost::NoStream(format!("it is shard {other}")));
             }
-            Ok(Err(_) | Ok(None)) if heard => return Ok(()),
-            Ok(Ok(None)) => return Err(Lost::NoStream("it ended".to_owned())),
+            Ok(Ok(Some(message))) => live.heard(shard, &message),
+            Ok(Ok(None)) => return Ok(()),
             Ok(Err(lost)) => return Err(lost),
-            Err(_) => {
-                live.lost(shard);
-                return Ok(());
-            }
+            Err(_) => return Err(Lost::Silent),
         }
     }
 }
@@ -115,6 +100,8 @@ struct Remote {
     reader: BodyReader,
     buf: BytesMut,
     lines: BytesMut,
+    /// Bytes of `lines` that are known to hold no line end.
+    looked_at: usize,
 }
 
 impl Remote {
@@ -139,24 +126,31 @@ impl Remote {
         }
         let framing = response_framing(&Method::GET, head.status, &head.fields, head.minor)
             .map_err(|refusal| Lost::NoStream(refusal.why.to_owned()))?;
-        Ok(Remote { stream, reader: BodyReader::new(framing), buf, lines: BytesMut::new() })
+        Ok(Remote { stream, reader: BodyReader::new(framing), buf, lines: BytesMut::new(), looked_at: 0 })
     }
 
     async fn message(&mut self) -> Result<Option<ChangeMessage>, Lost> {
         loop {
-            if let Some(end) = self.lines.iter().position(|&b| b == b'\n') {
-                let line = self.lines.split_to(end + 1);
+            let unseen = self.lines.get(self.looked_at..).unwrap_or(&[]);
+            if let Some(end) = memchr::memchr(b'\n', unseen) {
+                let line = self.lines.split_to(self.looked_at + end + 1);
+                self.looked_at = 0;
                 let message = ChangeMessage::from_line(&line).map_err(|error| Lost::NoStream(error.to_string()))?;
                 return Ok(Some(message));
             }
+            self.looked_at = self.lines.len();
             if self.lines.len() > LINE_MAX {
                 return Err(Lost::NoStream("a line is longer than 16 MiB".to_owned()));
             }
             match self.reader.step(&mut self.buf).map_err(|refusal| Lost::NoStream(refusal.why.to_owned()))? {
                 Step::Data(data) => self.lines.extend_from_slice(&data),
                 Step::End { .. } => return Ok(None),
-                Step::NeedMore if self.stream.read_buf(&mut self.buf).await? == 0 => return Ok(None),
-                Step::NeedMore => {}
+                Step::NeedMore => {
+                    self.buf.reserve(READ_BYTES);
+                    if self.stream.read_buf(&mut self.buf).await? == 0 {
+                        return Ok(None);
+                    }
+                }
             }
         }
     }

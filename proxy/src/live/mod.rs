@@ -11,11 +11,16 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use std::time::Duration;
+
+use millpond_shared::clock;
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::ChangeMessage;
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_128;
 
-use crate::cache::{Mark, Stamp, Store};
+use crate::cache::{Entry, Mark, Stamp, Store};
+use crate::outcome::Reason;
 
 /// Document versions remembered per shard. Of a document that is not among them it is known that it has not changed
 /// since the position at which remembering began.
@@ -32,6 +37,8 @@ struct Shard {
     /// Rises whenever a change may have been missed: copies of an older generation must be validated.
     generation: AtomicU64,
     trusted: AtomicBool,
+    /// When its stream was heard last, in milliseconds since the epoch.
+    heard: AtomicU64,
     /// Position up to which changes were announced.
     announced: AtomicU64,
     /// Greatest position of a version that a client was given, or may have been.
@@ -43,8 +50,9 @@ struct Shard {
 struct Recent {
     /// Changes at or below this position may have been forgotten.
     floor: Position,
-    versions: HashMap<Box<str>, Known>,
-    order: VecDeque<Box<str>>,
+    /// By the 128-bit hash of the tag: a client chooses how long tags are.
+    versions: HashMap<u128, Known>,
+    order: VecDeque<u128>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -73,11 +81,20 @@ impl Live {
         self.shards.get(&shard).map_or(0, |shard| shard.generation.load(Ordering::Acquire))
     }
 
-    /// Whether copies with this stamp are as good as when they were admitted.
-    pub fn vouches_for(&self, stamp: &Stamp) -> bool {
+    /// Whether copies with this stamp are as good as when they were admitted; `now_ms`: milliseconds since the epoch.
+    pub fn vouches_for(&self, stamp: &Stamp, now_ms: u64) -> bool {
         self.shards.get(&stamp.shard).is_some_and(|shard| {
-            shard.trusted.load(Ordering::Acquire) && shard.generation.load(Ordering::Acquire) == stamp.generation
+            shard.trusted.load(Ordering::Acquire)
+                && shard.generation.load(Ordering::Acquire) == stamp.generation
+                && now_ms.saturating_sub(shard.heard.load(Ordering::Acquire)) <= ChangeMessage::SILENCE_MAX_MS
         })
+    }
+
+    /// How long the shard may still be silent before its copies are no longer trusted.
+    fn patience(&self, id: ShardId) -> Duration {
+        let heard = self.shards.get(&id).map_or(0, |shard| shard.heard.load(Ordering::Acquire));
+        let silent = clock::wall_ms().saturating_sub(heard);
+        Duration::from_millis(ChangeMessage::SILENCE_MAX_MS.saturating_sub(silent))
     }
 
     /// The position a fetch must ask for at least, so that no client sees a document go back.
@@ -90,38 +107,51 @@ impl Live {
     /// A response with this stamp is about to be given to a client that asked when [`Live::least`] was `asked_at`.
     pub fn judge(&self, stamp: &Stamp, asked_at: Position) -> Verdict {
         let Some(shard) = self.shards.get(&stamp.shard) else { return Verdict::Current };
-        let mut recent = shard.recent.lock();
-        let floor = recent.floor;
-        let known = recent.versions.get(&stamp.tag).copied().unwrap_or_default();
-        if known.served > stamp.version || (known.announced > stamp.version && known.announced.position <= asked_at) {
-            return Verdict::Older;
-        }
-        if known.announced > stamp.version {
-            return Verdict::Superseded;
-        }
-        // Where the announcements of the time are forgotten, an old response can't be vouched for.
-        if known.announced == Version::ZERO && stamp.at < floor {
-            return if floor <= asked_at { Verdict::Older } else { Verdict::Superseded };
-        }
-        recent.served(shard, stamp);
+        let rose = {
+            let mut recent = shard.recent.lock();
+            let floor = recent.floor;
+            let known = recent.versions.get(&hash(&stamp.tag)).copied().unwrap_or_default();
+            let announced_before = known.announced > stamp.version && known.announced.position <= asked_at;
+            if known.served > stamp.version || announced_before {
+                return Verdict::Older;
+            }
+            if known.announced > stamp.version {
+                return Verdict::Superseded;
+            }
+            // Where the announcements of the time are forgotten, an old response can't be vouched for.
+            if known.announced == Version::ZERO && stamp.at < floor {
+                return if floor <= asked_at { Verdict::Older } else { Verdict::Superseded };
+            }
+            recent.served(shard, stamp)
+        };
+        self.other_outputs(stamp, rose);
         Verdict::Current
     }
 
-    /// A response with this stamp was admitted, and clients may be given it from now on. `true`: a newer version was
-    /// announced, or may have been, so it must not pass for fresh.
-    ///
-    /// Call it after admitting, so that no change slips in between.
-    pub fn admitted(&self, stamp: &Stamp) -> bool {
-        let Some(shard) = self.shards.get(&stamp.shard) else { return false };
-        let mut recent = shard.recent.lock();
-        let overtaken = match recent.versions.get(&stamp.tag) {
-            Some(known) => known.announced.max(known.served) > stamp.version,
-            None => stamp.at < recent.floor,
-        };
-        if !overtaken {
-            recent.served(shard, stamp);
+    /// Whether a newer version than this was announced or served, or may have been: then it must not be found as fresh.
+    /// To be asked under the lock of the store under which it is admitted.
+    pub fn overtaken(&self, stamp: &Stamp) -> bool {
+        self.shards.get(&stamp.shard).is_some_and(|shard| {
+            let recent = shard.recent.lock();
+            match recent.versions.get(&hash(&stamp.tag)) {
+                Some(known) => known.announced.max(known.served) > stamp.version,
+                None => stamp.at < recent.floor,
+            }
+        })
+    }
+
+    /// Clients may be given this version from now on: no older one, on any output.
+    pub fn given(&self, stamp: &Stamp) {
+        let Some(shard) = self.shards.get(&stamp.shard) else { return };
+        let rose = shard.recent.lock().served(shard, stamp);
+        self.other_outputs(stamp, rose);
+    }
+
+    /// A version was given out before it was announced: copies of older ones are marked as if it had been.
+    fn other_outputs(&self, stamp: &Stamp, rose: bool) {
+        if rose {
+            self.store.document_changed(&stamp.tag, stamp.version);
         }
-        overtaken
     }
 
     /// One message of the shard's stream came.
@@ -140,7 +170,7 @@ impl Live {
             ChangeMessage::Changes { at, documents } => {
                 for change in documents {
                     // Remembered first: a response that is admitted in between finds it there.
-                    shard.recent.lock().remember(&change.tag, |known| {
+                    shard.recent.lock().remember(hash(&change.tag), |known| {
                         known.announced = known.announced.max(change.version);
                     });
                     self.store.document_changed(&change.tag, change.version);
@@ -151,7 +181,12 @@ impl Live {
                 shard.announced.fetch_max(*at, Ordering::AcqRel);
             }
         }
-        shard.trusted.store(true, Ordering::Release);
+        shard.heard.store(clock::wall_ms(), Ordering::Release);
+        // What was admitted while nobody listened may have missed changes that are still to come.
+        if !shard.trusted.load(Ordering::Acquire) {
+            shard.generation.fetch_add(1, Ordering::AcqRel);
+            shard.trusted.store(true, Ordering::Release);
+        }
     }
 
     /// The shard was silent for too long: its copies must be validated.
@@ -174,25 +209,34 @@ impl Live {
     }
 
     /// Why a stored response must not be used as it is, if so.
-    pub fn invalidated(&self, entry: &crate::cache::Entry) -> Option<crate::outcome::Reason> {
-        use crate::outcome::Reason;
+    pub fn invalidated(&self, entry: &Entry, now_ms: u64) -> Option<Reason> {
         match (entry.mark(), &entry.stamp) {
             (Mark::Purged, _) => Some(Reason::Purged),
             (Mark::Changed, _) => Some(Reason::Changed),
-            (Mark::None, Some(stamp)) if !self.vouches_for(stamp) => Some(Reason::LiveUnsure),
+            (Mark::None, Some(stamp)) if !self.vouches_for(stamp, now_ms) => Some(Reason::LiveUnsure),
             (Mark::None, _) => None,
         }
     }
 }
 
 impl Recent {
-    fn served(&mut self, shard: &Shard, stamp: &Stamp) {
-        self.remember(&stamp.tag, |known| known.served = known.served.max(stamp.version));
+    /// Notes that clients are given this version; whether it is newer than all that was given or announced.
+    fn served(&mut self, shard: &Shard, stamp: &Stamp) -> bool {
+        // A document that no event has reached has no older version.
+        if stamp.version.position == 0 {
+            return false;
+        }
+        let mut rose = false;
+        self.remember(hash(&stamp.tag), |known| {
+            rose = stamp.version > known.served.max(known.announced);
+            known.served = known.served.max(stamp.version);
+        });
         shard.served.fetch_max(stamp.version.position, Ordering::AcqRel);
+        rose
     }
 
-    fn remember(&mut self, tag: &str, change: impl FnOnce(&mut Known)) {
-        if let Some(known) = self.versions.get_mut(tag) {
+    fn remember(&mut self, tag: u128, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.versions.get_mut(&tag) {
             return change(known);
         }
         if self.versions.len() >= REMEMBERED_MAX
@@ -202,9 +246,13 @@ impl Recent {
         }
         let mut known = Known::default();
         change(&mut known);
-        self.versions.insert(tag.into(), known);
-        self.order.push_back(tag.into());
+        self.versions.insert(tag, known);
+        self.order.push_back(tag);
     }
+}
+
+fn hash(tag: &str) -> u128 {
+    xxh3_128(tag.as_bytes())
 }
 
 #[cfg(test)]
@@ -233,14 +281,17 @@ mod tests {
     fn nothing_is_fresh_before_the_stream_is_heard_or_after_it_was_lost() {
         let live = live();
         let before = stamp(&live, "p/k", 1, 1);
-        assert!(!live.vouches_for(&before));
+        assert!(!live.vouches_for(&before, clock::wall_ms()));
         live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: true, at: 1 });
-        assert!(live.vouches_for(&before));
+        assert!(!live.vouches_for(&before, clock::wall_ms()), "admitted while nobody listened");
+        let during = stamp(&live, "p/k", 1, 1);
+        assert!(live.vouches_for(&during, clock::wall_ms()));
+        assert!(!live.vouches_for(&during, clock::wall_ms() + ChangeMessage::SILENCE_MAX_MS + 1000), "silence");
         live.lost(SHARD);
-        assert!(!live.vouches_for(&before));
+        assert!(!live.vouches_for(&during, clock::wall_ms()));
         live.heard(SHARD, &ChangeMessage::Tick { at: 1 });
-        assert!(!live.vouches_for(&before), "a change may have been missed meanwhile");
-        assert!(live.vouches_for(&stamp(&live, "p/k", 1, 1)));
+        assert!(!live.vouches_for(&during, clock::wall_ms()), "a change may have been missed meanwhile");
+        assert!(live.vouches_for(&stamp(&live, "p/k", 1, 1), clock::wall_ms()));
     }
 
     #[test]
@@ -249,9 +300,9 @@ mod tests {
         live.heard(SHARD, &ChangeMessage::Tick { at: 1 });
         let copy = stamp(&live, "p/k", 1, 1);
         live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: true, at: 2 });
-        assert!(live.vouches_for(&copy));
+        assert!(live.vouches_for(&copy, clock::wall_ms()));
         live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: false, at: 9 });
-        assert!(!live.vouches_for(&copy));
+        assert!(!live.vouches_for(&copy, clock::wall_ms()));
         assert_eq!(live.least(SHARD), 9);
     }
 

@@ -18,7 +18,7 @@ use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::OriginError;
 use super::answer::{Answer, Outgoing, Payload, Ready};
@@ -33,8 +33,6 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const POOL_MAX: usize = 1024;
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 16 * 1024;
-/// 1xx answers that are skipped before the final one.
-const INTERIM_MAX: usize = 16;
 
 /// The body of a client's request, as the exchange reads it.
 #[async_trait]
@@ -43,11 +41,11 @@ pub trait Inbound: Send {
     async fn next(&mut self) -> Result<Option<Bytes>, InboundError>;
 
     /// All of it, at most `max` bytes.
-    async fn read_all(&mut self, max: usize) -> Result<Bytes, InboundError> {
+    async fn read_all(&mut self, max: usize) -> Result<Bytes, OriginError> {
         let mut all = BytesMut::new();
-        while let Some(piece) = self.next().await? {
+        while let Some(piece) = self.next().await.map_err(|InboundError| OriginError::RequestBody)? {
             if all.len() + piece.len() > max {
-                return Err(InboundError);
+                return Err(OriginError::RequestTooLarge);
             }
             all.extend_from_slice(&piece);
         }
@@ -182,26 +180,40 @@ impl Connection {
         out.extend_from_slice(b"\r\n");
         self.write(&out).await?;
         let chunked = !matches!(framing, Framing::Length(_));
+        let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
+        out.clear();
+        let mut ended = false;
         loop {
-            let piece = tokio::select! {
-                // An answer that comes before the body is through ends the sending of it.
-                read = self.stream.read_buf(&mut self.buf) => {
-                    return match read {
-                        Ok(0) | Err(_) => Err(OriginError::Closed),
-                        Ok(_) => self.final_head().await.map(Some),
-                    };
+            // An answer that comes before the body is through ends the sending of it, unless it is an interim one.
+            let pause = sleep(SILENCE_TIMEOUT);
+            tokio::select! {
+                read = reading.read_buf(&mut self.buf) => match read {
+                    Ok(0) | Err(_) => return Err(OriginError::Closed),
+                    Ok(_) => {
+                        if let Some(head) = final_in(&mut self.buf)? {
+                            return Ok(Some(head));
+                        }
+                    }
+                },
+                written = writing.write_buf(&mut out), if !out.is_empty() => {
+                    if written.map_err(|_| OriginError::Closed)? == 0 {
+                        return Err(OriginError::Closed);
+                    }
                 }
-                piece = inbound.next() => piece.map_err(|_| OriginError::RequestBody)?,
-            };
-            out.clear();
-            match &piece {
-                Some(piece) if chunked => put_chunk(&mut out, piece),
-                Some(piece) => out.extend_from_slice(piece),
-                None if chunked => out.extend_from_slice(LAST_CHUNK),
-                None => {}
+                piece = inbound.next(), if out.is_empty() && !ended => match piece.map_err(|_| OriginError::RequestBody)? {
+                    Some(piece) if chunked => put_chunk(&mut out, &piece),
+                    Some(piece) => out.extend_from_slice(&piece),
+                    None => {
+                        ended = true;
+                        if chunked {
+                            out.extend_from_slice(LAST_CHUNK);
+                        }
+                    }
+                },
+                () = pause, if !out.is_empty() => return Err(OriginError::Timeout),
             }
-            self.write(&out).await?;
-            if piece.is_none() {
+            if ended && out.is_empty() {
+                writing.flush().await.map_err(|_| OriginError::Closed)?;
                 *payload = Payload::None;
                 return Ok(None);
             }
@@ -222,37 +234,47 @@ impl Connection {
 
     /// The first head that is not 1xx.
     async fn final_head(&mut self) -> Result<ResponseHead, OriginError> {
-        for _ in 0..INTERIM_MAX {
-            let head = self.head().await?;
-            match head.status.as_u16() {
-                101 => return Err(OriginError::Malformed("it switches protocols unasked")),
-                100..200 => {}
-                _ => return Ok(head),
+        let head = async {
+            loop {
+                if let Some(head) = final_in(&mut self.buf)? {
+                    return Ok(head);
+                }
+                if self.fill().await? == 0 {
+                    let cut = !self.buf.is_empty();
+                    return Err(if cut {
+                        OriginError::Malformed("it ends within its head")
+                    } else {
+                        OriginError::Closed
+                    });
+                }
             }
-        }
-        Err(OriginError::Malformed("it sends more than 16 interim answers"))
-    }
-
-    async fn head(&mut self) -> Result<ResponseHead, OriginError> {
-        loop {
-            match take_response(&mut self.buf, &RESPONSE_LIMITS) {
-                Ok(Some(head)) => return Ok(head),
-                Ok(None) => {}
-                Err(refusal) => return Err(OriginError::Malformed(refusal.why)),
-            }
-            if self.fill().await? == 0 {
-                let cut = !self.buf.is_empty();
-                return Err(if cut { OriginError::Malformed("it ends within its head") } else { OriginError::Closed });
-            }
-        }
+        };
+        // In all: an origin that drips bytes does not keep its waiters for ever.
+        timeout(SILENCE_TIMEOUT, head).await.unwrap_or(Err(OriginError::Timeout))
     }
 
     async fn fill(&mut self) -> Result<usize, OriginError> {
         self.buf.reserve(READ_BYTES);
         match timeout(SILENCE_TIMEOUT, self.stream.read_buf(&mut self.buf)).await {
             Err(_) => Err(OriginError::Timeout),
-            Ok(Err(_)) => Ok(0),
+            // A reset is no end: what came before it may be short.
+            Ok(Err(_)) => Err(OriginError::Closed),
             Ok(Ok(read)) => Ok(read),
+        }
+    }
+}
+
+/// Takes heads off the buffer up to the first that is not 1xx.
+fn final_in(buf: &mut BytesMut) -> Result<Option<ResponseHead>, OriginError> {
+    loop {
+        match take_response(buf, &RESPONSE_LIMITS) {
+            Err(refusal) => return Err(OriginError::Malformed(refusal.why)),
+            Ok(None) => return Ok(None),
+            Ok(Some(head)) if head.status.as_u16() == 101 => {
+                return Err(OriginError::Malformed("it switches protocols unasked"));
+            }
+            Ok(Some(head)) if head.status.is_informational() => {}
+            Ok(Some(head)) => return Ok(Some(head)),
         }
     }
 }
@@ -286,6 +308,7 @@ impl UpstreamBody {
             let ended = match read {
                 Ok(0) => self.reader.end_of_stream().map_err(|_| OriginError::Truncated),
                 Ok(_) => continue,
+                Err(OriginError::Closed) => Err(OriginError::Truncated),
                 Err(error) => Err(error),
             };
             self.connection = None;

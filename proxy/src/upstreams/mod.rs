@@ -37,8 +37,12 @@ pub enum OriginError {
     Malformed(&'static str),
     #[error("the origin's answer ended before its body did")]
     Truncated,
-    #[error("the client's request body ended early or was malformed")]
+    #[error("the request body ended early, or is malformed")]
     RequestBody,
+    #[error("the request body is larger than 64 MiB, the most that goes to a role of this process")]
+    RequestTooLarge,
+    #[error("the request target holds a byte that must be percent-encoded")]
+    RequestTarget,
     #[error("no address is known for shard {0}: add it to [shard_map]")]
     NoShard(u16),
 }
@@ -50,7 +54,7 @@ impl OriginError {
             OriginError::Timeout => Reason::OriginTimeout,
             OriginError::Truncated => Reason::OriginTruncated,
             OriginError::Closed | OriginError::Malformed(_) => Reason::OriginError,
-            OriginError::RequestBody => Reason::BadRequest,
+            OriginError::RequestBody | OriginError::RequestTooLarge | OriginError::RequestTarget => Reason::BadRequest,
         }
     }
 }
@@ -115,13 +119,11 @@ impl Upstreams {
 async fn ask_role(role: &dyn wire::Origin, outgoing: &Outgoing, payload: Payload<'_>) -> Result<Answer, OriginError> {
     let body = match payload {
         Payload::None => Bytes::new(),
-        Payload::Stream { inbound, .. } => {
-            inbound.read_all(ROLE_BODY_MAX).await.map_err(|_| OriginError::RequestBody)?
-        }
+        Payload::Stream { inbound, .. } => inbound.read_all(ROLE_BODY_MAX).await?,
     };
     let mut request = http::Request::new(body);
     *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = outgoing.target.parse().map_err(|_| OriginError::Malformed("the target is no URI"))?;
+    *request.uri_mut() = outgoing.target.parse().map_err(|_| OriginError::RequestTarget)?;
     for (name, value) in outgoing.fields.iter() {
         let name = http::HeaderName::from_bytes(name.as_bytes());
         if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {

@@ -88,6 +88,10 @@ impl Server {
     }
 
     fn died(&self, now: u64) {
+        // Of requests that fail together only the first counts.
+        if self.skipped_until.load(Ordering::Relaxed) > now {
+            return;
+        }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
         self.skipped_until.store(now + (SKIP_MS << failures).min(SKIP_MAX_MS), Ordering::Relaxed);
     }
@@ -119,8 +123,10 @@ mod tests {
         };
         let skips: Vec<u64> = (0..8)
             .map(|_| {
-                server.died(0);
-                server.skipped_until.load(Ordering::Relaxed)
+                let now = server.skipped_until.load(Ordering::Relaxed);
+                server.died(now);
+                server.died(now);
+                server.skipped_until.load(Ordering::Relaxed) - now
             })
             .collect();
         assert_eq!(skips, [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
