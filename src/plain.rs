@@ -61,6 +61,10 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
             arguments.memory
         )));
     }
+    if let Some(admin) = arguments.admin.filter(|admin| !admin.ip().is_loopback()) {
+        let problem = "is no loopback address, and the admin socket has no password";
+        return Err(Failure::Refused(format!("--admin {admin} {problem}; fix: listen on 127.0.0.1 or [::1]")));
+    }
     let to = resolve(&arguments.to)?;
     logging::start(arguments.log_format, "info");
 
@@ -75,7 +79,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let observer = Arc::new(observer);
     let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
     let gateway = Gateway::new(snapshot(to), store, live, counters);
-    let front = process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch())?;
+    let front =
+        process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch_front())?;
     let signals = Signals::listen(&runtime)?;
     let mut servers = Vec::new();
     if let Some(listener) = admin {
@@ -87,9 +92,10 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     stop.ready.store(true, Ordering::Release);
     addresses.iter().for_each(|address| process::say_ready(*address, "proxy"));
 
-    let told = runtime.block_on(process::until_told(signals, || {}, std::future::pending()));
-    stop.now();
+    let told = runtime.block_on(signals.until_told(|| {}, std::future::pending()));
+    stop.front();
     front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
+    stop.rest();
     runtime.block_on(async {
         for server in servers {
             let _ = server.await;

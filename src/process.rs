@@ -38,25 +38,37 @@ pub fn say_ready(address: SocketAddr, role: &str) {
     println!("ready http://{address} {role}");
 }
 
-/// Tells everything in the process to stop.
+/// Tells the process to stop: the proxy's front first, so that clients are served to the end, then the rest.
 #[derive(Clone)]
 pub struct Stop {
-    sender: Arc<watch::Sender<bool>>,
+    front: Arc<watch::Sender<bool>>,
+    rest: Arc<watch::Sender<bool>>,
     pub ready: Arc<AtomicBool>,
 }
 
 impl Stop {
     pub fn new() -> Stop {
-        Stop { sender: Arc::new(watch::channel(false).0), ready: Arc::new(AtomicBool::new(false)) }
+        let sender = || Arc::new(watch::channel(false).0);
+        Stop { front: sender(), rest: sender(), ready: Arc::new(AtomicBool::new(false)) }
     }
 
+    pub fn watch_front(&self) -> watch::Receiver<bool> {
+        self.front.subscribe()
+    }
+
+    /// What everything but the front stops by.
     pub fn watch(&self) -> watch::Receiver<bool> {
-        self.sender.subscribe()
+        self.rest.subscribe()
     }
 
-    pub fn now(&self) {
+    /// No longer ready; the front drains.
+    pub fn front(&self) {
         self.ready.store(false, Ordering::Release);
-        self.sender.send_replace(true);
+        self.front.send_replace(true);
+    }
+
+    pub fn rest(&self) {
+        self.rest.send_replace(true);
     }
 }
 
@@ -87,7 +99,7 @@ pub fn spawn_front(
         .map_err(Failure::from_display)
 }
 
-/// The signals that a process is told by: to stop (SIGTERM, SIGINT) and to reload (SIGHUP).
+/// The signals that a process listens to, from before it says that it is ready.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -95,7 +107,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Heard from now on. To be called before anyone is told that the process is ready, and may send one.
+    /// To be called before anyone is told that the process is ready, and may send one.
     pub fn listen(runtime: &Runtime) -> Result<Signals, Failure> {
         let _entered = runtime.enter();
         let listen = |kind| signal(kind).map_err(Failure::from_display);
@@ -105,27 +117,27 @@ impl Signals {
             hang_up: listen(SignalKind::hangup())?,
         })
     }
-}
 
-/// Waits for a signal to stop; `reload` runs at each SIGHUP. A second signal to stop ends the process at once.
-pub async fn until_told(
-    signals: Signals,
-    mut reload: impl FnMut(),
-    failed: impl Future<Output = String>,
-) -> Result<(), Failure> {
-    let Signals { mut terminate, mut interrupt, mut hang_up } = signals;
-    tokio::pin!(failed);
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(),
-            why = &mut failed => return Err(Failure::Failed(why)),
-        }
+    /// Waits for a signal to stop, or for a role to fail; `reload` runs at each SIGHUP. Whatever ends the waiting, one
+    /// more signal to stop ends the process at once.
+    pub async fn until_told(
+        mut self,
+        mut reload: impl FnMut(),
+        failed: impl Future<Output = String>,
+    ) -> Result<(), Failure> {
+        tokio::pin!(failed);
+        let told = loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break Ok(()),
+                _ = self.interrupt.recv() => break Ok(()),
+                _ = self.hang_up.recv() => reload(),
+                why = &mut failed => break Err(Failure::Failed(why)),
+            }
+        };
+        tokio::spawn(async move {
+            tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
+            std::process::exit(130);
+        });
+        told
     }
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        std::process::exit(130);
-    });
-    Ok(())
 }

@@ -59,7 +59,8 @@ impl Running {
             let settings: ProxyConfig = proxy.config.clone();
             let parts = roles::start_proxy(proxy, &config, &running.roles, &running.runtime, &running.registry)?;
             let (gateway, observer) = (Arc::clone(&parts.gateway), Arc::clone(&parts.observer));
-            running.front = Some(process::spawn_front(gateway, observer, listeners, &settings, running.stop.watch())?);
+            running.front =
+                Some(process::spawn_front(gateway, observer, listeners, &settings, running.stop.watch_front())?);
             running.proxy = Some(parts);
         }
         if let Some(listener) = sockets.admin.take() {
@@ -97,16 +98,17 @@ impl Running {
             let failed = roles.take_failures();
             let roles = &*roles;
             let reloading = Reloading { proxy: proxy.as_ref(), roles };
-            process::until_told(signals, || reload(&reloading), failed).await
+            signals.until_told(|| reload(&reloading), failed).await
         })
     }
 
     /// Drains: the proxy first, so that clients are served to the end, then the rest.
     pub fn stop(self) -> Result<(), Failure> {
-        self.stop.now();
+        self.stop.front();
         if let Some(front) = self.front {
             front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
         }
+        self.stop.rest();
         self.runtime.block_on(async {
             self.roles.stopped().await;
             if let Some(admin) = self.admin {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use millpond_origin::config::shards::ShardMapConfig;
 use millpond_proxy::cache::{Store, StoreLimits};
 use millpond_proxy::counters::Counters;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::{Live, Stream, follow};
 use millpond_proxy::observe::Observer;
-use millpond_proxy::rules::RuleSet;
 use millpond_proxy::upstreams::{ServerList, Shards, Upstream, Upstreams};
+use millpond_shared::projection::Projection;
 use millpond_shared::version::ShardId;
 use millpond_shared::wire::{Changes, Origin};
 use prometheus::Registry;
@@ -24,6 +25,9 @@ use crate::config::{Config, Proxy};
 pub struct ProxyParts {
     pub gateway: Arc<Gateway>,
     pub observer: Arc<Observer>,
+    /// What the shards of this process and the followed streams were started with: a reload can't change it.
+    projections: Arc<Vec<Projection>>,
+    shard_map: ShardMapConfig,
 }
 
 /// Builds the proxy and follows the shards' change streams.
@@ -35,7 +39,7 @@ pub fn start_proxy(
     registry: &Registry,
 ) -> Result<ProxyParts, Failure> {
     let store = Arc::new(Store::new(StoreLimits::with_budget(proxy.config.memory_bytes)));
-    let streams = streams(&proxy.rules, config, roles)?;
+    let streams = streams(config, roles)?;
     let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
     let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
     let upstreams = Upstreams::new(origins(&proxy.origins, config, roles)?);
@@ -45,11 +49,20 @@ pub fn start_proxy(
     for (shard, stream) in streams {
         runtime.spawn(follow(Arc::clone(&live), shard, stream));
     }
-    Ok(ProxyParts { gateway, observer: Arc::new(observer) })
+    Ok(ProxyParts {
+        gateway,
+        observer: Arc::new(observer),
+        projections: Arc::clone(&config.projections),
+        shard_map: config.shard_map.clone(),
+    })
 }
 
 /// New rules and origins in place of the old ones, whole.
 pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Roles) -> Result<(), Failure> {
+    if parts.projections != config.projections || parts.shard_map != config.shard_map {
+        let problem = "[[projection]] or [shard_map] has changed, which a reload can't bring about";
+        return Err(Failure::Refused(format!("{problem}; fix: restart the processes that use it")));
+    }
     let origins = origins(&proxy.origins, config, roles)?;
     let upstreams = Upstreams::with_pool_of(origins, &parts.gateway.snapshot().upstreams);
     parts.gateway.swap(Snapshot { rules: proxy.rules, upstreams });
@@ -80,11 +93,8 @@ fn origins(
     Ok(origins)
 }
 
-/// Change streams of all shards that a rule can reach.
-fn streams(rules: &RuleSet, config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, Stream>, Failure> {
-    if !rules.rules.iter().any(|rule| rule.origin == "shards") {
-        return Ok(BTreeMap::new());
-    }
+/// Change streams of all shards that a rule can reach, now or after a reload.
+fn streams(config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, Stream>, Failure> {
     let mut streams: BTreeMap<ShardId, Stream> =
         shards_elsewhere(config, roles)?.into_iter().map(|(shard, address)| (shard, Stream::There(address))).collect();
     if let Some(documents) = &roles.documents {

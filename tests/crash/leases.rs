@@ -27,8 +27,11 @@ fn a_dispatcher_that_slept_through_its_leases_files_nothing_twice() {
         let running = traffic.start(scope, &mut random);
         for _ in 0..ROUNDS {
             // The one that has more to lose.
-            let (sleeper, other) =
-                if held(DISPATCHER) >= held(DISPATCHER_2) { (DISPATCHER, DISPATCHER_2) } else { (DISPATCHER_2, DISPATCHER) };
+            let (sleeper, other) = if held(DISPATCHER) >= held(DISPATCHER_2) {
+                (DISPATCHER, DISPATCHER_2)
+            } else {
+                (DISPATCHER_2, DISPATCHER)
+            };
             running.wait_for_events(random.below(400));
             pipeline.signal(sleeper, "STOP");
             eventually("the other one to hold everything", || match held(other) {

@@ -78,13 +78,15 @@ fn a_dead_shard_is_served_for_from_the_cache() {
     let mut model = Model::default();
     let mut post = |client: &mut Client, round: usize| {
         for user in 0..40 {
-            let event = json!({ "time": round, "user": format!("user {user}"), "channel": "c", "page": "p" }).to_string();
+            let event =
+                json!({ "time": round, "user": format!("user {user}"), "channel": "c", "page": "p" }).to_string();
             let answer = client.ask(&Request::post("/events/wiki", &event));
             assert_eq!((answer.status(), answer.json()["accepted"].as_u64()), (202, Some(1)), "{}", answer.text());
             assert_eq!(model.take(&event), Fate::Accepted);
         }
     };
-    let urls: Vec<String> = (0..40).map(|user| format!("/users/{}/feed.json", encoded(&format!("user {user}")))).collect();
+    let urls: Vec<String> =
+        (0..40).map(|user| format!("/users/{}/feed.json", encoded(&format!("user {user}")))).collect();
     post(&mut client, 1);
     pipeline.wait_until_applied();
     let before: Vec<_> = urls.iter().map(|url| hit(&mut client, url, 200)).collect();

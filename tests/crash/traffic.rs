@@ -176,12 +176,7 @@ impl Traffic {
 }
 
 /// What a reader may be given.
-fn judge(
-    answer: &Response,
-    url: &str,
-    seen: &mut BTreeMap<String, (u64, u64)>,
-    kept: &mut BTreeSet<String>,
-) {
+fn judge(answer: &Response, url: &str, seen: &mut BTreeMap<String, (u64, u64)>, kept: &mut BTreeSet<String>) {
     match answer.status() {
         200 => {
             let version = version(answer);

@@ -117,7 +117,8 @@ impl Judge<'_> {
         }
         if let Some(host) = &table.host {
             let parsed = millpond_shared::http1::Authority::parse(&host.value);
-            match parsed.filter(|authority| authority.port().is_none()) {
+            let is_name = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
+            match parsed.filter(|authority| authority.port().is_none() && is_name(authority.host())) {
                 Some(authority) => matches.host = Some(authority.host().to_owned()),
                 None => {
                     let problem = format!("`{}` is no host name", host.value);
