@@ -5,8 +5,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::sync::Arc;
 
+use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_origin::config::{roles, shards as shard_sections, source as source_section};
-use millpond_proxy::rules::{self, Known, WrittenOrigin};
+use millpond_proxy::rules::{self, Known, WrittenOrigin, WrittenRule};
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection;
 
@@ -30,6 +31,7 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
     let admin = admin(written, complaints);
 
     counterparts(written, complaints);
+    every_shard_has_a_place(written, &shard_map, shards.as_ref(), complaints);
     sockets::judge(written, complaints);
     unused(written, source, complaints);
     Some(Config {
@@ -189,6 +191,27 @@ fn counterparts(written: &Written, complaints: &mut Complaints) {
         let fix = "add at least one of [proxy], [ingest], [queue], [dispatcher], [shards]";
         complaints.add(None, "", "there is nothing to run", fix);
     }
+}
+
+/// A proxy that asks the shards must find each of them.
+fn every_shard_has_a_place(
+    written: &Written,
+    map: &ShardMapConfig,
+    here: Option<&ShardsConfig>,
+    complaints: &mut Complaints,
+) {
+    let asks = |rule: &&At<WrittenRule>| rule.value.origin.as_ref().is_some_and(|origin| origin.value == "shards");
+    let Some(rule) = written.rule.iter().flatten().find(asks).filter(|_| written.proxy.is_some()) else { return };
+    let placed = |shard: &u16| map.addresses.contains_key(shard) || here.is_some_and(|here| here.serve.contains(shard));
+    let lost: Vec<String> =
+        (0..map.map.shards()).filter(|shard| !placed(shard)).map(|shard| shard.to_string()).collect();
+    // Without any place the rule itself is told that there is no such origin.
+    if lost.is_empty() || lost.len() == usize::from(map.map.shards()) {
+        return;
+    }
+    let span = written.shard_map.as_ref().map_or_else(|| start(rule), start);
+    let problem = format!("a rule asks the shards, but nobody knows where these are: {}", lost.join(", "));
+    complaints.add(span, "shard_map.address", problem, "say where, as in \"127.0.0.1:7101\" = [0, 1]");
 }
 
 /// Sections of the main file that nothing uses. In an included file they may be there for other processes.
