@@ -75,6 +75,7 @@ fn a_reload_does_not_disturb_what_is_under_way() {
     let (old, new) = (ScriptedOrigin::start(), ScriptedOrigin::start());
     let gate = Gate::closed();
     old.answer("/api/slow", Answer::ok("by the old server").held_by(&gate));
+    old.answer("/api/quick", Answer::ok("by the old server").field("Cache-Control", "no-store"));
     new.answer("/api/quick", Answer::ok("by the new server"));
     let pond = proxy_before(&[&old], "ttl = \"1h\"");
     let mut slow = Connection::open(pond.proxy());

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::PATIENCE;
 use super::process::lock;
+use super::{PATIENCE, eventually};
 
 /// Listens on a port of its own, also for the time it is dead. One thread per connection.
 pub struct ScriptedOrigin {
@@ -233,6 +233,11 @@ impl ScriptedOrigin {
         // Wakes the one who accepts.
         let _ = TcpStream::connect(self.shared.address);
         let _ = running.accepting.join();
+        // A process that another test is just starting may hold a copy of the listener until it runs.
+        eventually("the port to be closed", || match TcpStream::connect(self.shared.address) {
+            Err(_) => Ok(()),
+            Ok(_) => Err("it still takes connections".to_owned()),
+        });
         lock(&self.shared.open).drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
     }
 
@@ -342,25 +347,28 @@ impl Answer {
         let tag = self.fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag")).map(|(_, tag)| tag);
         let known = |tag: &String| request.field("if-none-match").is_some_and(|tags| tags.contains(tag.as_str()));
         let unchanged = self.status == 200 && tag.is_some_and(known);
-        if self.framing != Framing::Raw {
-            stream.write_all(self.head(unchanged).as_bytes())?;
-        }
+        // What can go out goes out at once, head and all.
+        let mut out = if self.framing == Framing::Raw { Vec::new() } else { self.head(unchanged).into_bytes() };
         if unchanged || request.method == "HEAD" || matches!(self.status, 204 | 304) {
-            return Ok(true);
+            return stream.write_all(&out).map(|()| true);
         }
         for step in &self.steps {
             match step {
-                Step::Wait(gate) => gate.wait(),
+                Step::Wait(gate) => {
+                    stream.write_all(&std::mem::take(&mut out))?;
+                    gate.wait();
+                }
                 Step::Cut => return Ok(false),
                 Step::Send(part) if self.framing == Framing::Chunked => {
-                    stream.write_all(&[format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat())?;
+                    out.extend([format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat());
                 }
-                Step::Send(part) => stream.write_all(part)?,
+                Step::Send(part) => out.extend_from_slice(part),
             }
         }
         if self.framing == Framing::Chunked {
-            stream.write_all(b"0\r\n\r\n")?;
+            out.extend_from_slice(b"0\r\n\r\n");
         }
+        stream.write_all(&out)?;
         Ok(matches!(self.framing, Framing::Chunked | Framing::Length(_)))
     }
 

@@ -115,8 +115,11 @@ impl Millpond {
         assert!(sent.expect("the command kill exists").success(), "SIG{name} could not be sent");
     }
 
-    /// Ends it at once, as `kill -9` does, and waits until it is gone.
+    /// Ends it at once, as `kill -9` does, and waits until it is gone. It must not have ended by itself.
+    #[track_caller]
     pub fn kill9(&mut self) {
+        let ended = self.child.try_wait().expect("it can be waited for");
+        assert!(ended.is_none(), "it has ended by itself: {ended:?}; stderr:\n{}", self.stderr.text());
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");
     }

@@ -320,8 +320,26 @@ pub enum OpenError {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::queue::testing::event;
+    use crate::queue::testing::{Machine, event};
+
+    /// Between the commit of a frame and the word that it is there a consumer may come to read: it would then ask for
+    /// what is behind a frame that the queue does not know of yet, be told that the queue lost data, and end.
+    #[tokio::test]
+    async fn no_consumer_gets_ahead_of_what_the_queue_says_it_has() {
+        let queues = Machine::new(1).open();
+        queues.append(0, None, vec![event("a", 1)]).await.unwrap();
+        let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
+        let round = Round { first: 1, last: 1, frames: vec![(3, Bytes::from_static(b"said"))] };
+        queues.push(lease, round).await.unwrap();
+        queues.parts.shards.append_without_a_word(3, b"not said yet").unwrap();
+        let pulled = queues.pull(3, 0, 1 << 20, Duration::ZERO).await.unwrap();
+        assert_eq!(pulled, Pulled { frames: vec![(1, Bytes::from_static(b"said"))], last: 1 });
+        queues.committed(3, "shard", 1).await.unwrap();
+        assert_eq!(queues.pull(3, 1, 1 << 20, Duration::ZERO).await.unwrap().frames, []);
+    }
 
     #[tokio::test]
     async fn a_directory_is_made_and_found_again() {

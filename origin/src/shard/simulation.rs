@@ -166,6 +166,8 @@ fn model(site: &Site, producer: &Producer) -> BTreeMap<String, Vec<Value>> {
 
 /// Every document, by tag, as it is read.
 async fn documents(shard: &Arc<Shard>) -> BTreeMap<String, Rendered> {
+    // It is moved by hand: there is no queue to catch up with.
+    shard.held_at_start.send_replace(Some(0));
     let mut all = BTreeMap::new();
     for (projection, declared) in shard.projections.iter().enumerate() {
         for user in USERS {
