@@ -282,8 +282,11 @@ impl Store {
     fn forget(&self, slot: &Slot, hash: KeyHash, entry: &Entry) {
         self.bytes.fetch_sub(weight(&slot.key, entry), Ordering::Relaxed);
         self.objects.fetch_sub(1, Ordering::Relaxed);
-        let shared = |tag: &&Box<str>| slot.variants.iter().any(|other| other.tags.contains(tag));
-        entry.tags.iter().filter(|tag| !shared(tag)).for_each(|tag| self.tags.remove(tag, hash));
+        for tag in &entry.tags {
+            if !slot.variants.iter().any(|other| other.tags.contains(tag)) {
+                self.tags.remove(tag, hash);
+            }
+        }
     }
 
     fn shard(&self, hash: KeyHash) -> &Mutex<LruCache<KeyHash, Slot>> {

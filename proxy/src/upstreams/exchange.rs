@@ -93,14 +93,18 @@ impl Pool {
         Pool { connector: TransportConnector::new(Some(ConnectorOptions::new(POOL_MAX))) }
     }
 
-    /// Sends a request to `server` and reads the head of its answer.
+    /// Sends a request to `server` and reads the head of its answer; `anew`: on a connection of its own.
     pub(super) async fn exchange(
         self: &Arc<Pool>,
         server: &Address,
         outgoing: &Outgoing,
         payload: &mut Payload<'_>,
+        anew: bool,
     ) -> Result<Answer, Failure> {
-        let connected = self.connector.get_stream(&server.peer).await;
+        let connected = match anew {
+            true => self.connector.new_stream(&server.peer).await.map(|stream| (stream, false)),
+            false => self.connector.get_stream(&server.peer).await,
+        };
         let (stream, reused) = connected.map_err(|error| Failure::NotConnected(in_words(server.address, &error)))?;
         let mut connection = Connection { stream, buf: BytesMut::new() };
         let bodiless = matches!(payload, Payload::None);

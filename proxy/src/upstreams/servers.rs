@@ -58,9 +58,10 @@ impl ServerList {
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
         for server in self.order(clock::wall_ms()) {
-            let mut answer = pool.exchange(&server.address, outgoing, &mut payload).await;
+            let mut answer = pool.exchange(&server.address, outgoing, &mut payload, false).await;
             if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(&outgoing.method) {
-                answer = pool.exchange(&server.address, outgoing, &mut payload).await;
+                // Another kept connection may be closed as well.
+                answer = pool.exchange(&server.address, outgoing, &mut payload, true).await;
             }
             match answer {
                 Ok(answer) => {
