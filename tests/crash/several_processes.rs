@@ -10,7 +10,7 @@ use super::duration;
 use super::traffic::Traffic;
 use crate::e2e::feeds::hit;
 use crate::e2e::model::{Fate, Model, encoded};
-use crate::harness::client::{Client, Request};
+use crate::harness::client::{Client, Request, get};
 use crate::harness::eventually;
 use crate::harness::pipeline::{PROXY, Part, Pipeline, QUEUE, SEVERAL_PROCESSES, SHARD_A, SHARD_B};
 use crate::harness::random::Random;
@@ -63,10 +63,23 @@ fn each_role_is_killed_again_and_again() {
     println!("killed: {kills:?}");
 }
 
-/// The queue first: a shard that does not reach it gives what it has, which may be older than before.
+/// The queue first, and shards with all that it has for them: one that can't reach it gives what it has, which may be
+/// older than before.
 fn revive(pipeline: &mut Pipeline, dead: &mut Vec<Part>) {
     dead.sort_by_key(|part| *part != QUEUE);
-    dead.drain(..).for_each(|part| pipeline.start(part));
+    for part in dead.drain(..) {
+        pipeline.start(part);
+        if [SHARD_A, SHARD_B].contains(&part) {
+            // Some document of each of its shards.
+            for user in 0..20 {
+                let target = format!("/users/nobody-{user}/feed.json");
+                eventually("the shards to have caught up", || match get(pipeline.address(part, "shards"), &target) {
+                    answer if [404, 421].contains(&answer.status()) => Ok(()),
+                    answer => Err(answer.text()),
+                });
+            }
+        }
+    }
 }
 
 /// While a shard is dead its cached documents are served, stale, and events are taken; once it is back they show.

@@ -4,9 +4,13 @@ mod drain;
 mod examples;
 mod existing_api;
 pub mod feeds;
+mod flights;
+mod framing;
 pub mod model;
 mod plain_proxy;
+mod purges;
 mod reload;
+mod sharing;
 
 use crate::harness::origin::ScriptedOrigin;
 use crate::harness::process::Millpond;

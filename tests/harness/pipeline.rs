@@ -117,6 +117,11 @@ impl Pipeline {
         *self.addresses.get("127.0.0.1:8080").expect("a proxy was started")
     }
 
+    /// Where a role of a process is ready.
+    pub fn address(&self, part: Part, role: &str) -> SocketAddr {
+        self.process(part).address(role)
+    }
+
     pub fn metrics(&self, part: Part) -> Metrics {
         Metrics::of(self.process(part).admin())
     }

@@ -159,6 +159,7 @@ impl Drop for Millpond {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
+            self.stderr.ended();
             eprintln!("millpond {} wrote to stderr:\n{}", self.child.id(), self.stderr.text());
         }
     }

@@ -27,9 +27,10 @@ pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::BoxStream;
+use millpond_shared::clock;
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
@@ -122,9 +123,10 @@ pub struct Shard {
     memo: Mutex<Memo>,
     applied: watch::Sender<Position>,
     committed: watch::Sender<Position>,
-    /// What the queue held when it was first reached. Before this much is applied, documents may be older than those
-    /// that were served before a crash.
+    /// What the queue held when it was first reached: before this much is applied, documents may be older than those
+    /// that were served before a crash. `None` while it was not reached.
     held_at_start: watch::Sender<Option<Position>>,
+    opened: Instant,
     flush_wanted: Notify,
 }
 
@@ -150,6 +152,7 @@ impl Shard {
             applied: watch::Sender::new(committed),
             committed: watch::Sender::new(committed),
             held_at_start: watch::Sender::new(None),
+            opened: clock::monotonic(),
             flush_wanted: Notify::new(),
             map,
             projections,

@@ -44,6 +44,9 @@ impl Shard {
                     if pause.is_none() {
                         tracing::warn!(shard = self.id, %error, "the shard queue can't be pulled; trying again");
                     }
+                    // What is missing can't be had: readers are not kept waiting for it.
+                    let applied = self.state.read().applied();
+                    self.held_at_start.send_if_modified(|held| held.take_if(|held| *held > applied).is_some());
                     pause = Some(pause.map_or(RETRY_PAUSE.0, |pause: Duration| (pause * 2).min(RETRY_PAUSE.1)));
                 }
                 Err(error) => return Err(error.into()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_shared::clock;
 use millpond_shared::route::Route;
 use millpond_shared::version::{Position, Version};
 use tokio::time::timeout;
@@ -48,7 +49,7 @@ impl Shard {
     /// The output that `route` names, at position `least` or later: waits a second for it at most.
     ///
     /// A shard that was just started waits likewise until it has applied what its queue then held, lest a document be
-    /// older than it was before a crash. Only where the queue can't be reached it gives what it has.
+    /// older than it was before a crash. Only while the queue can't be reached it gives what it has.
     pub async fn document(self: &Arc<Self>, route: &Route, least: Option<Position>) -> Result<Read, NotRead> {
         self.reach(least).await?;
         let (position, document) = {
@@ -64,17 +65,19 @@ impl Shard {
     }
 
     async fn reach(&self, least: Option<Position>) -> Result<(), NotRead> {
-        let held = *self.held_at_start.borrow();
-        if held.is_none() || held.max(least) > Some(*self.applied.borrow()) {
-            let reached = async {
-                let held = self.held_at_start.subscribe().wait_for(Option::is_some).await.map(|held| *held)?;
-                self.applied.subscribe().wait_for(|applied| held.max(least) <= Some(*applied)).await.map(|_| ())
-            };
-            // Ends by itself only with the shard, in which case the position is not reached either.
-            let _ = timeout(LEAST_WAIT, reached).await;
+        if self.held_at_start.borrow().is_none() {
+            let age = clock::monotonic().saturating_duration_since(self.opened);
+            let mut held = self.held_at_start.subscribe();
+            let _ = timeout(LEAST_WAIT.saturating_sub(age), held.wait_for(Option::is_some)).await;
         }
-        let (held, applied) = (*self.held_at_start.borrow(), *self.applied.borrow());
-        match held.max(least) {
+        let least = || self.held_at_start.borrow().max(least);
+        if least() > Some(*self.applied.borrow()) {
+            let mut applied = self.applied.subscribe();
+            // Ends by itself only with the shard, in which case the position is not reached either.
+            let _ = timeout(LEAST_WAIT, applied.wait_for(|applied| least() <= Some(*applied))).await;
+        }
+        let applied = *self.applied.borrow();
+        match least() {
             Some(least) if applied < least => Err(NotRead::Behind { applied, least }),
             _ => Ok(()),
         }
