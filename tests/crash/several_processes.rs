@@ -63,21 +63,19 @@ fn each_role_is_killed_again_and_again() {
     println!("killed: {kills:?}");
 }
 
-/// The queue first, and shards with all that it has for them: one that can't reach it gives what it has, which may be
-/// older than before.
+/// The queue first; and what is killed next is killed once shards have what it had for them: one that can't reach it
+/// gives what it has, which may be older than before.
 fn revive(pipeline: &mut Pipeline, dead: &mut Vec<Part>) {
     dead.sort_by_key(|part| *part != QUEUE);
-    for part in dead.drain(..) {
-        pipeline.start(part);
-        if [SHARD_A, SHARD_B].contains(&part) {
-            // Some document of each of its shards.
-            for user in 0..20 {
-                let target = format!("/users/nobody-{user}/feed.json");
-                eventually("the shards to have caught up", || match get(pipeline.address(part, "shards"), &target) {
-                    answer if [404, 421].contains(&answer.status()) => Ok(()),
-                    answer => Err(answer.text()),
-                });
-            }
+    dead.iter().for_each(|part| pipeline.start(*part));
+    for part in dead.drain(..).filter(|part| [SHARD_A, SHARD_B].contains(part)) {
+        // Some document of each of its shards.
+        for user in 0..20 {
+            let target = format!("/users/nobody-{user}/feed.json");
+            eventually("the shards to have caught up", || match get(pipeline.address(part, "shards"), &target) {
+                answer if [404, 421].contains(&answer.status()) => Ok(()),
+                answer => Err(answer.text()),
+            });
         }
     }
 }

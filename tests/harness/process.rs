@@ -20,6 +20,8 @@ pub struct Millpond {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     dir: PathBuf,
+    /// It has been waited for: from then on its id may be another's.
+    gone: bool,
     /// Removed with the process, if it was made for it.
     _made: Option<TempDir>,
 }
@@ -82,7 +84,7 @@ impl Millpond {
         let stderr = Lines::follow(child.stderr.take().expect("piped"));
         // What it said last is what one wants to read when it never becomes ready.
         *lock(&stdout.companion) = Some(Arc::clone(&stderr));
-        Millpond { child, ready: BTreeMap::new(), stdout, stderr, dir: dir.to_owned(), _made: None }
+        Millpond { child, ready: BTreeMap::new(), stdout, stderr, dir: dir.to_owned(), gone: false, _made: None }
     }
 
     /// The first address that a role is ready at: `proxy`, `admin`, `ingest`, `queue` or `shards`.
@@ -111,6 +113,7 @@ impl Millpond {
 
     /// Sends a signal by name, as in `"TERM"` or `"HUP"`.
     pub fn signal(&self, name: &str) {
+        assert!(!self.gone, "it has ended, and its id may be another's");
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("the command kill exists").success(), "SIG{name} could not be sent");
     }
@@ -122,6 +125,7 @@ impl Millpond {
         assert!(ended.is_none(), "it has ended by itself: {ended:?}; stderr:\n{}", self.stderr.text());
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");
+        self.gone = true;
     }
 
     /// Waits until it has ended by itself; its exit code, `None` if a signal ended it.
@@ -130,6 +134,7 @@ impl Millpond {
             Ok(Some(status)) => Ok(status),
             other => Err(format!("{other:?}; stderr:\n{}", self.stderr.text())),
         });
+        self.gone = true;
         self.stdout.ended();
         self.stderr.ended();
         status.code()
@@ -156,11 +161,13 @@ impl Millpond {
 
 impl Drop for Millpond {
     fn drop(&mut self) {
+        // A test that failed wants to know whether it had ended before, and how.
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             self.stderr.ended();
-            eprintln!("millpond {} wrote to stderr:\n{}", self.child.id(), self.stderr.text());
+            eprintln!("millpond {} (ended: {ended:?}) wrote to stderr:\n{}", self.child.id(), self.stderr.text());
         }
     }
 }
