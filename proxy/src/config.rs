@@ -23,7 +23,7 @@ pub struct WrittenProxy {
 }
 
 /// `[proxy]`, judged.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfig {
     pub listen: Vec<SocketAddr>,
     pub memory_bytes: u64,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use millpond_origin::config::shards::ShardMapConfig;
 use millpond_proxy::cache::{Store, StoreLimits};
+use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::counters::Counters;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::{Live, Stream, follow};
@@ -28,6 +29,7 @@ pub struct ProxyParts {
     /// What the shards of this process and the followed streams were started with: a reload can't change it.
     projections: Arc<Vec<Projection>>,
     shard_map: ShardMapConfig,
+    settings: ProxyConfig,
 }
 
 /// Builds the proxy and follows the shards' change streams.
@@ -38,7 +40,8 @@ pub fn start_proxy(
     runtime: &Runtime,
     registry: &Registry,
 ) -> Result<ProxyParts, Failure> {
-    let store = Arc::new(Store::new(StoreLimits::with_budget(proxy.config.memory_bytes)));
+    let settings = proxy.config.clone();
+    let store = Arc::new(Store::new(StoreLimits::with_budget(settings.memory_bytes)));
     let streams = streams(config, roles)?;
     let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
     let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
@@ -54,6 +57,7 @@ pub fn start_proxy(
         observer: Arc::new(observer),
         projections: Arc::clone(&config.projections),
         shard_map: config.shard_map.clone(),
+        settings,
     })
 }
 
@@ -62,6 +66,10 @@ pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Rol
     if parts.projections != config.projections || parts.shard_map != config.shard_map {
         let problem = "[[projection]] or [shard_map] has changed, which a reload can't bring about";
         return Err(Failure::Refused(format!("{problem}; fix: restart the processes that use it")));
+    }
+    if parts.settings != proxy.config {
+        let problem = "[proxy] has changed, which a reload can't bring about";
+        return Err(Failure::Refused(format!("{problem}; fix: restart this process")));
     }
     let origins = origins(&proxy.origins, config, roles)?;
     let upstreams = Upstreams::with_pool_of(origins, &parts.gateway.snapshot().upstreams);

@@ -86,6 +86,8 @@ pub struct Connection {
     to: SocketAddr,
     /// Read and not yet used.
     buffer: Vec<u8>,
+    /// The other side did not close, but broke off.
+    broken: Option<std::io::Error>,
 }
 
 /// Status line and fields.
@@ -131,7 +133,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Connection { stream, to, buffer: Vec::new() })
+        Ok(Connection { stream, to, buffer: Vec::new(), broken: None })
     }
 
     #[track_caller]
@@ -169,8 +171,10 @@ impl Connection {
     /// Reads the answer to a request with `method`.
     #[track_caller]
     pub fn receive(&mut self, method: &str) -> Response {
-        let head = self.head().unwrap_or_else(|| panic!("the connection was closed without an answer"));
-        self.rest(method, head)
+        match self.head() {
+            Some(head) => self.rest(method, head),
+            None => panic!("the connection was closed without an answer: {:?}, {:?}", self.broken, self.buffer),
+        }
     }
 
     /// Reads one head, past 1xx answers; `None`: the connection was closed before it.
@@ -195,7 +199,8 @@ impl Connection {
             self.length(length.parse().expect("a length"))
         } else {
             while self.fill() {}
-            (std::mem::take(&mut self.buffer), End::Close)
+            let end = if self.broken.is_some() { End::Cut } else { End::Close };
+            (std::mem::take(&mut self.buffer), end)
         };
         Response { head, body, end }
     }
@@ -269,8 +274,12 @@ impl Connection {
                 let so_far = String::from_utf8_lossy(&self.buffer).into_owned();
                 panic!("nothing came from {} for {PATIENCE:?}; unread so far: {so_far:?}", self.to)
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.fill(),
             // A reset: the other side is gone.
-            Err(_) => false,
+            Err(error) => {
+                self.broken = Some(error);
+                false
+            }
         }
     }
 }
