@@ -69,6 +69,19 @@ fn a_broken_file_is_refused_in_words_and_the_old_rules_keep_serving() {
     assert_eq!(pond.wait(), Some(0));
 }
 
+/// A reload brings about all of a file or nothing: a setting that it can't change is not taken without a word.
+#[test]
+fn what_needs_a_restart_is_refused_in_words() {
+    let origin = ScriptedOrigin::start();
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    let listen = "proxy = { listen = [\"127.0.0.1:0\"] }";
+    let other = "proxy = { listen = [\"127.0.0.1:0\"], memory = \"7MiB\" }";
+    write(&pond, &in_front_of(&[&origin], "ttl = \"1h\"").replace(listen, other));
+    pond.signal("HUP");
+    let refusal = pond.log().wait_for_line("the old rules keep serving");
+    assert!(refusal.contains("[proxy] has changed"), "{refusal}");
+}
+
 /// A request that is under way is answered by the rules and servers it began with.
 #[test]
 fn a_reload_does_not_disturb_what_is_under_way() {
