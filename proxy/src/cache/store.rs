@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::purges::PurgeLog;
 use super::tags::TagIndex;
 use super::{Entry, Mark, Purge, PurgeSeq};
-use crate::key::{Key, KeyHash};
+use crate::key::{Key, KeyHash, KeyRef};
 
 const SHARDS: usize = 64;
 /// Shards whose oldest entries are compared before one is evicted.
@@ -125,6 +125,16 @@ impl Store {
             Some(entry) => Lookup::Found(Arc::clone(entry)),
             None => Lookup::OtherVariant,
         }
+    }
+
+    /// Hands the entry for this request to `use_it`, which must be short and must not call the store; `None`: there is
+    /// none. Counts as a use.
+    pub fn read<R>(&self, key: KeyRef<'_>, request: &Fields, use_it: impl FnOnce(&Arc<Entry>) -> R) -> Option<R> {
+        let mut shard = self.shard(key.hash).lock();
+        let used = self.clock.fetch_add(1, Ordering::Relaxed);
+        let slot = shard.get_mut(&key.hash).filter(|slot| slot.key.as_str() == key.text)?;
+        slot.used = used;
+        slot.variants.iter().rev().find(|entry| entry.selection.matches(request)).map(use_it)
     }
 
     /// Sequence number of the last purge: what a fetch notes when it begins.

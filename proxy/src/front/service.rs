@@ -19,7 +19,7 @@ use pingora_core::services::listening::Service as ListeningService;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::connection;
+use super::connection::{self, Around, Drain};
 use crate::gateway::Gateway;
 use crate::observe::Observer;
 
@@ -48,8 +48,7 @@ impl Listeners {
 
 /// The application: every connection runs the HTTP/1.1 loop.
 pub struct Front {
-    gateway: Arc<Gateway>,
-    observer: Arc<Observer>,
+    around: Arc<Around>,
     open: Arc<Open>,
 }
 
@@ -62,15 +61,16 @@ struct Open {
 
 impl Front {
     pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>) -> Front {
-        Front { gateway, observer, open: Arc::default() }
+        let around = Around { gateway, observer, drain: Drain::default() };
+        Front { around: Arc::new(around), open: Arc::default() }
     }
 }
 
 #[async_trait]
 impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let _open = OpenGuard::new(&self.open);
-        connection::run(&self.gateway, &self.observer, stream, shutdown.clone()).await;
+        connection::run(&self.around, stream, "http").await;
         None
     }
 }
@@ -110,14 +110,14 @@ pub fn serve(front: Front, listeners: Listeners, threads: usize, draining: Drain
         graceful_shutdown_timeout_seconds: Some(0),
         ..ServerConf::default()
     };
-    let open = Arc::clone(&front.open);
+    let (open, around) = (Arc::clone(&front.open), Arc::clone(&front.around));
     let mut listening = ListeningService::new("front".to_owned(), front);
     for (address, _) in &listeners.bound {
         // Reads and writes go through buffers of our own.
         let config = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered());
         listening.add_listener(config);
     }
-    let bound = Bound { listening, listeners: listeners.bound, stop: draining.stop.clone() };
+    let bound = Bound { listening, listeners: listeners.bound, stop: draining.stop.clone(), around };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.add_service(bound);
     server.run(RunArgs { shutdown_signal: Box::new(Drained { draining, open }) });
@@ -128,6 +128,7 @@ struct Bound {
     listening: ListeningService<Front>,
     listeners: Vec<(SocketAddr, TcpListener)>,
     stop: watch::Receiver<bool>,
+    around: Arc<Around>,
 }
 
 #[async_trait]
@@ -138,6 +139,12 @@ impl PingoraService for Bound {
                 fds.lock().add(address.to_string(), listener.into_raw_fd());
             }
         }
+        let (mut stop, around) = (self.stop.clone(), Arc::clone(&self.around));
+        tokio::spawn(async move {
+            // A dropped sender means stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+            around.drain.begin();
+        });
         PingoraService::start_service(&mut self.listening, fds, self.stop.clone(), listeners_per_fd).await;
     }
 
