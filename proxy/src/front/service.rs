@@ -69,22 +69,26 @@ impl Front {
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        let _open = OpenGuard::new(&self.open);
-        connection::run(&self.around, stream, "http").await;
+        let (around, open) = (Arc::clone(&self.around), OpenGuard::new(&self.open));
+        // A task of its own: the one that pingora has begun has room for a handshake, and takes 9 KB to its end.
+        tokio::spawn(async move {
+            connection::run(&around, stream, "http").await;
+            drop(open);
+        });
         None
     }
 }
 
-struct OpenGuard<'a>(&'a Open);
+struct OpenGuard(Arc<Open>);
 
-impl<'a> OpenGuard<'a> {
-    fn new(open: &'a Open) -> OpenGuard<'a> {
+impl OpenGuard {
+    fn new(open: &Arc<Open>) -> OpenGuard {
         open.count.fetch_add(1, Ordering::AcqRel);
-        OpenGuard(open)
+        OpenGuard(Arc::clone(open))
     }
 }
 
-impl Drop for OpenGuard<'_> {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_waiters();
