@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,8 +71,9 @@ struct Turn<'a> {
     around: &'a Around,
     bench: &'a mut Bench,
     now_ms: u64,
+    began: Instant,
     scheme: &'static str,
-    peer: Option<std::net::SocketAddr>,
+    peer: Option<SocketAddr>,
     /// Requests that may still be answered.
     left: usize,
     /// Whether anything was read or written.
@@ -83,8 +85,9 @@ impl Connection {
     pub fn poll_next(&mut self, around: &Around, told: Pin<&mut Notified<'_>>, cx: &mut Context<'_>) -> Poll<Next> {
         BENCH.with_borrow_mut(|bench| {
             bench.output.reserve(GATHER_BYTES);
-            let (now_ms, scheme, peer) = (clock::wall_ms(), self.scheme, self.peer);
-            let mut turn = Turn { around, bench, now_ms, scheme, peer, left: REQUESTS_PER_TURN, moved: false };
+            let (now_ms, began) = (clock::wall_ms(), clock::monotonic());
+            let (scheme, peer, left) = (self.scheme, self.peer, REQUESTS_PER_TURN);
+            let mut turn = Turn { around, bench, now_ms, began, scheme, peer, left, moved: false };
             match self.poll_turn(&mut turn, cx) {
                 Poll::Ready(next) => Poll::Ready(next),
                 Poll::Pending if turn.left == 0 => {
@@ -110,29 +113,27 @@ impl Connection {
             if turn.left == 0 {
                 return Poll::Pending;
             }
-            let began = if self.input.is_empty() || self.partial {
+            if self.input.is_empty() || self.partial {
                 match self.poll_read(turn, cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(began)) => began,
-                    Poll::Ready(None) => continue,
+                    Poll::Ready(false) => continue,
+                    Poll::Ready(true) => {}
                 }
-            } else {
-                clock::monotonic()
-            };
+            }
             self.answer_input(turn);
-            if self.send(turn, began, cx).is_err() {
+            if self.send(turn, cx).is_err() {
                 return Poll::Ready(Next::Closed);
             }
         }
     }
 
-    /// Reads, and answers what can be answered without being copied; the rest is in `input` then. `None`: the end, or
+    /// Reads, and answers what can be answered without being copied; the rest is in `input` then. `false`: the end, or
     /// an error, which is what comes `next`.
-    fn poll_read(&mut self, turn: &mut Turn<'_>, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+    fn poll_read(&mut self, turn: &mut Turn<'_>, cx: &mut Context<'_>) -> Poll<bool> {
         let mut input = std::mem::take(&mut turn.bench.input);
         let mut buffer = ReadBuf::new(&mut input);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-        let (began, length) = (clock::monotonic(), buffer.filled().len());
+        let length = buffer.filled().len();
         let polled = match read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) if length > 0 => {
@@ -141,11 +142,11 @@ impl Connection {
                 let answered = if self.partial { 0 } else { self.answer_familiar(turn, read) };
                 self.input.extend_from_slice(read.get(answered..).unwrap_or_default());
                 self.partial = false;
-                Poll::Ready(Some(began))
+                Poll::Ready(true)
             }
             Poll::Ready(ended) => {
                 self.next = Some(if self.has_begun() && ended.is_ok() { Next::Refused(CUT) } else { Next::Closed });
-                Poll::Ready(None)
+                Poll::Ready(false)
             }
         };
         turn.bench.input = input;
@@ -210,7 +211,7 @@ impl Connection {
     }
 
     /// Sends what the turn has gathered; what the socket has no room for is kept.
-    fn send(&mut self, turn: &mut Turn<'_>, began: Instant, cx: &mut Context<'_>) -> io::Result<()> {
+    fn send(&mut self, turn: &mut Turn<'_>, cx: &mut Context<'_>) -> io::Result<()> {
         if turn.bench.hits.is_empty() {
             return Ok(());
         }
@@ -219,7 +220,7 @@ impl Connection {
         self.output.extend_from_slice(&turn.bench.output);
         turn.bench.output.clear();
         self.since = clock::monotonic();
-        let took = self.since.saturating_duration_since(began);
+        let took = self.since.saturating_duration_since(turn.began);
         turn.bench.hits.drain(..).for_each(|(tally, counted)| tally.count(counted, took));
         match sent {
             Poll::Ready(Err(error)) => Err(error),
@@ -324,10 +325,15 @@ impl Turn<'_> {
         found.is_some()
     }
 
-    /// The time that a hit took is that of its look-up: its line is written before its answer is sent.
+    /// Its line is written before its answer is sent: the time is that until then.
     fn log(&self, head: &RequestHead, target: &str, record: &Record) {
         let head = RequestHead { target: Target::Origin(target.to_owned()), ..head.clone() };
-        let access = Access { head: Some(&head), peer: self.peer, record, took: std::time::Duration::ZERO };
+        let access = Access {
+            head: Some(&head),
+            peer: self.peer,
+            record,
+            took: clock::monotonic().saturating_duration_since(self.began),
+        };
         self.around.observer.log(&access);
     }
 }
