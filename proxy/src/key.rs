@@ -19,6 +19,25 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub u128);
 
+impl KeyHash {
+    pub fn of(text: &str) -> KeyHash {
+        KeyHash(xxh3_128(text.as_bytes()))
+    }
+}
+
+/// The text of a key that somebody else holds, with its hash: what a look-up takes.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRef<'a> {
+    pub text: &'a str,
+    pub hash: KeyHash,
+}
+
+impl<'a> KeyRef<'a> {
+    pub fn new(text: &'a str) -> KeyRef<'a> {
+        KeyRef { text, hash: KeyHash::of(text) }
+    }
+}
+
 impl Key {
     /// Key of a request under the rule that matched it.
     pub fn of(rule: &Rule, request: &RequestHead, scheme: &str) -> Key {
@@ -33,7 +52,7 @@ impl Key {
     }
 
     pub fn hash(&self) -> KeyHash {
-        self.borrowed().hash
+        KeyHash::of(&self.text)
     }
 
     pub fn borrowed(&self) -> KeyRef<'_> {
@@ -42,20 +61,6 @@ impl Key {
 
     pub fn as_str(&self) -> &str {
         &self.text
-    }
-}
-
-/// A key whose text stands somewhere else, and its hash.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyRef<'a> {
-    pub text: &'a str,
-    pub hash: KeyHash,
-}
-
-impl<'a> KeyRef<'a> {
-    /// `text` was written by [`put_key`].
-    pub fn new(text: &'a str) -> KeyRef<'a> {
-        KeyRef { text, hash: KeyHash(xxh3_128(text.as_bytes())) }
     }
 }
 

@@ -10,7 +10,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 pub use access_log::{ACCESS_TARGET, Access};
 pub use counts::{Counted, NO_RULE, Tally};
 
-use crate::cache::Store;
+use crate::cache::{Cause, Store};
 use crate::rules::Rule;
 use access_log::AccessLog;
 use counts::{Tallies, TallyCollector};
@@ -116,12 +116,15 @@ impl StoreCollector {
     fn new(store: Arc<Store>) -> Result<StoreCollector, prometheus::Error> {
         let gauges = Gauges {
             bytes: IntGaugeVec::new(
-                Opts::new("millpond_cache_bytes", "Bytes the cache takes, bookkeeping included"),
+                Opts::new("millpond_cache_bytes", "Bytes the cache takes, by what for; they sum to what is budgeted"),
                 &["kind"],
             )?,
             budget: IntGauge::new("millpond_cache_budget_bytes", "Bytes the cache may take")?,
             objects: IntGauge::new("millpond_cache_objects", "Responses stored")?,
-            evictions: IntCounterVec::new(Opts::new("millpond_evictions_total", "Responses pushed out"), &["cause"])?,
+            evictions: IntCounterVec::new(
+                Opts::new("millpond_evictions_total", "Responses that had to go"),
+                &["cause"],
+            )?,
         };
         Ok(StoreCollector { store, gauges })
     }
@@ -130,16 +133,28 @@ impl StoreCollector {
 impl prometheus::core::Collector for StoreCollector {
     fn desc(&self) -> Vec<&prometheus::core::Desc> {
         let Gauges { bytes, budget, objects, evictions } = &self.gauges;
-        [bytes.desc(), budget.desc(), objects.desc(), evictions.desc()].concat()
+        [bytes.desc(), budget.desc(), objects.desc(), evictions.desc(), self.store.evicted_ages().desc()].concat()
     }
 
     fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
         let Gauges { bytes, budget, objects, evictions } = &self.gauges;
-        bytes.with_label_values(&["all"]).set(self.store.bytes() as i64);
+        let charged = self.store.charged();
+        for (kind, count) in [
+            ("body", charged.body),
+            ("meta", charged.meta),
+            ("index", charged.index),
+            ("tags", charged.tags),
+            ("fill", self.store.reserved_bytes()),
+        ] {
+            bytes.with_label_values(&[kind]).set(count as i64);
+        }
         budget.set(self.store.limits().budget_bytes as i64);
         objects.set(self.store.objects() as i64);
-        let evicted = evictions.with_label_values(&["budget"]);
-        evicted.inc_by(self.store.evicted().saturating_sub(evicted.get()));
-        [bytes.collect(), budget.collect(), objects.collect(), evictions.collect()].concat()
+        for cause in Cause::ALL {
+            let evicted = evictions.with_label_values(&[cause.as_str()]);
+            evicted.inc_by(self.store.evicted(cause).saturating_sub(evicted.get()));
+        }
+        let ages = self.store.evicted_ages().collect();
+        [bytes.collect(), budget.collect(), objects.collect(), evictions.collect(), ages].concat()
     }
 }

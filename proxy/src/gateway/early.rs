@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
-use millpond_shared::http1::{Fields, RequestHead, put_field, put_field_number, put_status_line};
+use millpond_shared::http1::{RequestHead, put_field, put_field_number, put_status_line};
 
 use super::Gateway;
 use super::forward;
@@ -67,7 +67,7 @@ impl Gateway {
             let now = now_ms / 1000;
             match reuse::judge(&entry.times, ask, now, self.live.invalidated(entry, now_ms)) {
                 Reuse::Fresh { age } => {
-                    let not_modified = validate::not_modified(&head.fields, entry.status, &entry.fields);
+                    let not_modified = validate::not_modified(&head.fields, entry.status, entry.lines());
                     let ttl = freshness::ttl(&entry.times, now);
                     Some(use_it(Hit { rule, entry, not_modified, age, ttl }))
                 }
@@ -93,7 +93,7 @@ impl Hit<'_> {
     pub fn put_head(&self, out: &mut BytesMut) {
         if self.not_modified {
             put_status_line(out, StatusCode::NOT_MODIFIED);
-            let fields = forward::not_modified_fields(self.stored().iter());
+            let fields = forward::not_modified_fields(self.entry.lines());
             fields.for_each(|(name, value)| put_field(out, name, value));
         } else {
             out.extend_from_slice(&self.entry.head);
@@ -103,9 +103,5 @@ impl Hit<'_> {
         out.extend_from_slice(b"\r\n");
         put_field_number(out, "Age", self.age);
         out.extend_from_slice(b"\r\n");
-    }
-
-    fn stored(&self) -> &Fields {
-        &self.entry.fields
     }
 }

@@ -90,9 +90,9 @@ impl Gateway {
     pub fn new(snapshot: Snapshot, store: Arc<Store>, live: Arc<Live>, counters: Arc<Counters>) -> Arc<Gateway> {
         Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
+            flights: Flights::new(Limits::default(), Arc::clone(&store)),
             store,
             live,
-            flights: Flights::new(Limits::default()),
             remembered: Remembered::default(),
             counters,
         })
@@ -235,7 +235,7 @@ impl Gateway {
         drop(waiting);
         let (selection, tags) = match &seen {
             Seen::Body(draft) => (Some(&draft.selection), draft.tags.as_slice()),
-            Seen::Complete(entry) => (Some(&entry.selection), entry.tags.as_slice()),
+            Seen::Complete(entry) => (Some(entry.selection()), entry.tags()),
             Seen::Unshared(_) | Seen::Failed(_) => (None, [].as_slice()),
         };
         if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
@@ -261,7 +261,7 @@ impl Gateway {
         let Landing { flight, seen, asked_at, outcome, reason } = landing;
         let stamp = match &seen {
             Seen::Body(draft) => draft.stamp.as_ref(),
-            Seen::Complete(entry) => entry.stamp.as_ref(),
+            Seen::Complete(entry) => entry.stamp(),
             Seen::Unshared(_) | Seen::Failed(_) => None,
         };
         if stamp.is_some_and(|stamp| self.live.judge(stamp, asked_at) == Verdict::Older) {
