@@ -80,6 +80,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let observer = Arc::new(observer);
     let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
     let gateway = Gateway::new(snapshot(to), store, live, counters);
+    let observing = Arc::clone(&observer);
     let front =
         process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch_front())?;
     let signals = Signals::listen(&runtime)?;
@@ -96,6 +97,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let told = runtime.block_on(signals.until_told(|| {}, std::future::pending()));
     stop.front();
     front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
+    observing.close();
     stop.rest();
     runtime.block_on(async {
         for server in servers {

@@ -235,7 +235,7 @@ async fn not_modified<C: Client>(
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> Record {
-    let fields = forward::not_modified_fields(stored);
+    let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
     let status = StatusCode::NOT_MODIFIED;
     let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, Bytes::new()).await;
     record(client, Some(visit.rule), outcome, reason, status, sent)
