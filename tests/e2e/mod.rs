@@ -11,6 +11,7 @@ pub mod model;
 mod plain_proxy;
 mod purges;
 mod reload;
+mod replay;
 mod sharing;
 
 use crate::harness::origin::ScriptedOrigin;
