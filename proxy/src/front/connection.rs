@@ -36,49 +36,92 @@ pub(super) struct Connection {
     pub input: BytesMut,
     /// Bytes to be written.
     pub output: BytesMut,
+    pub scheme: &'static str,
 }
+
+/// How the loop was left.
+pub(super) enum Left {
+    Closed,
+    /// The client speaks HTTP/2 by prior knowledge. `read`: the bytes of it that were read.
+    Http2 {
+        stream: Stream,
+        read: BytesMut,
+    },
+}
+
+/// What an HTTP/2 connection begins with, as far as it looks like HTTP/1 (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// What comes next on a connection.
 enum Next {
     Request(Box<RequestHead>),
     Refused(Refusal),
     Closed,
+    Http2,
 }
 
 /// Serves a client until it leaves, errs, or the proxy drains.
-pub(super) async fn run(gateway: &Arc<Gateway>, observer: &Observer, stream: Stream, mut shutdown: ShutdownWatch) {
-    let peer =
-        stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()));
-    let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
+pub(super) async fn run(
+    gateway: &Arc<Gateway>,
+    observer: &Observer,
+    stream: Stream,
+    mut shutdown: ShutdownWatch,
+) -> Left {
+    let (peer, scheme) = (peer_of(&stream), scheme_of(&stream));
+    let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new(), scheme };
+    let mut may_be_http2 = true;
     loop {
-        let (head, framing) = match connection.next(&mut shutdown).await {
-            Next::Closed => return,
-            Next::Refused(refusal) => return connection.refuse(observer, peer, refusal).await,
+        let (head, framing) = match connection.next(&mut shutdown, may_be_http2).await {
+            Next::Closed => return Left::Closed,
+            Next::Http2 => return Left::Http2 { stream: connection.stream, read: connection.input },
+            Next::Refused(refusal) => {
+                connection.refuse(observer, peer, refusal).await;
+                return Left::Closed;
+            }
             Next::Request(head) => match request_framing(&head.fields, head.minor) {
                 Ok(framing) => (head, framing),
-                Err(refusal) => return connection.refuse(observer, peer, refusal).await,
+                Err(refusal) => {
+                    connection.refuse(observer, peer, refusal).await;
+                    return Left::Closed;
+                }
             },
         };
+        may_be_http2 = false;
         let began = clock::monotonic();
         let mut reply = Reply::new(&mut connection, &head, framing, *shutdown.borrow());
         let record = gateway.serve(&head, &mut reply).await;
         let keep = reply.finish().await;
         observer.observe(&Access { head: Some(&head), peer, record: &record, took: began.elapsed() });
         if !keep {
-            return connection.linger().await;
+            connection.linger().await;
+            return Left::Closed;
         }
     }
 }
 
+pub(super) fn peer_of(stream: &Stream) -> Option<SocketAddr> {
+    stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
+}
+
+pub(super) fn scheme_of(stream: &Stream) -> &'static str {
+    if stream.get_ssl_digest().is_some() { "https" } else { "http" }
+}
+
 impl Connection {
-    async fn next(&mut self, shutdown: &mut ShutdownWatch) -> Next {
+    async fn next(&mut self, shutdown: &mut ShutdownWatch, may_be_http2: bool) -> Next {
         let limits = Limits::default();
         let mut deadline = None;
         loop {
-            match take_request(&mut self.input, &limits) {
-                Ok(Some(head)) => return Next::Request(Box::new(head)),
-                Ok(None) => {}
-                Err(refusal) => return Next::Refused(refusal),
+            if may_be_http2 && self.input.starts_with(PREFACE) {
+                return Next::Http2;
+            }
+            // A beginning of the preface is no request yet, and none that could be refused.
+            if !may_be_http2 || !PREFACE.starts_with(&self.input) {
+                match take_request(&mut self.input, &limits) {
+                    Ok(Some(head)) => return Next::Request(Box::new(head)),
+                    Ok(None) => {}
+                    Err(refusal) => return Next::Refused(refusal),
+                }
             }
             // One empty line after a body belongs to no request (RFC 9112 §2.2).
             let began = !self.input.is_empty() && self.input != b"\r\n"[..];
@@ -173,7 +216,7 @@ const TOO_SLOW: Refusal =
     Refusal { status: StatusCode::REQUEST_TIMEOUT, why: "the head of the request took longer than 10 seconds" };
 
 /// Resolves when the proxy drains.
-async fn drained(shutdown: &mut ShutdownWatch) {
+pub(super) async fn drained(shutdown: &mut ShutdownWatch) {
     while !*shutdown.borrow() {
         if shutdown.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -19,7 +19,7 @@ use crate::upstreams::{Inbound, InboundError};
 /// How long one write may take; a client that reads slower is cut off.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may pause within its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies up to this size, in bytes, are copied behind their head for one write; larger ones are written in place.
 const COPY_MAX: usize = 16 * 1024;
 /// Rest of a request's body, in bytes, that is read and thrown away to keep the connection.
@@ -175,7 +175,7 @@ impl<'a> Reply<'a> {
 
 impl Client for Reply<'_> {
     fn scheme(&self) -> &'static str {
-        "http"
+        self.connection.scheme
     }
 
     fn inbound(&mut self) -> (Framing, &mut dyn Inbound) {
