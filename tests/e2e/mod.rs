@@ -6,11 +6,13 @@ mod existing_api;
 pub mod feeds;
 mod flights;
 mod framing;
+mod http2;
 pub mod model;
 mod plain_proxy;
 mod purges;
 mod reload;
 mod sharing;
+mod tls;
 
 use crate::harness::origin::ScriptedOrigin;
 use crate::harness::process::Millpond;
