@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use millpond_proxy::cache::{Store, StoreLimits};
+use millpond_proxy::cache::keep_swept;
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::counters::Counters;
 use millpond_proxy::front::Listeners;
@@ -88,7 +88,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let admin = arguments.admin.map(process::bind).transpose()?;
 
     let (runtime, stop, registry) = (process::runtime()?, Stop::new(), Registry::new());
-    let store = Arc::new(Store::new(StoreLimits::with_budget(config.memory_bytes)));
+    let store = Arc::new(config.store());
+    runtime.spawn(keep_swept(Arc::clone(&store)));
     let live = Arc::new(Live::new(Arc::clone(&store), []));
     let observer = Observer::new(&registry, Arc::clone(&store), arguments.access_log).map_err(Failure::from_display)?;
     let observer = Arc::new(observer);
@@ -111,6 +112,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
         runtime.block_on(signals.until_told(|| reload(arguments, tls.as_ref(), &observer), std::future::pending()));
     stop.front();
     front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
+    observer.close();
     stop.rest();
     runtime.block_on(async {
         for server in servers {

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
 use super::log::{Flight, Waiting};
-use crate::cache::PurgeSeq;
+use crate::cache::{PurgeSeq, Store};
 use crate::key::KeyHash;
 use crate::outcome::Reason;
 use crate::upstreams::OriginError;
@@ -31,8 +30,8 @@ impl Default for Limits {
 pub struct Flights {
     limits: Limits,
     table: Mutex<HashMap<KeyHash, Arc<Flight>>>,
-    /// Bytes that the logs of all flights hold.
-    held: Arc<AtomicU64>,
+    /// Whose budget the logs of all flights take their room from.
+    store: Arc<Store>,
 }
 
 /// What a request that needs a fetch becomes.
@@ -53,8 +52,8 @@ pub struct Lead {
 }
 
 impl Flights {
-    pub fn new(limits: Limits) -> Arc<Flights> {
-        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()), held: Arc::default() })
+    pub fn new(limits: Limits, store: Arc<Store>) -> Arc<Flights> {
+        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()), store })
     }
 
     /// `now`: the number of the last purge.
@@ -63,7 +62,7 @@ impl Flights {
         if let Some(flight) = table.get(&key) {
             return Waiting::join(flight, self.limits.waiters_max).map_or(Join::Full, Join::Wait);
         }
-        let flight = Arc::new(Flight::new(now, Arc::clone(&self.held)));
+        let flight = Arc::new(Flight::new(now, self.store.reservation()));
         let listed = table.len() < self.limits.flights_max;
         if listed {
             table.insert(key, Arc::clone(&flight));
@@ -84,7 +83,7 @@ impl Flights {
 
     /// A flight that nobody can join.
     pub fn alone(self: &Arc<Flights>, now: PurgeSeq) -> Lead {
-        let flight = Arc::new(Flight::new(now, Arc::clone(&self.held)));
+        let flight = Arc::new(Flight::new(now, self.store.reservation()));
         Lead { flights: Arc::clone(self), key: None, flight, settled: false }
     }
 

@@ -1,12 +1,17 @@
 //! The front: accepts clients on pingora's listeners and reads their requests.
 //!
-//! `connection` is the HTTP/1.1 loop of one client, `reply` writes its answers, `http2` is the same for HTTP/2;
-//! `secure` is the TLS handshake; `service` hosts all of it in pingora.
+//! `service` hosts the loops in pingora, `secure` is the TLS handshake, `connection` is the HTTP/1.1 loop of one client.
+//! `hot` answers hits at once, with `familiar` (heads that need no parsing), `send` and `deadline`; `reply` writes what the
+//! gateway answers. `http2` is all of that for HTTP/2.
 
 mod connection;
+mod deadline;
+mod familiar;
+mod hot;
 mod http2;
 mod reply;
 mod secure;
+mod send;
 mod service;
 
 pub use service::{Draining, Front, Listeners, serve};

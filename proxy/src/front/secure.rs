@@ -5,10 +5,9 @@ use std::time::Duration;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::stream::Stream as TcpStream;
-use pingora_core::server::ShutdownWatch;
 use tokio::time::timeout;
 
-use super::connection::drained;
+use super::connection::Drain;
 use crate::tls::Tls;
 
 /// How long a handshake may take; then the connection is closed.
@@ -18,7 +17,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// Not pingora's own handshake, which waits for a minute, logs every scanner as an error, and takes no settings for
 /// tickets.
-pub(super) async fn handshake(tls: &Tls, stream: Stream, mut shutdown: ShutdownWatch) -> Option<Stream> {
+pub(super) async fn handshake(tls: &Tls, stream: Stream, drain: &Drain) -> Option<Stream> {
     let stream = stream.into_any().downcast::<TcpStream>().ok()?;
     let acceptor = Acceptor::from_server_config(tls.config());
     tokio::select! {
@@ -30,6 +29,6 @@ pub(super) async fn handshake(tls: &Tls, stream: Stream, mut shutdown: ShutdownW
             }
             Err(_) => None,
         },
-        () = drained(&mut shutdown) => None,
+        () = drain.wait() => None,
     }
 }

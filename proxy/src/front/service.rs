@@ -20,7 +20,7 @@ use pingora_core::services::listening::Service as ListeningService;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::connection::{self, Left, scheme_of};
+use super::connection::{self, Around, Drain};
 use super::{http2, secure};
 use crate::gateway::Gateway;
 use crate::observe::Observer;
@@ -58,8 +58,7 @@ impl Listeners {
 /// The application: every connection runs the loop of the HTTP version that its client speaks.
 #[derive(Clone)]
 pub struct Front {
-    gateway: Arc<Gateway>,
-    observer: Arc<Observer>,
+    around: Arc<Around>,
     /// `Some` on listeners where it is spoken.
     tls: Option<Tls>,
     open: Arc<Open>,
@@ -74,42 +73,46 @@ struct Open {
 
 impl Front {
     pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>) -> Front {
-        Front { gateway, observer, tls: None, open: Arc::default() }
+        let around = Around { gateway, observer, drain: Drain::default() };
+        Front { around: Arc::new(around), tls: None, open: Arc::default() }
     }
 }
 
 #[async_trait]
 impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = OpenGuard::new(&self.open);
-        let stream = match &self.tls {
-            Some(tls) => secure::handshake(tls, stream, shutdown.clone()).await?,
-            None => stream,
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let (around, open) = (Arc::clone(&self.around), OpenGuard::new(&self.open));
+        let (stream, scheme) = match &self.tls {
+            Some(tls) => (secure::handshake(tls, stream, &around.drain).await?, "https"),
+            None => (stream, "http"),
         };
-        let speaks_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-        let left = if speaks_http2 {
-            Left::Http2 { stream, read: BytesMut::new() }
-        } else {
-            connection::run(&self.gateway, &self.observer, stream, shutdown.clone()).await
-        };
-        if let Left::Http2 { stream, read } = left {
-            let scheme = scheme_of(&stream);
-            http2::serve(&self.gateway, &self.observer, stream, read, scheme, shutdown.clone()).await;
-        }
+        // A task of its own: the one that pingora has begun has room for a handshake, and takes 9 KB to its end.
+        tokio::spawn(async move {
+            let chose_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+            let speaks_http2 = match chose_http2 {
+                true => Some((stream, BytesMut::new())),
+                false => connection::run(&around, stream, scheme).await,
+            };
+            if let Some((stream, read)) = speaks_http2 {
+                // Boxed: a connection that speaks HTTP/1.1 should not have room for it.
+                Box::pin(http2::serve(&around, stream, read, scheme)).await;
+            }
+            drop(open);
+        });
         None
     }
 }
 
-struct OpenGuard<'a>(&'a Open);
+struct OpenGuard(Arc<Open>);
 
-impl<'a> OpenGuard<'a> {
-    fn new(open: &'a Open) -> OpenGuard<'a> {
+impl OpenGuard {
+    fn new(open: &Arc<Open>) -> OpenGuard {
         open.count.fetch_add(1, Ordering::AcqRel);
-        OpenGuard(open)
+        OpenGuard(Arc::clone(open))
     }
 }
 
-impl Drop for OpenGuard<'_> {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_waiters();
@@ -136,11 +139,11 @@ pub fn serve(front: Front, listeners: Listeners, tls: Option<Tls>, threads: usiz
         graceful_shutdown_timeout_seconds: Some(0),
         ..ServerConf::default()
     };
-    let open = Arc::clone(&front.open);
+    let (open, around) = (Arc::clone(&front.open), Arc::clone(&front.around));
     let mut services = vec![Bound::new(front.clone(), listeners.cleartext)];
     services.extend(tls.map(|tls| Bound::new(Front { tls: Some(tls), ..front }, listeners.tls)));
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.add_service(Services { services, stop: draining.stop.clone() });
+    server.add_service(Services { services, stop: draining.stop.clone(), around });
     server.run(RunArgs { shutdown_signal: Box::new(Drained { draining, open }) });
 }
 
@@ -166,11 +169,18 @@ impl Bound {
 struct Services {
     services: Vec<Bound>,
     stop: watch::Receiver<bool>,
+    around: Arc<Around>,
 }
 
 #[async_trait]
 impl PingoraService for Services {
     async fn start_service(&mut self, fds: Option<ListenFds>, _: ShutdownWatch, listeners_per_fd: usize) {
+        let (mut stop, around) = (self.stop.clone(), Arc::clone(&self.around));
+        tokio::spawn(async move {
+            // A dropped sender means stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+            around.drain.begin();
+        });
         let running = self.services.iter_mut().map(|Bound { listening, listeners }| {
             if let Some(fds) = &fds {
                 for (address, listener) in listeners.drain(..) {

@@ -30,10 +30,11 @@ impl Gateway {
         reason: Option<Reason>,
     ) -> Record {
         let added = added(&entry.times, outcome, reason, entry.status);
-        if validate::not_modified(&visit.request.fields, entry.status, &entry.fields) {
-            return not_modified(client, visit, &entry.fields, added, outcome, reason).await;
+        let fields = entry.fields();
+        if validate::not_modified(&visit.request.fields, entry.status, fields.iter()) {
+            return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let head = ReplyHead { status: entry.status, fields: &entry.fields, prepared: Some(&entry.head), added };
+        let head = ReplyHead { status: entry.status, fields: &fields, prepared: Some(&entry.head), added };
         let sent = client.whole(head, entry.body.clone()).await;
         record(client, Some(visit.rule), outcome, reason, entry.status, sent)
     }
@@ -49,7 +50,7 @@ impl Gateway {
         reason: Option<Reason>,
     ) -> Record {
         let added = added(&draft.times, outcome, reason, draft.status);
-        if validate::not_modified(&visit.request.fields, draft.status, &draft.fields) {
+        if validate::not_modified(&visit.request.fields, draft.status, draft.fields.iter()) {
             return not_modified(client, visit, &draft.fields, added, outcome, reason).await;
         }
         let head = ReplyHead { status: draft.status, fields: &draft.fields, prepared: None, added };
@@ -234,7 +235,7 @@ async fn not_modified<C: Client>(
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> Record {
-    let fields = forward::not_modified_fields(stored);
+    let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
     let status = StatusCode::NOT_MODIFIED;
     let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, Bytes::new()).await;
     record(client, Some(visit.rule), outcome, reason, status, sent)

@@ -31,15 +31,7 @@ impl Gateway {
         let tag = fields.get_str(headers::CACHE_TAG)?.into();
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
-
-    /// Bytes that the logs of all flights together may hold: beyond them bodies are passed on, and not stored.
-    fn log_max(&self) -> u64 {
-        self.store.limits().budget_bytes / LOG_SHARE
-    }
 }
-
-/// The share of the budget that bodies on their way into the store may take beside it.
-const LOG_SHARE: u64 = 4;
 
 /// One fetch: owned, so that it can outlive the request that caused it.
 pub struct Fetch {
@@ -74,7 +66,7 @@ impl Fetch {
         if let (Ok(got), Some(entry)) = (&answer, &stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
-            if validate::confirms(&entry.fields, &got.head.fields) {
+            if validate::confirms(&entry.fields(), &got.head.fields) {
                 return self.revalidated(entry, &got.head, asked, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
@@ -100,7 +92,8 @@ impl Fetch {
     }
 
     async fn ask_origin(&self, stale: Option<&Entry>) -> Result<Answer, OriginError> {
-        let conditions = stale.map_or(Conditions::None, |entry| Conditions::Stored(&entry.fields));
+        let stored = stale.map(Entry::fields);
+        let conditions = stored.as_ref().map_or(Conditions::None, Conditions::Stored);
         let outgoing = forward::outgoing(&self.request, &self.rule, &conditions);
         let least = self.shard.map(|_| self.least);
         self.gateway.ask(&self.snapshot, &self.rule, &outgoing, Payload::None, least).await
@@ -117,15 +110,15 @@ impl Fetch {
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
     fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
         let now = clock::wall_secs();
-        let fields = validate::updated(&stale.fields, &head.fields);
+        let fields = validate::updated(&stale.fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, asked, now);
         let fields = forward::stored_fields(&updated.fields, now);
         let selection = match Vary::of(&updated.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => stale.selection.clone(),
+            Vary::None | Vary::Any => stale.selection().clone(),
         };
-        let stamp = self.stamp(&head.fields).or_else(|| stale.stamp.clone());
+        let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
         let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         let body = stale.body.clone();
         let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
@@ -166,12 +159,8 @@ impl Fetch {
         }
         self.gateway.remembered.remove(self.key.hash());
         let draft = Arc::new(self.draft(head, answer.body.length, asked));
-        let mut fill = Fill {
-            filler: Filler::new(lead.flight(), store_max, self.gateway.log_max()),
-            draft: Arc::clone(&draft),
-            began,
-            fetch: self,
-        };
+        let mut fill =
+            Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
         let mut body = answer.body;
         lead.flight().begin(draft);
         // Most bodies came with their head.
@@ -211,10 +200,10 @@ impl Fetch {
 
     fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
         let live = &self.gateway.live;
-        let overtaken = || entry.stamp.as_ref().is_some_and(|stamp| live.overtaken(stamp));
+        let overtaken = || entry.stamp().is_some_and(|stamp| live.overtaken(stamp));
         if !self.gateway.store.admit(&self.key, Arc::clone(entry), began, overtaken) {
             self.gateway.counters.rejected();
-        } else if let Some(stamp) = entry.stamp.as_ref().filter(|_| entry.mark() == Mark::None) {
+        } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
             live.given(stamp);
         }
     }

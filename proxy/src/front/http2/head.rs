@@ -6,8 +6,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use crate::gateway::ReplyHead;
 
 /// The head of an answer whose body has `length` bytes, if that is known; and its size, before compression.
-///
-/// What was serialised for HTTP/1.1 is cut up: the values stay where they are.
 pub(super) fn response(head: &ReplyHead<'_>, length: Option<u64>) -> (Response<()>, u64) {
     let mut fields = HeaderMap::with_capacity(head.fields.len() + head.added.len() + 1);
     match head.prepared {
@@ -25,14 +23,28 @@ pub(super) fn response(head: &ReplyHead<'_>, length: Option<u64>) -> (Response<(
     for (name, value) in &head.added {
         put(&mut fields, name.as_bytes(), HeaderValue::from_str(value).ok());
     }
+    with_size(head.status, fields)
+}
+
+/// The same for a head that was serialised for HTTP/1.1: it is cut up, and the values stay where they are.
+pub(super) fn prepared(status: StatusCode, head: &Bytes) -> (Response<()>, u64) {
+    let mut fields = HeaderMap::with_capacity(FIELDS_EXPECTED);
+    put_prepared(&mut fields, head);
+    with_size(status, fields)
+}
+
+/// Fields that room is made for at once.
+const FIELDS_EXPECTED: usize = 12;
+
+fn with_size(status: StatusCode, fields: HeaderMap) -> (Response<()>, u64) {
     let size = fields.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum();
     let mut response = Response::new(());
-    *response.status_mut() = head.status;
+    *response.status_mut() = status;
     *response.headers_mut() = fields;
     (response, size)
 }
 
-/// The field lines behind a status line.
+/// The field lines behind a status line, up to the empty line, if there is one.
 fn put_prepared(fields: &mut HeaderMap, prepared: &Bytes) {
     let mut ends = memchr::memchr_iter(b'\n', prepared);
     let Some(mut start) = ends.next().map(|end| end + 1) else { return };

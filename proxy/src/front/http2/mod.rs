@@ -1,12 +1,11 @@
 //! HTTP/2 (RFC 9113), on the `h2` crate: over TLS by ALPN, over cleartext by prior knowledge.
 //!
 //! `wire` is the connection as `h2` reads and writes it; `request` judges a request as `shared::http1` would and makes
-//! the same head of it; `reply` sends the answer; `head` turns stored heads into HTTP/2 fields.
-//!
-//! A request is served where its connection is read: what the store answers at once costs no task. What has to wait is
-//! moved to a task of its own, on the same worker.
+//! the same head of it; `hit` answers from the store at once, where the connection is read; what is no plain hit is left
+//! to the gateway in a task of its own, and `reply` sends what it answers. `head` makes HTTP/2 fields of heads.
 
 mod head;
+mod hit;
 mod reply;
 mod request;
 mod wire;
@@ -23,15 +22,16 @@ use ::h2::{Reason, RecvStream};
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use millpond_shared::clock;
+use millpond_shared::http1::{Framing, Refusal, RequestHead};
 use pingora_core::protocols::Stream;
-use pingora_core::server::ShutdownWatch;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use self::reply::Reply;
 use self::wire::{Cork, Wire};
-use super::connection::{drained, peer_of};
-use crate::gateway::Gateway;
-use crate::observe::{Access, Observer};
+use super::connection::{Around, peer_of};
+use super::familiar::ask_of;
+use crate::gateway;
+use crate::observe::Access;
 
 /// How long the client's connection preface may take (RFC 9113 §3.4); then the connection is closed.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,27 +57,21 @@ const RESET_REMEMBERED_MAX: usize = 64;
 
 /// What all requests of a connection need.
 struct Host {
-    gateway: Arc<Gateway>,
-    observer: Arc<Observer>,
+    around: Arc<Around>,
     peer: Option<SocketAddr>,
     scheme: &'static str,
 }
 
 /// Serves a client until it leaves, errs, is idle for too long, or the proxy drains. `read`: bytes that were read from
 /// the stream already.
-pub(super) async fn serve(
-    gateway: &Arc<Gateway>,
-    observer: &Arc<Observer>,
-    stream: Stream,
-    read: BytesMut,
-    scheme: &'static str,
-    mut shutdown: ShutdownWatch,
-) {
-    let host = Host { gateway: Arc::clone(gateway), observer: Arc::clone(observer), peer: peer_of(&stream), scheme };
+pub(super) async fn serve(around: &Arc<Around>, stream: Stream, read: BytesMut, scheme: &'static str) {
+    let host = Host { around: Arc::clone(around), peer: peer_of(&stream), scheme };
     let (wire, cork) = Wire::new(stream, read);
     let Ok(Ok(connection)) = timeout(PREFACE_TIMEOUT, settings().handshake(wire)).await else { return };
-    let mut serving = Serving { host: Arc::new(host), connection, cork, goodbye: Goodbye::NotYet, served: false };
-    let (mut drained, mut quiet) = (pin!(drained(&mut shutdown)), pin!(sleep(IDLE_TIMEOUT)));
+    let scratch = gateway::Scratch::default();
+    let mut serving =
+        Serving { host: Arc::new(host), connection, cork, scratch, goodbye: Goodbye::NotYet, served: false };
+    let (mut drained, mut quiet) = (pin!(around.drain.wait()), pin!(sleep(IDLE_TIMEOUT)));
     std::future::poll_fn(|cx| {
         if serving.goodbye != Goodbye::Drain && drained.as_mut().poll(cx).is_ready() {
             serving.say_goodbye(Goodbye::Drain, quiet.as_mut());
@@ -107,6 +101,7 @@ struct Serving {
     host: Arc<Host>,
     connection: Connection<Wire, Bytes>,
     cork: Cork,
+    scratch: gateway::Scratch,
     goodbye: Goodbye,
     /// A request came since the idle timer was set.
     served: bool,
@@ -131,7 +126,7 @@ impl Serving {
                 next = pin!(self.connection.accept()).poll(cx);
             }
             match next {
-                Poll::Ready(Some(Ok((request, respond)))) => self.take(request, respond, cx),
+                Poll::Ready(Some(Ok((request, respond)))) => self.take(request, respond),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "an HTTP/2 client erred");
                     return Poll::Ready(());
@@ -164,17 +159,23 @@ impl Serving {
         quiet.reset(after(GOODBYE_TIMEOUT));
     }
 
-    /// Serves a request: at once if nothing has to be waited for.
-    fn take(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, cx: &mut Context<'_>) {
+    /// Answers a request at once, or has it answered.
+    fn take(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         self.served = true;
         // The client's own limit counts open streams only: not those it reset while they were being answered.
         if Arc::strong_count(&self.host) > STREAMS_MAX {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
-        let mut serving = Box::pin(answer(Arc::clone(&self.host), request, respond));
-        if serving.as_mut().poll(cx).is_pending() {
-            tokio::spawn(serving);
+        let (parts, body) = request.into_parts();
+        let judged = request::judge(&parts, !body.is_end_stream());
+        if let Ok((head, framing)) = &judged
+            && let Some(ask) = ask_of(head, *framing)
+            && hit::answer(&self.host, &mut self.scratch, head, &ask, &mut respond)
+        {
+            return;
         }
+        let reply = Reply::new(respond, body, &parts, self.host.scheme);
+        tokio::spawn(answer(Arc::clone(&self.host), judged, reply));
     }
 }
 
@@ -182,17 +183,17 @@ fn after(time: Duration) -> Instant {
     Instant::from_std(clock::monotonic() + time)
 }
 
-async fn answer(host: Arc<Host>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+/// The gateway's way.
+async fn answer(host: Arc<Host>, judged: Result<(RequestHead, Framing), Refusal>, mut reply: Reply) {
     let began = clock::monotonic();
-    let (parts, body) = request.into_parts();
-    let mut reply = Reply::new(respond, body, &parts, host.scheme);
-    let (head, record) = match request::judge(parts, reply.has_body()) {
+    let (head, record) = match judged {
         Ok((head, framing)) => {
             reply.framed(framing);
-            let record = host.gateway.serve(&head, &mut reply).await;
+            let record = host.around.gateway.serve(&head, &mut reply).await;
             (Some(head), record)
         }
         Err(refusal) => (None, reply.refuse(refusal).await),
     };
-    host.observer.observe(&Access { head: head.as_ref(), peer: host.peer, record: &record, took: began.elapsed() });
+    let access = Access { head: head.as_ref(), peer: host.peer, record: &record, took: began.elapsed() };
+    host.around.observer.observe(&access);
 }

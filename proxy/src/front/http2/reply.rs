@@ -72,11 +72,6 @@ impl Reply {
         }
     }
 
-    /// Whether the request goes on behind its head.
-    pub fn has_body(&self) -> bool {
-        !self.inbound.is_end_stream()
-    }
-
     /// How the body of the request is framed.
     pub fn framed(&mut self, framing: Framing) {
         self.framing = framing;
@@ -120,31 +115,12 @@ impl Reply {
         self.unwritten = true;
     }
 
-    /// Sends a part of the body as fast as the client lets it flow.
-    async fn put_body(&mut self, mut body: Bytes, is_last: bool) -> Result<(), Gone> {
+    async fn put_body(&mut self, body: Bytes, is_last: bool) -> Result<(), Gone> {
         let Some(out) = &mut self.out else { return Err(self.broken()) };
-        while !body.is_empty() {
-            out.reserve_capacity(body.len().min(SEND_BUFFER));
-            let mut granted = out.capacity();
-            if granted == 0 {
-                let more = std::future::poll_fn(|cx| out.poll_capacity(cx));
-                granted = match timeout(WRITE_TIMEOUT, more).await {
-                    Ok(Some(Ok(granted))) => granted,
-                    Ok(Some(Err(_)) | None) => return Err(self.broken()),
-                    Err(_) => {
-                        self.reset(ResetReason::CANCEL);
-                        return Err(Gone);
-                    }
-                };
-            }
-            let part = body.split_to(granted.min(body.len()));
-            self.sent += part.len() as u64;
-            if out.send_data(part, is_last && body.is_empty()).is_err() {
-                return Err(self.broken());
-            }
-            self.unwritten = true;
-        }
-        Ok(())
+        let (sent, whole) = put_body(out, body, is_last).await;
+        self.sent += sent;
+        self.unwritten |= sent > 0;
+        whole.map_err(|Gone| self.broken())
     }
 
     fn broken(&mut self) -> Gone {
@@ -159,6 +135,33 @@ impl Reply {
             None => self.respond.send_reset(reason),
         }
     }
+}
+
+/// Sends a part of a body as fast as the client lets it flow; how many bytes, and whether it was all.
+pub(super) async fn put_body(out: &mut SendStream<Bytes>, mut body: Bytes, is_last: bool) -> (u64, Result<(), Gone>) {
+    let mut sent = 0;
+    while !body.is_empty() {
+        out.reserve_capacity(body.len().min(SEND_BUFFER));
+        let mut granted = out.capacity();
+        if granted == 0 {
+            let more = std::future::poll_fn(|cx| out.poll_capacity(cx));
+            granted = match timeout(WRITE_TIMEOUT, more).await {
+                Ok(Some(Ok(granted))) => granted,
+                Ok(Some(Err(_)) | None) => return (sent, Err(Gone)),
+                Err(_) => {
+                    out.send_reset(ResetReason::CANCEL);
+                    return (sent, Err(Gone));
+                }
+            };
+        }
+        let part = body.split_to(granted.min(body.len()));
+        let bytes = part.len() as u64;
+        if out.send_data(part, is_last && body.is_empty()).is_err() {
+            return (sent, Err(Gone));
+        }
+        sent += bytes;
+    }
+    (sent, Ok(()))
 }
 
 impl Client for Reply {

@@ -12,19 +12,19 @@ use millpond_shared::http1::{
 
 /// The head as HTTP/1.1 would have brought it, and how its body is framed. `has_body`: the stream goes on behind the
 /// head.
-pub(super) fn judge(parts: Parts, has_body: bool) -> Result<(RequestHead, Framing), Refusal> {
+pub(super) fn judge(parts: &Parts, has_body: bool) -> Result<(RequestHead, Framing), Refusal> {
     let limits = Limits::default();
     if parts.headers.len() > limits.fields {
         return Err(TOO_MANY_FIELDS);
     }
-    let authority = authority(&parts)?;
-    let target = target(&parts, &authority, &limits)?;
+    let authority = authority(parts)?;
+    let target = target(parts, &authority, &limits)?;
     let fields = fields(&parts.headers, &authority)?;
     let framing = match request_framing(&fields, Minor::One)? {
         Framing::None if has_body => Framing::Chunked,
         framing => framing,
     };
-    Ok((RequestHead { method: parts.method, target, authority, minor: Minor::One, fields }, framing))
+    Ok((RequestHead { method: parts.method.clone(), target, authority, minor: Minor::One, fields }, framing))
 }
 
 const TOO_MANY_FIELDS: Refusal =
@@ -144,7 +144,7 @@ mod tests {
     fn a_request_becomes_the_head_that_http_1_would_have_brought() {
         let fields =
             [("cookie", "a=1"), ("x-twice", "1"), ("cookie", "b=2"), ("x-twice", "2"), ("host", "EXAMPLE.com")];
-        let (head, framing) = judge(request("GET", Some("example.com:80"), "/a?b", &fields), false).expect("good");
+        let (head, framing) = judge(&request("GET", Some("example.com:80"), "/a?b", &fields), false).expect("good");
         assert_eq!(head.target, Target::Origin("/a?b".to_owned()));
         assert_eq!((head.authority.as_str(), framing), ("example.com:80", Framing::None));
         let fields: Vec<(&str, &[u8])> = head.fields.iter().collect();
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn the_body_is_framed_as_it_is_told() {
         let framing = |fields: &[(&str, &str)], has_body| {
-            judge(request("POST", Some("a"), "/", fields), has_body).map(|(_, framing)| framing)
+            judge(&request("POST", Some("a"), "/", fields), has_body).map(|(_, framing)| framing)
         };
         assert_eq!(framing(&[], false), Ok(Framing::None));
         assert_eq!(framing(&[], true), Ok(Framing::Chunked));
@@ -168,11 +168,11 @@ mod tests {
 
     #[test]
     fn targets_other_than_paths() {
-        let (head, _) = judge(request("OPTIONS", Some("a"), "*", &[]), false).expect("good");
+        let (head, _) = judge(&request("OPTIONS", Some("a"), "*", &[]), false).expect("good");
         assert_eq!(head.target, Target::Asterisk);
-        let (head, _) = judge(request("CONNECT", Some("a:443"), "", &[]), false).expect("good");
+        let (head, _) = judge(&request("CONNECT", Some("a:443"), "", &[]), false).expect("good");
         assert!(matches!(head.target, Target::Authority(_)));
-        let (head, _) = judge(request("GET", None, "/", &[("host", "a")]), false).expect("good");
+        let (head, _) = judge(&request("GET", None, "/", &[("host", "a")]), false).expect("good");
         assert_eq!(head.authority.as_str(), "a");
     }
 
@@ -192,7 +192,7 @@ mod tests {
             ("CONNECT", Some("a"), "", &[], "host:port"),
         ];
         for (method, authority, path, fields, why) in cases {
-            let refusal = judge(request(method, authority, path, fields), false).expect_err(why);
+            let refusal = judge(&request(method, authority, path, fields), false).expect_err(why);
             assert_eq!(refusal.status, StatusCode::BAD_REQUEST);
             assert!(refusal.why.contains(why), "{} for {method} {authority:?} {path} {fields:?}", refusal.why);
         }
@@ -201,10 +201,10 @@ mod tests {
     #[test]
     fn what_is_too_large_is_told_apart() {
         let path = format!("/{}", "a".repeat(8 * 1024));
-        let refusal = judge(request("GET", Some("a"), &path, &[]), false).expect_err("too long");
+        let refusal = judge(&request("GET", Some("a"), &path, &[]), false).expect_err("too long");
         assert_eq!(refusal.status, StatusCode::URI_TOO_LONG);
         let fields = vec![("x", "1"); 129];
-        let refusal = judge(request("GET", Some("a"), "/", &fields), false).expect_err("too many");
+        let refusal = judge(&request("GET", Some("a"), "/", &fields), false).expect_err("too many");
         assert_eq!(refusal.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
 }
