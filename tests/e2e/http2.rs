@@ -6,7 +6,7 @@ use h2::client::Builder;
 use crate::e2e::plain_proxy::plain;
 use crate::harness::client::{Connection, Request, get};
 use crate::harness::eventually;
-use crate::harness::http2::{Came, END_STREAM, Frames, Http2, RST_STREAM, frame, headers};
+use crate::harness::http2::{Came, DATA, END_STREAM, Frames, Http2, RST_STREAM, frame, headers};
 use crate::harness::metrics::Metrics;
 use crate::harness::origin::{Answer, Gate, ScriptedOrigin};
 
@@ -87,6 +87,36 @@ async fn a_request_body_is_forwarded() {
     assert_eq!((framing(2), framing(3)), ((None, None), (None, None)));
     assert_eq!((seen[3].field("cookie"), seen[3].field("te")), (Some("a=1; b=2"), None));
     assert_eq!(seen[3].field("host"), Some(pond.proxy().to_string().as_str()));
+}
+
+/// An origin that answers before it has read all leaves bytes that nobody reads: they must not use up the window that
+/// all streams share.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_body_that_nobody_wants_is_let_go() {
+    let origin = ScriptedOrigin::start();
+    origin.answer("/early", Answer::status(413, "too large").early());
+    let pond = plain(&origin, &[]);
+    let client = Http2::open(pond.proxy()).await;
+    let body = vec![b'x'; 2_000_000];
+    for _ in 0..8 {
+        let answer = client.ask(client.request("POST", "/early"), Some(&body)).await;
+        assert!([413, 502].contains(&answer.status()), "{answer:?}");
+    }
+    assert_eq!(client.get("/missing").await.status(), 404);
+}
+
+#[test]
+fn a_client_that_waits_for_a_100_gets_it() {
+    let origin = ScriptedOrigin::start();
+    origin.answer_by("/a", |seen| Answer::ok(format!("got {}", String::from_utf8_lossy(&seen.body))));
+    let pond = plain(&origin, &[]);
+    let mut client = Frames::open(pond.proxy());
+    let post = [(":method", "POST"), GOOD[1], GOOD[2], GOOD[3], ("content-length", "4"), ("expect", "100-continue")];
+    client.send(&headers(1, 0, &post));
+    client.wait_for_head(1);
+    client.send(&frame(DATA, END_STREAM, 1, b"body"));
+    assert_eq!(client.receive(1), Came::Answer("got body".to_owned()));
+    assert_eq!(origin.requests("/a").first().and_then(|seen| seen.field("expect")), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

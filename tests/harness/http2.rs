@@ -186,19 +186,34 @@ impl Frames {
         self.stream.write_all(bytes).expect("sent");
     }
 
+    /// The next frame: its kind, its flags, its stream, and what it holds; `None`: the connection is closed.
+    fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).ok()?;
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.stream.read_exact(&mut payload).expect("a whole frame");
+        Some((kind, flags, u32::from_be_bytes(id), payload))
+    }
+
+    /// Waits for a head of a stream that does not end it.
+    pub fn wait_for_head(&mut self, stream: u32) {
+        while let Some((kind, flags, of, payload)) = self.next() {
+            if kind == HEADERS && of == stream && flags & END_STREAM == 0 {
+                return;
+            }
+            assert_ne!(of, stream, "frame of kind {kind}: {payload:?}");
+        }
+        panic!("the connection was closed");
+    }
+
     /// What becomes of a stream. Everything else that comes is passed over.
     pub fn receive(&mut self, stream: u32) -> Came {
         let mut body = Vec::new();
         loop {
-            let mut head = [0; 9];
-            if self.stream.read_exact(&mut head).is_err() {
-                return Came::Closed;
-            }
-            let [a, b, c, kind, flags, id @ ..] = head;
-            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-            self.stream.read_exact(&mut payload).expect("a whole frame");
+            let Some((kind, flags, of, payload)) = self.next() else { return Came::Closed };
             let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four bytes"));
-            let ours = u32::from_be_bytes(id) == stream;
+            let ours = of == stream;
             match kind {
                 GOAWAY if code(4) != 0 => return Came::GoAway(code(4)),
                 RST_STREAM if ours => return Came::Reset(code(0)),

@@ -141,3 +141,72 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// A client that takes `room` bytes, and more as it reads.
+    fn wire(room: usize) -> (Wire, Cork, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(room);
+        let (wire, cork) = Wire::new(Box::new(ours), BytesMut::from("read before"));
+        (wire, cork, theirs)
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_comes_first() {
+        let (mut wire, _cork, mut client) = wire(100);
+        client.write_all(b", read after").await.expect("room");
+        drop(client);
+        let mut read = String::new();
+        wire.read_to_string(&mut read).await.expect("text");
+        assert_eq!(read, "read before, read after");
+    }
+
+    #[tokio::test]
+    async fn the_cork_holds_back_until_it_is_pulled() {
+        let (mut wire, cork, mut client) = wire(100);
+        cork.put_in();
+        for part in ["one", "two"] {
+            wire.write_all(part.as_bytes()).await.expect("it is gathered");
+            wire.flush().await.expect("nothing is written");
+        }
+        let mut into = [0; 100];
+        assert!(first_poll(client.read(&mut into)).await.is_none(), "nothing has come");
+        cork.pull();
+        wire.flush().await.expect("room");
+        assert_eq!(client.read(&mut into).await.expect("bytes"), 6, "both in one write");
+    }
+
+    /// What a future gives at its first poll.
+    async fn first_poll<F: Future>(future: F) -> Option<F::Output> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_off_in_time_and_one_that_takes_a_little_is_not() {
+        let (mut wire, _cork, mut client) = wire(10);
+        wire.write_all(&[b'x'; 40]).await.expect("it is gathered");
+        let slow = async {
+            let mut into = [0; 10];
+            for _ in 0..3 {
+                tokio::time::sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
+                client.read_exact(&mut into).await.expect("bytes");
+            }
+        };
+        let (flushed, ()) = tokio::join!(wire.flush(), slow);
+        assert!(flushed.is_ok());
+        wire.write_all(&[b'x'; 40]).await.expect("it is gathered");
+        let stalled = wire.flush().await.expect_err("nobody reads");
+        assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
+    }
+}
