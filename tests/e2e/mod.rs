@@ -12,6 +12,7 @@ pub mod model;
 mod plain_proxy;
 mod purges;
 mod reload;
+mod replay;
 mod sharing;
 mod tls;
 
