@@ -92,7 +92,7 @@ pub fn allocated(bytes: usize) -> u64 {
         _ => 64 << 10,
     };
     let block = bytes.div_ceil(step).saturating_mul(step);
-    let page = match block {
+    let page: u64 = match block {
         ..=SMALL => 64 << 10,
         ..=MEDIUM => 512 << 10,
         // What a larger page can't use is never touched, and so takes no memory.
