@@ -92,14 +92,9 @@ pub fn allocated(bytes: usize) -> u64 {
         _ => 64 << 10,
     };
     let block = bytes.div_ceil(step).saturating_mul(step);
-    let page: u64 = match block {
-        ..=SMALL => 64 << 10,
-        ..=MEDIUM => 512 << 10,
-        // What a larger page can't use is never touched, and so takes no memory.
-        _ => 0,
-    };
-    let whole = page.saturating_sub(PAGE_HEAD).checked_div(block).filter(|blocks| *blocks > 0);
-    let taken = whole.map_or(block, |blocks| page / blocks);
+    // What a larger page can't use is never touched, and so takes no memory.
+    let page = [(SMALL, 64 << 10), (MEDIUM, 512 << 10)].into_iter().find(|(most, _)| block <= *most);
+    let taken = page.map_or(block, |(_, page): (u64, u64)| page / ((page - PAGE_HEAD) / block));
     taken.saturating_add(taken.div_ceil(32))
 }
 
