@@ -105,8 +105,8 @@ impl Scene {
         Scene { store, keys, asked: zipf(1 << 20), nothing: Fields::default(), fields, next: AtomicUsize::new(0) }
     }
 
-    /// Each of so many threads sends so many requests: how long that took, and the mean of the threads' own time.
-    fn run(&self, threads: usize, requests: u64) -> (Duration, Duration) {
+    /// Each of so many threads sends so many requests.
+    fn run(&self, threads: usize, requests: u64) -> Took {
         let began = clock::monotonic();
         let own = std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads)
@@ -120,7 +120,7 @@ impl Scene {
                 .collect();
             running.into_iter().filter_map(|thread| thread.join().ok()).sum::<Duration>()
         });
-        (began.elapsed(), own / threads as u32)
+        Took { wall: began.elapsed(), own: own / threads as u32 }
     }
 
     fn ask(&self, start: usize, requests: u64) {
@@ -135,6 +135,13 @@ impl Scene {
             }
         }
     }
+}
+
+/// How long some requests took.
+struct Took {
+    wall: Duration,
+    /// Mean of the threads' own processor time.
+    own: Duration,
 }
 
 /// Processor time of this thread so far; nothing where Linux does not tell.
@@ -174,22 +181,24 @@ fn store(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("store");
         for threads in [1, 2] {
             group.bench_function(format!("{name}/zipf, 5 % inserts, {threads} threads"), |bencher| {
-                bencher.iter_custom(|requests| scene.run(threads, requests).0);
+                bencher.iter_custom(|requests| scene.run(threads, requests).wall);
             });
         }
         group.finish();
-        let rounds: Vec<_> = (0..9).map(|_| (scene.run(1, 400_000), scene.run(2, 400_000))).collect();
-        let median = |ratio: &dyn Fn(&((Duration, Duration), (Duration, Duration))) -> f64| {
+        const REQUESTS: u32 = 400_000;
+        let round = || (scene.run(1, REQUESTS.into()), scene.run(2, REQUESTS.into()));
+        let rounds: Vec<(Took, Took)> = (0..9).map(|_| round()).collect();
+        let more = |time: fn(&Took) -> Duration| {
+            let ratio = |(one, two): &(Took, Took)| 2.0 * time(one).as_secs_f64() / time(two).as_secs_f64();
             let mut ratios: Vec<f64> = rounds.iter().map(ratio).collect();
             ratios.sort_by(f64::total_cmp);
-            (ratios.get(ratios.len() / 2).copied().unwrap_or(0.0), ratios)
+            format!("{:.2} ({ratios:.2?})", ratios.get(ratios.len() / 2).unwrap_or(&0.0))
         };
-        let (wall, walls) = median(&|(one, two)| 2.0 * one.0.as_secs_f64() / two.0.as_secs_f64());
-        let (own, owns) = median(&|(one, two)| 2.0 * one.1.as_secs_f64() / two.1.as_secs_f64());
-        println!("store/{name}: two threads do {wall:.2} times as much as one by the clock {walls:.2?},");
-        println!("  {own:.2} times as much by their own time {owns:.2?}");
-        let each = |(one, two): &((Duration, Duration), (Duration, Duration))| (one.1 / 400_000, two.1 / 400_000);
-        println!("  own time of a request, one and two threads: {:?}\n", rounds.iter().map(each).collect::<Vec<_>>());
+        println!("store/{name}, how much more two threads do than one, median (and all rounds):");
+        println!("  by the clock: {}", more(|took| took.wall));
+        println!("  by their own time: {}", more(|took| took.own));
+        let each: Vec<_> = rounds.iter().map(|(one, two)| (one.own / REQUESTS, two.own / REQUESTS)).collect();
+        println!("  own time of a request, one and two threads: {each:?}\n");
     }
 }
 
