@@ -1,5 +1,6 @@
 //! The cache key, and what of a request is forwarded (pure). One function builds both, for every way in.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use millpond_shared::http1::{RequestHead, Target};
@@ -55,9 +56,9 @@ fn scheme_of<'a>(request: &'a RequestHead, listener: &'a str) -> &'a str {
 }
 
 /// Path and query as the origin is asked: what is not in the key is not forwarded.
-pub fn forwarded_target(rule: &Rule, path_and_query: &str) -> String {
+pub fn forwarded_target<'a>(rule: &Rule, path_and_query: &'a str) -> Cow<'a, str> {
     let names = match &rule.query {
-        Query::AsItCame => return path_and_query.to_owned(),
+        Query::AsItCame => return Cow::Borrowed(path_and_query),
         Query::Only(names) => names,
     };
     let mut kept: Vec<(&str, &str)> =
@@ -69,7 +70,7 @@ pub fn forwarded_target(rule: &Rule, path_and_query: &str) -> String {
         target.push(if index == 0 { '?' } else { '&' });
         target.push_str(text);
     }
-    target
+    Cow::Owned(target)
 }
 
 #[cfg(test)]

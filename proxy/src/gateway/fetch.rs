@@ -8,17 +8,16 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
-use super::forward::{self, Conditions};
-use super::{Gateway, Snapshot};
+use super::{Gateway, Snapshot, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
-use crate::flight::{Draft, Filler, Lead};
+use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::Rule;
 use crate::semantics::request::Ask;
 use crate::semantics::vary::{Selection, Vary};
 use crate::semantics::{freshness, reuse, storability, validate};
-use crate::upstreams::{Answer, Body, OriginError, Payload, Ready};
+use crate::upstreams::{Answer, Body, Conditions, OriginError, Outgoing, Payload, Ready};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
@@ -32,6 +31,16 @@ impl Gateway {
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
 
+    /// Takes a fetched response into the store; `began`: the last purge before its fetch.
+    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+        let overtaken = || entry.stamp.as_ref().is_some_and(|stamp| self.live.overtaken(stamp));
+        if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
+            self.counters.rejected();
+        } else if let Some(stamp) = entry.stamp.as_ref().filter(|_| entry.mark() == Mark::None) {
+            self.live.given(stamp);
+        }
+    }
+
     /// Bytes that the logs of all flights together may hold: beyond them bodies are passed on, and not stored.
     fn log_max(&self) -> u64 {
         self.store.limits().budget_bytes / LOG_SHARE
@@ -41,23 +50,24 @@ impl Gateway {
 /// The share of the budget that bodies on their way into the store may take beside it.
 const LOG_SHARE: u64 = 4;
 
-/// One fetch: owned, so that it can outlive the request that caused it.
-pub struct Fetch {
-    pub gateway: Arc<Gateway>,
-    pub snapshot: Arc<Snapshot>,
-    pub rule: Arc<Rule>,
-    pub request: RequestHead,
-    pub ask: Ask,
-    pub key: Key,
+/// One fetch. What has to outlive the request that caused it is in its [`Fill`].
+pub struct Fetch<'a> {
+    pub gateway: &'a Arc<Gateway>,
+    pub snapshot: &'a Snapshot,
+    pub rule: &'a Rule,
+    pub request: &'a RequestHead,
+    pub ask: &'a Ask,
+    pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
+    /// The position that the answer must have reached at least.
     pub least: Position,
 }
 
 /// What a fetch came to. The flight is settled, or a fill goes on settling it.
 pub enum Fetched {
     /// Everyone reads it from the flight.
-    Shared(Outcome),
+    Shared(Outcome, Arc<Flight>),
     /// Not for sharing: the one who fetched gets it, and nobody else.
     Own(Box<Answer>, Reason),
     /// The same, of a stored response that a 304 confirmed.
@@ -65,13 +75,13 @@ pub enum Fetched {
     Failed(OriginError),
 }
 
-impl Fetch {
+impl Fetch<'_> {
     /// `stale`: the stored response to validate.
-    pub async fn run(self, stale: Option<Arc<Entry>>, lead: Lead) -> Fetched {
-        let began = self.gateway.store.purge_seq();
+    pub async fn run(&self, stale: Option<&Arc<Entry>>, lead: Lead) -> Fetched {
+        let began = lead.began();
         let asked = clock::wall_secs();
-        let mut answer = self.ask_origin(stale.as_deref()).await;
-        if let (Ok(got), Some(entry)) = (&answer, &stale)
+        let mut answer = self.ask_origin(stale.map(|entry| &entry.fields)).await;
+        if let (Ok(got), Some(entry)) = (&answer, stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
             if validate::confirms(&entry.fields, &got.head.fields) {
@@ -90,24 +100,24 @@ impl Fetch {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) if self.stale_is_better(&answer, stale.as_deref()) => {
+            Ok(answer) if self.stale_is_better(&answer, stale) => {
                 let error = OriginError::Malformed("it answered with a server error");
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, asked, began, lead).await,
+            Ok(answer) => self.answered(answer, asked, began, lead),
         }
     }
 
-    async fn ask_origin(&self, stale: Option<&Entry>) -> Result<Answer, OriginError> {
-        let conditions = stale.map_or(Conditions::None, |entry| Conditions::Stored(&entry.fields));
-        let outgoing = forward::outgoing(&self.request, &self.rule, &conditions);
-        let least = self.shard.map(|_| self.least);
-        self.gateway.ask(&self.snapshot, &self.rule, &outgoing, Payload::None, least).await
+    /// `stored`: the fields of the stored response to validate.
+    async fn ask_origin(&self, stored: Option<&Fields>) -> Result<Answer, OriginError> {
+        let conditions = stored.map_or(Conditions::None, Conditions::Stored);
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least);
+        self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::None).await
     }
 
     /// The origin says that it failed, and there is a stale copy for that case.
-    fn stale_is_better(&self, answer: &Answer, stale: Option<&Entry>) -> bool {
+    fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
         forward::is_failure(answer.head.status)
             && stale.is_some_and(|entry| {
                 reuse::may_serve_on_error(&entry.times, freshness::age(&entry.times, clock::wall_secs()))
@@ -115,7 +125,14 @@ impl Fetch {
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
-    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
+    fn revalidated(
+        &self,
+        stale: &Arc<Entry>,
+        head: &ResponseHead,
+        asked: u64,
+        began: PurgeSeq,
+        mut lead: Lead,
+    ) -> Fetched {
         let now = clock::wall_secs();
         let fields = validate::updated(&stale.fields, &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
@@ -126,20 +143,21 @@ impl Fetch {
             Vary::None | Vary::Any => stale.selection.clone(),
         };
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp.clone());
-        let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
+        let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         let body = stale.body.clone();
         let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
         let entry = Arc::new(entry);
         // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
-        match storability::judge(&self.request.method, &self.ask, &updated, &self.rule.policy) {
+        match storability::judge(&self.request.method, self.ask, &updated, &self.rule.policy) {
             Ok(()) => {
-                self.admit(&entry, began);
+                self.gateway.admit(self.key, &entry, began);
+                let flight = lead.flight();
                 lead.complete(entry);
-                Fetched::Shared(Outcome::Revalidated)
+                Fetched::Shared(Outcome::Revalidated, flight)
             }
             Err(reason) => {
                 if !caused_by_request(reason) {
-                    self.gateway.store.purge_key(&self.key, Mode::Delete);
+                    self.gateway.store.purge_key(self.key, Mode::Delete);
                 }
                 lead.unshared(reason);
                 Fetched::OwnEntry(entry, reason)
@@ -147,10 +165,10 @@ impl Fetch {
         }
     }
 
-    async fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
+    fn answered(&self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
-        let verdict = storability::judge(&self.request.method, &self.ask, head, &self.rule.policy);
+        let verdict = storability::judge(&self.request.method, self.ask, head, &self.rule.policy);
         let too_large = answer.body.length.is_some_and(|length| length > store_max);
         let verdict = verdict.and(if too_large { Err(Reason::BodyTooLarge) } else { Ok(()) });
         if let Err(reason) = verdict {
@@ -166,14 +184,16 @@ impl Fetch {
         }
         self.gateway.remembered.remove(self.key.hash());
         let draft = Arc::new(self.draft(head, answer.body.length, asked));
+        let flight = lead.flight();
         let mut fill = Fill {
-            filler: Filler::new(lead.flight(), store_max, self.gateway.log_max()),
+            gateway: Arc::clone(self.gateway),
+            key: self.key.clone(),
+            filler: Filler::new(&flight, store_max, self.gateway.log_max()),
             draft: Arc::clone(&draft),
             began,
-            fetch: self,
         };
         let mut body = answer.body;
-        lead.flight().begin(draft);
+        flight.begin(draft);
         // Most bodies came with their head.
         match fill.take_ready(&mut body) {
             Ok(true) => fill.landed(lead),
@@ -189,7 +209,7 @@ impl Fetch {
             }
             Err(error) => lead.failed(error),
         }
-        Fetched::Shared(Outcome::Miss)
+        Fetched::Shared(Outcome::Miss, flight)
     }
 
     fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
@@ -201,22 +221,12 @@ impl Fetch {
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now);
         let times = freshness::times(head, &self.rule.policy, asked, now);
-        let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
+        let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         Draft { status: head.status, fields, times, selection, tags, stamp, length }
     }
 
     fn stamp(&self, fields: &Fields) -> Option<Stamp> {
         self.gateway.stamp(self.shard?, fields)
-    }
-
-    fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
-        let live = &self.gateway.live;
-        let overtaken = || entry.stamp.as_ref().is_some_and(|stamp| live.overtaken(stamp));
-        if !self.gateway.store.admit(&self.key, Arc::clone(entry), began, overtaken) {
-            self.gateway.counters.rejected();
-        } else if let Some(stamp) = entry.stamp.as_ref().filter(|_| entry.mark() == Mark::None) {
-            live.given(stamp);
-        }
     }
 }
 
@@ -225,9 +235,10 @@ fn caused_by_request(reason: Reason) -> bool {
     matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
 }
 
-/// Brings the body into the flight's log, and into the store.
+/// Brings the body into the flight's log, and into the store. Owned, so that it can outlive the request that caused it.
 struct Fill {
-    fetch: Fetch,
+    gateway: Arc<Gateway>,
+    key: Key,
     filler: Filler,
     draft: Arc<Draft>,
     began: PurgeSeq,
@@ -277,7 +288,7 @@ impl Fill {
             draft.tags.clone(),
             draft.stamp.clone(),
         ));
-        self.fetch.admit(&entry, self.began);
+        self.gateway.admit(&self.key, &entry, self.began);
         lead.complete(entry);
     }
 }

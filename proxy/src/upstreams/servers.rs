@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use millpond_shared::clock;
 
 use super::OriginError;
-use super::answer::{Answer, Outgoing, Payload};
-use super::exchange::{Address, Failure, Pool, is_idempotent};
+use super::answer::{Answer, Payload};
+use super::exchange::{Failure, is_idempotent};
+use super::outgoing::Outgoing;
+use super::pool::{Address, Pool};
 
 /// How long a server is skipped after its first failed connection, in milliseconds; doubled with each further one.
 const SKIP_MS: u64 = 1_000;
@@ -52,14 +54,14 @@ impl ServerList {
     pub(super) async fn ask(
         &self,
         pool: &Arc<Pool>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         mut payload: Payload<'_>,
         retry: bool,
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
         for server in self.order(clock::wall_ms()) {
             let mut answer = pool.exchange(&server.address, outgoing, &mut payload, false).await;
-            if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(&outgoing.method) {
+            if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(outgoing.method()) {
                 // Another kept connection may be closed as well.
                 answer = pool.exchange(&server.address, outgoing, &mut payload, true).await;
             }
