@@ -11,19 +11,17 @@ use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::OriginError;
+use super::buffers::{self, BUFFER_BYTES};
 use super::timer::{Deadline, Elapsed, Timer};
 
 /// Longest that an origin may stay silent, before its head and between pieces of its body; then 504, or a cut body.
 pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Room made for each read, in bytes.
-pub(super) const READ_BYTES: usize = 16 * 1024;
-
 const RESPONSE_LIMITS: Limits = Limits { head_bytes: 64 * 1024, fields: 128, target_bytes: 0 };
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub stream: Stream,
-    /// The head that goes out; once that is written, what was read and not yet used.
+    /// What was read and not yet used. Without memory while there is nothing.
     pub buf: BytesMut,
     timer: Timer,
 }
@@ -33,12 +31,12 @@ impl Connection {
         Connection { stream, buf: BytesMut::new(), timer: Timer::default() }
     }
 
-    /// Writes what `buf` holds, and empties it.
-    pub async fn write_buf(&mut self) -> Result<(), OriginError> {
-        let Connection { stream, buf, timer } = self;
+    /// Writes all of `bytes`.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), OriginError> {
+        let Connection { stream, timer, .. } = self;
         let mut written = 0;
         let all = |context: &mut Context<'_>| {
-            while let Some(rest) = buf.get(written..).filter(|rest| !rest.is_empty()) {
+            while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
                 match ready!(Pin::new(&mut *stream).poll_write(context, rest)) {
                     Ok(count @ 1..) => written += count,
                     Ok(0) | Err(_) => return Poll::Ready(Err(OriginError::Closed)),
@@ -47,8 +45,7 @@ impl Connection {
             Pin::new(&mut *stream).poll_flush(context).map_err(|_| OriginError::Closed)
         };
         let result = timer.wait(&mut Deadline::within(SILENCE_TIMEOUT), all).await;
-        self.buf.clear();
-        result.unwrap_or_else(|Elapsed| Err(OriginError::Timeout))
+        result.unwrap_or(Err(OriginError::Timeout))
     }
 
     /// The first head that is not 1xx.
@@ -76,8 +73,20 @@ impl Connection {
 
     async fn fill_by(&mut self, deadline: &mut Deadline) -> Result<usize, OriginError> {
         let Connection { stream, buf, timer } = self;
-        buf.reserve(READ_BYTES);
-        match timer.wait(deadline, |context| pin!(stream.read_buf(buf)).poll(context)).await {
+        let read = |context: &mut Context<'_>| {
+            if !buf.is_empty() {
+                buf.reserve(BUFFER_BYTES);
+            } else if !buf.try_reclaim(BUFFER_BYTES) {
+                *buf = buffers::take();
+            }
+            let read = pin!(stream.read_buf(buf)).poll(context);
+            if buf.is_empty() {
+                // It waits, or was closed.
+                buffers::give_back(std::mem::take(buf));
+            }
+            read
+        };
+        match timer.wait(deadline, read).await {
             Err(Elapsed) => Err(OriginError::Timeout),
             // A reset is no end: what came before it may be short.
             Ok(Err(_)) => Err(OriginError::Closed),

@@ -17,7 +17,8 @@ use tokio::time::sleep;
 
 use super::OriginError;
 use super::answer::{Answer, Payload, Ready};
-use super::connection::{Connection, READ_BYTES, SILENCE_TIMEOUT, final_in};
+use super::buffers;
+use super::connection::{Connection, SILENCE_TIMEOUT, final_in};
 use super::outgoing::Outgoing;
 use super::pool::{Address, Pool, ServerId};
 
@@ -106,20 +107,20 @@ async fn send(
     outgoing: &Outgoing<'_>,
     payload: &mut Payload<'_>,
 ) -> Result<Option<ResponseHead>, OriginError> {
-    let head = &mut connection.buf;
-    head.reserve(READ_BYTES);
-    put_request_line(head, outgoing.method().as_str(), outgoing.target());
-    outgoing.put_fields(|name, value| put_field(head, name, value));
-    let Payload::Stream { inbound, framing } = payload else {
-        head.extend_from_slice(b"\r\n");
-        return connection.write_buf().await.map(|()| None);
-    };
-    match framing {
-        Framing::Length(length) => put_field_number(head, "Content-Length", *length),
-        _ => put_field(head, "Transfer-Encoding", "chunked"),
+    let mut head = buffers::take();
+    put_request_line(&mut head, outgoing.method().as_str(), outgoing.target());
+    outgoing.put_fields(|name, value| put_field(&mut head, name, value));
+    match payload {
+        Payload::None => {}
+        Payload::Stream { framing: Framing::Length(length), .. } => {
+            put_field_number(&mut head, "Content-Length", *length);
+        }
+        Payload::Stream { .. } => put_field(&mut head, "Transfer-Encoding", "chunked"),
     }
     head.extend_from_slice(b"\r\n");
-    connection.write_buf().await?;
+    connection.write(&head).await?;
+    buffers::give_back(head);
+    let Payload::Stream { inbound, framing } = payload else { return Ok(None) };
     let chunked = !matches!(framing, Framing::Length(_));
     let early = send_body(connection, *inbound, chunked).await?;
     if early.is_none() {
@@ -227,8 +228,9 @@ impl UpstreamBody {
 
     /// The answer is complete: gives the connection back, or drops it.
     fn finish(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
         if let Some((pool, server)) = self.release.take().filter(|_| connection.buf.is_empty()) {
+            buffers::give_back(std::mem::take(&mut connection.buf));
             pool.keep(server, connection);
         }
     }

@@ -6,6 +6,7 @@
 //! `outgoing` writes the head of the request.
 
 mod answer;
+mod buffers;
 mod connection;
 mod exchange;
 mod outgoing;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use millpond_shared::clock;
 use parking_lot::Mutex;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
@@ -26,8 +25,6 @@ use super::connection::Connection;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a shelf is looked through for connections that were closed or are too old.
 const REAP_PAUSE: Duration = Duration::from_secs(5);
-/// Read buffers that a shelf keeps for its next exchanges; those that are more are freed.
-const BUFFERS_MAX: usize = 16;
 
 /// What unused connections may cost.
 #[derive(Clone, Copy, Debug)]
@@ -85,29 +82,19 @@ impl Pool {
 
     /// A connection to `server`, and whether it was used before; `anew`: one that was not. The error is in words.
     pub(super) async fn connection(&self, server: &Address, anew: bool) -> Result<(Connection, bool), String> {
-        let (kept, buf) = {
-            let mut shelf = self.shelf().lock();
-            let kept = if anew { None } else { shelf.take(server.id, clock::monotonic()) };
-            (kept, shelf.buffers.pop())
-        };
-        let reused = kept.is_some();
-        let mut connection = match kept {
-            Some(kept) => kept,
-            None => Connection::new(
-                self.connector.new_stream(&server.peer).await.map_err(|error| in_words(server.address, &error))?,
-            ),
-        };
-        connection.buf = buf.unwrap_or_default();
-        Ok((connection, reused))
+        let kept = if anew { None } else { self.shelf().lock().take(server.id, clock::monotonic()) };
+        if let Some(kept) = kept {
+            return Ok((kept, true));
+        }
+        let connected = self.connector.new_stream(&server.peer).await;
+        Ok((Connection::new(connected.map_err(|error| in_words(server.address, &error))?), false))
     }
 
     /// Keeps a connection whose last exchange is complete.
-    pub(super) fn keep(&self, server: ServerId, mut connection: Connection) {
+    pub(super) fn keep(&self, server: ServerId, connection: Connection) {
         let shelf = self.shelf();
-        let buf = std::mem::take(&mut connection.buf);
         let mut open = shelf.lock();
         open.put(server, connection, clock::monotonic());
-        open.keep_buffer(buf);
         if open.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
             open.reaper = Some(tokio::spawn(reap(Arc::downgrade(shelf))).abort_handle());
         }
@@ -141,8 +128,6 @@ struct Shelf {
     kept: Arc<AtomicUsize>,
     /// The most recently used last.
     by_server: HashMap<ServerId, VecDeque<Unused>>,
-    /// Most of them were emptied, but some hold a piece of a body that is still read.
-    buffers: Vec<BytesMut>,
     reaper: Option<AbortHandle>,
 }
 
@@ -153,7 +138,7 @@ struct Unused {
 
 impl Shelf {
     fn new(limits: Limits, kept: Arc<AtomicUsize>) -> Shelf {
-        Shelf { limits, kept, by_server: HashMap::new(), buffers: Vec::new(), reaper: None }
+        Shelf { limits, kept, by_server: HashMap::new(), reaper: None }
     }
 
     /// The connection that was used last, so that those a lull leaves over grow old.
@@ -194,12 +179,6 @@ impl Shelf {
             self.kept.fetch_sub(1, Ordering::Relaxed);
         }
         closed
-    }
-
-    fn keep_buffer(&mut self, buf: BytesMut) {
-        if self.buffers.len() < BUFFERS_MAX {
-            self.buffers.push(buf);
-        }
     }
 
     /// Closes what is too old, and what the server has closed.
