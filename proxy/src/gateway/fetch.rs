@@ -69,7 +69,7 @@ pub enum Fetched {
     /// Everyone reads it from the flight.
     Shared(Outcome, Arc<Flight>),
     /// Not for sharing: the one who fetched gets it, and nobody else.
-    Own(Box<Answer>, Reason),
+    Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
     OwnEntry(Arc<Entry>, Reason),
     Failed(OriginError),
@@ -88,7 +88,7 @@ impl Fetch<'_> {
                 return self.revalidated(entry, &got.head, asked, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = self.ask_origin(None).await;
+            answer = Box::pin(self.ask_origin(None)).await;
         }
         match answer {
             Err(error) => {
@@ -180,7 +180,7 @@ impl Fetch<'_> {
                 self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
             }
             lead.unshared(reason);
-            return Fetched::Own(Box::new(answer), reason);
+            return Fetched::Own(answer, reason);
         }
         self.gateway.remembered.remove(self.key.hash());
         let draft = Arc::new(self.draft(head, answer.body.length, asked));

@@ -123,10 +123,10 @@ impl Gateway {
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
         if rule.bypass.iter().any(|bypass| bypass.holds(request)) {
-            return self.pass(&snapshot, rule, request, Reason::RuleBypass, client).await;
+            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
         }
         let ask = match request::judge(request) {
-            RequestVerdict::Pass(reason) => return self.pass(&snapshot, rule, request, reason, client).await,
+            RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
             RequestVerdict::Lookup(ask) => ask,
         };
         let key = Key::of(rule, request, client.scheme());
@@ -176,7 +176,7 @@ impl Gateway {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         if visit.ask.head_only {
-            return Ok(self.forward_head(visit, reason, client).await);
+            return Ok(Box::pin(self.forward_head(visit, reason, client)).await);
         }
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
         let own = (!visit.ask.collapse).then_some(reason);
@@ -185,7 +185,7 @@ impl Gateway {
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
             Join::Lead(lead) => self.lead(visit, stale, reason, lead, client).await,
-            Join::Wait(waiting) => self.wait(visit, stale, reason, waiting, client).await,
+            Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
@@ -206,7 +206,7 @@ impl Gateway {
                 let seen = flight.seen().await;
                 self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
             }
-            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why).await),
+            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why).await),
             Fetched::OwnEntry(entry, why) => {
                 Ok(self.stored(client, visit, &entry, Outcome::Revalidated, Some(why)).await)
             }

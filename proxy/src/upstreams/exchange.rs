@@ -122,7 +122,7 @@ async fn send(
     buffers::give_back(head);
     let Payload::Stream { inbound, framing } = payload else { return Ok(None) };
     let chunked = !matches!(framing, Framing::Length(_));
-    let early = send_body(connection, *inbound, chunked).await?;
+    let early = Box::pin(send_body(connection, *inbound, chunked)).await?;
     if early.is_none() {
         *payload = Payload::None;
     }

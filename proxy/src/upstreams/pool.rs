@@ -86,7 +86,8 @@ impl Pool {
         if let Some(kept) = kept {
             return Ok((kept, true));
         }
-        let connected = self.connector.new_stream(&server.peer).await;
+        // Boxed, as other rare ways are: a future is as large as the largest of its ways, and each request has one.
+        let connected = Box::pin(self.connector.new_stream(&server.peer)).await;
         Ok((Connection::new(connected.map_err(|error| in_words(server.address, &error))?), false))
     }
 

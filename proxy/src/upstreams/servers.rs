@@ -60,11 +60,14 @@ impl ServerList {
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
         for server in self.order(clock::wall_ms()) {
-            let mut answer = pool.exchange(&server.address, outgoing, &mut payload, false).await;
-            if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(outgoing.method()) {
-                // Another kept connection may be closed as well.
-                answer = pool.exchange(&server.address, outgoing, &mut payload, true).await;
-            }
+            let mut anew = false;
+            let answer = loop {
+                match pool.exchange(&server.address, outgoing, &mut payload, anew).await {
+                    // Another kept connection may be closed as well.
+                    Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
+                    answer => break answer,
+                }
+            };
             match answer {
                 Ok(answer) => {
                     server.lived();
