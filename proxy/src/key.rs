@@ -29,7 +29,8 @@ impl Key {
     /// `path` with query, `host` in its normal form.
     pub fn build(rule: &Rule, scheme: &str, host: &str, path: &str) -> Key {
         let forwarded = forwarded_target(rule, path);
-        Key { text: format!("{} {scheme} {host} {forwarded}", rule.origin).into() }
+        let parts = [&rule.origin, " ", scheme, " ", host, " ", &forwarded];
+        Key { text: parts.concat().into() }
     }
 
     pub fn hash(&self) -> KeyHash {

@@ -1,5 +1,6 @@
 //! One connection to a server: bytes out, bytes in, each within its time.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
@@ -7,7 +8,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use millpond_shared::http1::{Limits, ResponseHead, take_response};
-use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::OriginError;
@@ -18,17 +18,22 @@ use super::timer::{Deadline, Elapsed, Timer};
 pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const RESPONSE_LIMITS: Limits = Limits { head_bytes: 64 * 1024, fields: 128, target_bytes: 0 };
 
+/// What a connection goes over: a TCP socket, or whatever encrypts on top of one.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + Debug> Transport for T {}
+
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub stream: Stream,
+    pub stream: Box<dyn Transport>,
     /// What was read and not yet used. Without memory while there is nothing.
     pub buf: BytesMut,
     timer: Timer,
 }
 
 impl Connection {
-    pub fn new(stream: Stream) -> Connection {
-        Connection { stream, buf: BytesMut::new(), timer: Timer::default() }
+    pub fn new(stream: impl Transport + 'static) -> Connection {
+        Connection { stream: Box::new(stream), buf: BytesMut::new(), timer: Timer::default() }
     }
 
     /// Writes all of `bytes`.

@@ -3,6 +3,7 @@
 //! A connection goes back to the pool only after a complete exchange that left no byte over; after anything else it
 //! is dropped, so that no answer is ever taken for another's.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,7 +21,7 @@ use super::answer::{Answer, Payload, Ready};
 use super::buffers;
 use super::connection::{Connection, SILENCE_TIMEOUT, final_in};
 use super::outgoing::Outgoing;
-use super::pool::{Address, Pool, ServerId};
+use super::pool::Pool;
 
 /// The body of a client's request, as the exchange reads it.
 #[async_trait]
@@ -58,7 +59,7 @@ impl Pool {
     /// Sends a request to `server` and reads the head of its answer; `anew`: on a connection of its own.
     pub(super) async fn exchange(
         self: &Arc<Pool>,
-        server: &Address,
+        server: SocketAddr,
         outgoing: &Outgoing<'_>,
         payload: &mut Payload<'_>,
         anew: bool,
@@ -83,7 +84,7 @@ impl Pool {
             connection: Some(connection),
             reader: BodyReader::new(framing),
             // After an early answer the rest of the request was not sent.
-            release: (keep && (bodiless || payload_done(payload))).then(|| (Arc::clone(self), server.id)),
+            release: (keep && (bodiless || payload_done(payload))).then(|| (Arc::clone(self), server)),
         };
         if body.reader.is_done() {
             body.finish();
@@ -180,7 +181,7 @@ async fn send_body(
 pub(super) struct UpstreamBody {
     connection: Option<Connection>,
     reader: BodyReader,
-    release: Option<(Arc<Pool>, ServerId)>,
+    release: Option<(Arc<Pool>, SocketAddr)>,
 }
 
 impl UpstreamBody {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use millpond_shared::clock;
 use parking_lot::Mutex;
-use pingora_core::connectors::{ConnectorOptions, TransportConnector};
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use thread_local::ThreadLocal;
+use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
 
@@ -33,7 +33,7 @@ struct Limits {
     per_server: usize,
     /// Connections to all servers that all workers keep; one more closes the least recently used of its worker.
     total: usize,
-    /// How long an unused connection is kept.
+    /// How long an unused connection is kept, give or take [`REAP_PAUSE`].
     idle: Duration,
 }
 
@@ -41,32 +41,10 @@ const LIMITS: Limits = Limits { per_server: 512, total: 1024, idle: Duration::fr
 
 /// Connections to servers.
 pub struct Pool {
-    connector: TransportConnector,
     shelves: ThreadLocal<Arc<Mutex<Shelf>>>,
     /// Connections on all shelves.
     kept: Arc<AtomicUsize>,
     limits: Limits,
-}
-
-/// A server as pingora wants it, prepared once.
-#[derive(Clone, Debug)]
-pub(super) struct Address {
-    pub address: SocketAddr,
-    peer: HttpPeer,
-    /// What its connections are found by.
-    pub id: ServerId,
-}
-
-/// Equal for what may share connections: the same address, asked in the same way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ServerId(u64);
-
-impl Address {
-    pub fn new(address: SocketAddr) -> Address {
-        let mut peer = HttpPeer::new(address, false, String::new());
-        peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
-        Address { address, id: ServerId(peer.reuse_hash()), peer }
-    }
 }
 
 impl Pool {
@@ -75,30 +53,28 @@ impl Pool {
     }
 
     fn within(limits: Limits) -> Pool {
-        // Of pingora's connector, only connecting is used.
-        let connector = TransportConnector::new(Some(ConnectorOptions::new(1)));
-        Pool { connector, shelves: ThreadLocal::new(), kept: Arc::default(), limits }
+        Pool { shelves: ThreadLocal::new(), kept: Arc::default(), limits }
     }
 
     /// A connection to `server`, and whether it was used before; `anew`: one that was not. The error is in words.
-    pub(super) async fn connection(&self, server: &Address, anew: bool) -> Result<(Connection, bool), String> {
-        let kept = if anew { None } else { self.shelf().lock().take(server.id, clock::monotonic()) };
-        if let Some(kept) = kept {
-            return Ok((kept, true));
+    pub(super) async fn connection(&self, server: SocketAddr, anew: bool) -> Result<(Connection, bool), String> {
+        let kept = if anew { None } else { self.shelf().lock().take(server) };
+        match kept {
+            Some(kept) => Ok((kept, true)),
+            // Boxed, as other rare ways are: a future is as large as the largest of its ways, and each request has one.
+            None => Ok((Connection::new(Box::pin(connect(server)).await?), false)),
         }
-        // Boxed, as other rare ways are: a future is as large as the largest of its ways, and each request has one.
-        let connected = Box::pin(self.connector.new_stream(&server.peer)).await;
-        Ok((Connection::new(connected.map_err(|error| in_words(server.address, &error))?), false))
     }
 
     /// Keeps a connection whose last exchange is complete.
-    pub(super) fn keep(&self, server: ServerId, connection: Connection) {
+    pub(super) fn keep(&self, server: SocketAddr, connection: Connection) {
         let shelf = self.shelf();
         let mut open = shelf.lock();
-        open.put(server, connection, clock::monotonic());
         if open.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
+            open.now = clock::monotonic();
             open.reaper = Some(tokio::spawn(reap(Arc::downgrade(shelf))).abort_handle());
         }
+        open.put(server, connection);
     }
 
     fn shelf(&self) -> &Arc<Mutex<Shelf>> {
@@ -118,9 +94,11 @@ impl fmt::Debug for Pool {
     }
 }
 
-fn in_words(address: SocketAddr, error: &pingora_core::Error) -> String {
-    let cause = error.root_cause().to_string();
-    format!("{address}: {}", if cause.is_empty() { error.to_string() } else { cause })
+async fn connect(server: SocketAddr) -> Result<TcpStream, String> {
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+    stream.map_err(|error| format!("{server}: {error}"))
 }
 
 /// What one worker keeps.
@@ -128,7 +106,9 @@ struct Shelf {
     limits: Limits,
     kept: Arc<AtomicUsize>,
     /// The most recently used last.
-    by_server: HashMap<ServerId, VecDeque<Unused>>,
+    by_server: HashMap<SocketAddr, VecDeque<Unused>>,
+    /// When the reaper was here last: exact enough to tell an age by, and costs an exchange no look at a clock.
+    now: Instant,
     reaper: Option<AbortHandle>,
 }
 
@@ -139,23 +119,23 @@ struct Unused {
 
 impl Shelf {
     fn new(limits: Limits, kept: Arc<AtomicUsize>) -> Shelf {
-        Shelf { limits, kept, by_server: HashMap::new(), reaper: None }
+        Shelf { limits, kept, by_server: HashMap::new(), now: clock::monotonic(), reaper: None }
     }
 
     /// The connection that was used last, so that those a lull leaves over grow old.
-    fn take(&mut self, server: ServerId, now: Instant) -> Option<Connection> {
+    fn take(&mut self, server: SocketAddr) -> Option<Connection> {
         let kept = self.by_server.get_mut(&server)?;
         while let Some(mut unused) = kept.pop_back() {
             self.kept.fetch_sub(1, Ordering::Relaxed);
-            if now.saturating_duration_since(unused.since) < self.limits.idle && unused.connection.is_quiet() {
+            if unused.connection.is_quiet() {
                 return Some(unused.connection);
             }
         }
         None
     }
 
-    fn put(&mut self, server: ServerId, connection: Connection, now: Instant) {
-        let unused = Unused { connection, since: now };
+    fn put(&mut self, server: SocketAddr, connection: Connection) {
+        let unused = Unused { connection, since: self.now };
         let full = self.kept.fetch_add(1, Ordering::Relaxed) >= self.limits.total;
         if full && !self.close_oldest() {
             self.kept.fetch_sub(1, Ordering::Relaxed);
@@ -184,6 +164,7 @@ impl Shelf {
 
     /// Closes what is too old, and what the server has closed.
     fn sweep(&mut self, now: Instant) {
+        self.now = now;
         let (idle, mut closed) = (self.limits.idle, 0);
         self.by_server.retain(|_, kept| {
             let before = kept.len();

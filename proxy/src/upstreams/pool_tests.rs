@@ -1,8 +1,8 @@
-//! The pool, on real sockets. Times are given to it, so nothing waits for them.
+//! The pool, on real sockets. The time is given to it, so nothing waits for it to pass.
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
@@ -12,22 +12,23 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A server that keeps what it accepts.
 struct Server {
     listener: TcpListener,
-    address: Address,
+    address: SocketAddr,
 }
 
 impl Server {
     async fn new() -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = Address::new(listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         Server { listener, address }
     }
 
-    /// A new connection: our end, its number, and the server's end.
-    async fn connect(&self, pool: &Pool) -> (Connection, u16, TcpStream) {
-        let (connection, reused) = pool.connection(&self.address, true).await.unwrap();
+    /// A new connection: our end, what it is known by, and the server's end.
+    async fn connect(&self, pool: &Pool) -> (Connection, Identity, TcpStream) {
+        let (connection, reused) = pool.connection(self.address, true).await.unwrap();
         assert!(!reused);
-        let (accepted, peer) = self.listener.accept().await.unwrap();
-        (connection, peer.port(), accepted)
+        let (accepted, _) = self.listener.accept().await.unwrap();
+        let identity = identity(&connection);
+        (connection, identity, accepted)
     }
 }
 
@@ -37,11 +38,18 @@ fn pool(per_server: usize, total: usize) -> Pool {
 
 impl Pool {
     fn put(&self, server: &Server, connection: Connection, now: Instant) {
-        self.shelf().lock().put(server.address.id, connection, now);
+        let mut shelf = self.shelf().lock();
+        shelf.now = now;
+        shelf.put(server.address, connection);
     }
 
-    fn take(&self, server: &Server, now: Instant) -> Option<Connection> {
-        self.shelf().lock().take(server.address.id, now)
+    fn take(&self, server: &Server) -> Option<Connection> {
+        self.shelf().lock().take(server.address)
+    }
+
+    /// What is on the shelf, the most recently used first.
+    fn take_all(&self, server: &Server) -> Vec<Identity> {
+        std::iter::from_fn(|| self.take(server)).map(|connection| identity(&connection)).collect()
     }
 
     fn kept(&self) -> usize {
@@ -49,10 +57,11 @@ impl Pool {
     }
 }
 
-/// The port of our end, by which a connection is known again.
-fn port(connection: &Connection) -> u16 {
-    let digest = connection.stream.get_socket_digest().unwrap();
-    digest.local_addr().and_then(|address| address.as_inet()).unwrap().port()
+/// A connection is known again by where its socket lies, which does not move.
+type Identity = *const ();
+
+fn identity(connection: &Connection) -> Identity {
+    std::ptr::from_ref(&*connection.stream).cast()
 }
 
 /// Lets the runtime see what arrived: the connection becomes readable.
@@ -71,57 +80,56 @@ async fn arrived(connection: &mut Connection) {
 #[tokio::test]
 async fn the_connection_used_last_is_used_next() {
     let (server, pool, now) = (Server::new().await, pool(4, 4), clock::monotonic());
-    let (first, first_port, _first) = server.connect(&pool).await;
-    let (second, second_port, _second) = server.connect(&pool).await;
+    let (first, first_id, _first) = server.connect(&pool).await;
+    let (second, second_id, _second) = server.connect(&pool).await;
     pool.put(&server, first, now);
     pool.put(&server, second, now);
     assert_eq!(pool.kept(), 2);
-    let ports = [(); 2].map(|()| port(&pool.take(&server, now).unwrap()));
-    assert_eq!(ports, [second_port, first_port]);
-    assert!(pool.take(&server, now).is_none());
+    assert_eq!(pool.take_all(&server), [second_id, first_id]);
     assert_eq!(pool.kept(), 0);
 }
 
 #[tokio::test]
-async fn what_is_kept_is_found_again_and_another_server_s_is_not() {
+async fn what_is_kept_is_found_again_but_not_for_another_server() {
     let (server, other, pool) = (Server::new().await, Server::new().await, pool(4, 4));
-    let (connection, own_port, _accepted) = server.connect(&pool).await;
-    pool.keep(server.address.id, connection);
-    assert!(pool.take(&other, clock::monotonic()).is_none());
-    let (connection, reused) = pool.connection(&server.address, false).await.unwrap();
+    let (connection, id, _accepted) = server.connect(&pool).await;
+    pool.keep(server.address, connection);
+    assert!(pool.take(&other).is_none());
+    let (connection, reused) = pool.connection(server.address, false).await.unwrap();
     assert!(reused);
-    assert_eq!(port(&connection), own_port);
-}
-
-#[tokio::test]
-async fn a_connection_older_than_the_limit_is_not_used() {
-    let (server, pool, now) = (Server::new().await, pool(4, 4), clock::monotonic());
-    let (old, _, _old) = server.connect(&pool).await;
-    let (young, young_port, _young) = server.connect(&pool).await;
-    pool.put(&server, old, now);
-    pool.put(&server, young, now + IDLE / 2);
-    assert_eq!(port(&pool.take(&server, now + IDLE).unwrap()), young_port);
-    assert!(pool.take(&server, now + IDLE).is_none());
-    assert_eq!(pool.kept(), 0);
+    assert_eq!(identity(&connection), id);
 }
 
 #[tokio::test]
 async fn the_reaper_closes_what_is_too_old_or_was_closed() {
     let (server, pool, now) = (Server::new().await, pool(4, 4), clock::monotonic());
-    let (old, _, _old) = server.connect(&pool).await;
+    let (old, _, mut old_accepted) = server.connect(&pool).await;
     let (mut closed, _, accepted) = server.connect(&pool).await;
-    let (good, good_port, _good) = server.connect(&pool).await;
+    let (good, good_id, _good) = server.connect(&pool).await;
     drop(accepted);
-    // The end was read: it is seen again by whoever looks.
     arrived(&mut closed).await;
     pool.put(&server, old, now);
     pool.put(&server, closed, now + IDLE / 2);
     pool.put(&server, good, now + IDLE / 2);
     pool.shelf().lock().sweep(now + IDLE);
+    assert_eq!(old_accepted.read(&mut [0]).await.unwrap(), 0, "the server sees the end of the old one");
     assert_eq!(pool.kept(), 1);
-    assert_eq!(port(&pool.take(&server, now + IDLE).unwrap()), good_port);
+    assert_eq!(pool.take_all(&server), [good_id]);
     pool.shelf().lock().sweep(now + IDLE);
     assert!(pool.shelf().lock().by_server.is_empty(), "nothing is left of the server either");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reaper_runs_while_something_is_kept() {
+    let (server, pool) = (Server::new().await, Pool::within(Limits { idle: Duration::ZERO, ..LIMITS }));
+    let (connection, _, mut accepted) = server.connect(&pool).await;
+    pool.keep(server.address, connection);
+    assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0, "nothing but the reaper closes it");
+    assert_eq!(pool.kept(), 0);
+    assert!(pool.shelf().lock().reaper.is_none(), "it went when the shelf was empty");
+    let (connection, _, _accepted) = server.connect(&pool).await;
+    pool.keep(server.address, connection);
+    assert!(pool.shelf().lock().reaper.is_some(), "the next connection started another");
 }
 
 #[tokio::test]
@@ -131,7 +139,7 @@ async fn a_connection_the_server_closed_is_not_used() {
     drop(accepted);
     arrived(&mut connection).await;
     pool.put(&server, connection, now);
-    assert!(pool.take(&server, now).is_none());
+    assert!(pool.take(&server).is_none());
     assert_eq!(pool.kept(), 0);
 }
 
@@ -142,51 +150,49 @@ async fn a_connection_with_a_byte_nobody_asked_for_is_not_used() {
     accepted.write_all(b"HTTP/1.1 200 OK").await.unwrap();
     arrived(&mut connection).await;
     pool.put(&server, connection, now);
-    assert!(pool.take(&server, now).is_none());
+    assert!(pool.take(&server).is_none());
 }
 
 #[tokio::test]
-async fn one_server_more_than_its_bound_closes_the_oldest() {
+async fn one_more_than_a_server_s_bound_closes_the_oldest() {
     let (server, pool, now) = (Server::new().await, pool(2, 9), clock::monotonic());
-    let mut accepted = Vec::new();
+    let mut known = Vec::new();
     for _ in 0..3 {
-        let (connection, port, server_s) = server.connect(&pool).await;
+        let (connection, id, accepted) = server.connect(&pool).await;
         pool.put(&server, connection, now);
-        accepted.push((port, server_s));
+        known.push((id, accepted));
     }
     assert_eq!(pool.kept(), 2);
-    let ports = [(); 2].map(|()| port(&pool.take(&server, now).unwrap()));
-    assert_eq!(ports, [accepted[2].0, accepted[1].0]);
+    assert_eq!(pool.take_all(&server), [known[2].0, known[1].0]);
 }
 
 #[tokio::test]
 async fn all_servers_together_have_a_bound_and_the_oldest_of_any_makes_room() {
     let (one, other, pool, now) = (Server::new().await, Server::new().await, pool(9, 2), clock::monotonic());
     let (oldest, _, _oldest) = one.connect(&pool).await;
-    let (older, older_port, _older) = other.connect(&pool).await;
-    let (newest, newest_port, _newest) = other.connect(&pool).await;
+    let (older, older_id, _older) = other.connect(&pool).await;
+    let (newest, newest_id, _newest) = other.connect(&pool).await;
     pool.put(&one, oldest, now);
     pool.put(&other, older, now + IDLE / 4);
     pool.put(&other, newest, now + IDLE / 2);
     assert_eq!(pool.kept(), 2);
-    assert!(pool.take(&one, now).is_none());
-    let ports = [(); 2].map(|()| port(&pool.take(&other, now).unwrap()));
-    assert_eq!(ports, [newest_port, older_port]);
+    assert!(pool.take(&one).is_none());
+    assert_eq!(pool.take_all(&other), [newest_id, older_id]);
 }
 
 #[tokio::test]
 async fn another_thread_s_connections_count_but_stay_its_own() {
-    let (server, pool, now) = (Server::new().await, Arc::new(pool(9, 1)), clock::monotonic());
+    let (server, pool, now) = (Server::new().await, pool(9, 1), clock::monotonic());
     let (first, _, _first) = server.connect(&pool).await;
     let (second, _, _second) = server.connect(&pool).await;
     pool.put(&server, first, now);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            assert!(pool.take(&server, now).is_none());
+            assert!(pool.take(&server).is_none());
             pool.put(&server, second, now);
-            assert!(pool.take(&server, now).is_none(), "there was no room for it");
+            assert!(pool.take(&server).is_none(), "there was no room for it");
         });
     });
     assert_eq!(pool.kept(), 1);
-    assert!(pool.take(&server, now).is_some());
+    assert!(pool.take(&server).is_some());
 }

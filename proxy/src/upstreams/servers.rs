@@ -10,7 +10,7 @@ use super::OriginError;
 use super::answer::{Answer, Payload};
 use super::exchange::{Failure, is_idempotent};
 use super::outgoing::Outgoing;
-use super::pool::{Address, Pool};
+use super::pool::Pool;
 
 /// How long a server is skipped after its first failed connection, in milliseconds; doubled with each further one.
 const SKIP_MS: u64 = 1_000;
@@ -26,7 +26,7 @@ pub struct ServerList {
 
 #[derive(Debug)]
 struct Server {
-    address: Address,
+    address: SocketAddr,
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
     skipped_until: AtomicU64,
@@ -34,11 +34,7 @@ struct Server {
 
 impl ServerList {
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> ServerList {
-        let server = |address| Server {
-            address: Address::new(address),
-            failures: AtomicU32::new(0),
-            skipped_until: AtomicU64::new(0),
-        };
+        let server = |address| Server { address, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) };
         ServerList { servers: addresses.into_iter().map(server).collect(), next: AtomicUsize::new(0) }
     }
 
@@ -62,7 +58,7 @@ impl ServerList {
         for server in self.order(clock::wall_ms()) {
             let mut anew = false;
             let answer = loop {
-                match pool.exchange(&server.address, outgoing, &mut payload, anew).await {
+                match pool.exchange(server.address, outgoing, &mut payload, anew).await {
                     // Another kept connection may be closed as well.
                     Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
                     answer => break answer,
@@ -111,7 +107,7 @@ mod tests {
     fn in_turn_and_the_dead_last() {
         let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let list = ServerList::new(addresses);
-        let first = |now| list.order(now).iter().map(|server| server.address.address.port()).collect::<Vec<_>>();
+        let first = |now| list.order(now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
         assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
         list.servers[0].died(100);
         assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
@@ -123,7 +119,7 @@ mod tests {
     #[test]
     fn a_server_that_stays_dead_is_tried_ever_more_rarely() {
         let server = Server {
-            address: Address::new(SocketAddr::from(([127, 0, 0, 1], 1))),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
             failures: AtomicU32::new(0),
             skipped_until: AtomicU64::new(0),
         };
