@@ -17,6 +17,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// A cache lives from many sizes that come and go; this allocator keeps them from leaving holes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Turns a stream of events into feeds and serves them hot; also a caching proxy for any HTTP API.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use millpond_proxy::cache::{Store, StoreLimits};
+use millpond_proxy::cache::keep_swept;
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::counters::Counters;
 use millpond_proxy::front::Listeners;
@@ -73,12 +73,14 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let admin = arguments.admin.map(process::bind).transpose()?;
 
     let (runtime, stop, registry) = (process::runtime()?, Stop::new(), Registry::new());
-    let store = Arc::new(Store::new(StoreLimits::with_budget(config.memory_bytes)));
+    let store = Arc::new(config.store());
+    runtime.spawn(keep_swept(Arc::clone(&store)));
     let live = Arc::new(Live::new(Arc::clone(&store), []));
     let observer = Observer::new(&registry, Arc::clone(&store), arguments.access_log).map_err(Failure::from_display)?;
     let observer = Arc::new(observer);
     let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
     let gateway = Gateway::new(snapshot(to), store, live, counters);
+    let observing = Arc::clone(&observer);
     let front =
         process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch_front())?;
     let signals = Signals::listen(&runtime)?;
@@ -95,6 +97,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let told = runtime.block_on(signals.until_told(|| {}, std::future::pending()));
     stop.front();
     front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
+    observing.close();
     stop.rest();
     runtime.block_on(async {
         for server in servers {

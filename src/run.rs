@@ -108,6 +108,9 @@ impl Running {
         if let Some(front) = self.front {
             front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
         }
+        if let Some(proxy) = &self.proxy {
+            proxy.observer.close();
+        }
         self.stop.rest();
         self.runtime.block_on(async {
             self.roles.stopped().await;

@@ -20,6 +20,25 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub u128);
 
+impl KeyHash {
+    pub fn of(text: &str) -> KeyHash {
+        KeyHash(xxh3_128(text.as_bytes()))
+    }
+}
+
+/// The text of a key that somebody else holds, with its hash: what a look-up takes.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRef<'a> {
+    pub text: &'a str,
+    pub hash: KeyHash,
+}
+
+impl<'a> KeyRef<'a> {
+    pub fn new(text: &'a str) -> KeyRef<'a> {
+        KeyRef { text, hash: KeyHash::of(text) }
+    }
+}
+
 impl Key {
     /// Key of a request under the rule that matched it.
     pub fn of(rule: &Rule, request: &RequestHead, scheme: &str) -> Key {
@@ -28,18 +47,31 @@ impl Key {
 
     /// `path` with query, `host` in its normal form.
     pub fn build(rule: &Rule, scheme: &str, host: &str, path: &str) -> Key {
-        let forwarded = forwarded_target(rule, path);
-        let parts = [&rule.origin, " ", scheme, " ", host, " ", &forwarded];
-        Key { text: parts.concat().into() }
+        let mut text = String::new();
+        put_key(&mut text, rule, scheme, host, path);
+        Key { text: text.into() }
     }
 
     pub fn hash(&self) -> KeyHash {
-        KeyHash(xxh3_128(self.text.as_bytes()))
+        KeyHash::of(&self.text)
+    }
+
+    pub fn borrowed(&self) -> KeyRef<'_> {
+        KeyRef::new(&self.text)
     }
 
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+/// Appends the text of a key to `text`: the one place where keys are made, for every way in.
+pub fn put_key(text: &mut String, rule: &Rule, scheme: &str, host: &str, path_and_query: &str) {
+    for part in [rule.origin.as_str(), scheme, host] {
+        text.push_str(part);
+        text.push(' ');
+    }
+    put_forwarded_target(text, rule, path_and_query);
 }
 
 impl fmt::Debug for Key {
@@ -58,20 +90,28 @@ fn scheme_of<'a>(request: &'a RequestHead, listener: &'a str) -> &'a str {
 
 /// Path and query as the origin is asked: what is not in the key is not forwarded.
 pub fn forwarded_target<'a>(rule: &Rule, path_and_query: &'a str) -> Cow<'a, str> {
+    if matches!(rule.query, Query::AsItCame) {
+        return Cow::Borrowed(path_and_query);
+    }
+    let mut target = String::with_capacity(path_and_query.len());
+    put_forwarded_target(&mut target, rule, path_and_query);
+    Cow::Owned(target)
+}
+
+fn put_forwarded_target(target: &mut String, rule: &Rule, path_and_query: &str) {
     let names = match &rule.query {
-        Query::AsItCame => return Cow::Borrowed(path_and_query),
+        Query::AsItCame => return target.push_str(path_and_query),
         Query::Only(names) => names,
     };
     let mut kept: Vec<(&str, &str)> =
         parameters(path_and_query).filter(|(name, _)| names.iter().any(|kept| kept == name)).collect();
     // Stable: the same name given twice keeps its order.
     kept.sort_by_key(|(name, _)| *name);
-    let mut target = path_of(path_and_query).to_owned();
+    target.push_str(path_of(path_and_query));
     for (index, (_, text)) in kept.iter().enumerate() {
         target.push(if index == 0 { '?' } else { '&' });
         target.push_str(text);
     }
-    Cow::Owned(target)
 }
 
 #[cfg(test)]

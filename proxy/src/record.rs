@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use crate::observe::{Counted, NO_RULE};
 use crate::outcome::{Outcome, Reason};
 use crate::rules::Rule;
 
 /// The account of one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Record {
     /// `None`: no rule matched, or the request was refused before rules were asked.
     pub rule: Option<Arc<Rule>>,
@@ -25,6 +26,12 @@ pub struct Record {
 impl Record {
     /// Name of the rule; `none` where there was none.
     pub fn rule_name(&self) -> &str {
-        self.rule.as_ref().map_or("none", |rule| &rule.name)
+        self.rule.as_ref().map_or(NO_RULE, |rule| &rule.name)
+    }
+
+    /// What of it is counted.
+    pub fn counted(&self) -> Counted {
+        let reason = self.reason.filter(|_| self.outcome != Outcome::Hit);
+        Counted { outcome: self.outcome, reason, status: self.status.as_u16(), bytes: self.bytes }
     }
 }

@@ -143,9 +143,9 @@ impl Sender {
     }
 }
 
-/// Events and frames that are still under way, by the metrics.
+/// Events that are still under way, by the metrics.
 fn left(registry: &Registry) -> f64 {
-    let under_way = ["millpond_queue_depth", "millpond_shard_lag_frames"];
+    let under_way = ["millpond_queue_depth", "millpond_shard_lag_events"];
     let families = registry.gather();
     let counted = families.iter().filter(|family| under_way.contains(&family.name()));
     counted.flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value()).sum()

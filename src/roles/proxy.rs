@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use millpond_origin::config::shards::ShardMapConfig;
-use millpond_proxy::cache::{Store, StoreLimits};
+use millpond_proxy::cache::keep_swept;
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::counters::Counters;
 use millpond_proxy::gateway::{Gateway, Snapshot};
@@ -41,7 +41,8 @@ pub fn start_proxy(
     registry: &Registry,
 ) -> Result<ProxyParts, Failure> {
     let settings = proxy.config.clone();
-    let store = Arc::new(Store::new(StoreLimits::with_budget(settings.memory_bytes)));
+    let store = Arc::new(settings.store());
+    runtime.spawn(keep_swept(Arc::clone(&store)));
     let streams = streams(config, roles)?;
     let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
     let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;

@@ -6,6 +6,7 @@ mod existing_api;
 pub mod feeds;
 mod flights;
 mod framing;
+mod hot;
 pub mod model;
 mod plain_proxy;
 mod purges;

@@ -11,7 +11,7 @@ use super::PATIENCE;
 /// A request to be written.
 #[derive(Clone, Debug)]
 pub struct Request {
-    method: String,
+    pub method: String,
     target: String,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
@@ -147,6 +147,12 @@ impl Connection {
     }
 
     /// Sends a request and does not wait for the answer.
+    /// Sends nothing more; answers can still be read.
+    #[track_caller]
+    pub fn close_writing(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
+    }
+
     #[track_caller]
     pub fn send_request(&mut self, request: &Request) {
         self.send(request.bytes(self.to));

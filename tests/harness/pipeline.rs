@@ -153,8 +153,8 @@ impl Pipeline {
         Undone {
             events: self.sum("millpond_queue_depth"),
             frames: self.sum("millpond_shard_queue_depth"),
-            lag: self.sum("millpond_shard_lag_frames"),
-            position: self.sum("millpond_shard_position"),
+            lag: self.sum("millpond_shard_lag_events"),
+            position: self.sum("millpond_shard_version"),
         }
     }
 }
@@ -166,6 +166,7 @@ struct Undone {
     events: f64,
     /// Not committed by their shard.
     frames: f64,
+    /// Events in a shard queue that their shard has not applied.
     lag: f64,
     position: f64,
 }

@@ -17,7 +17,7 @@ use crate::queue::wire::{
     APPEND_MAX_BYTES, Acquire, Append, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
     PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
 };
-use crate::queue::{DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues};
+use crate::queue::{DispatchQueues, EventQueues, Lease, Pulled, QueueError, Queues, Round, RoundFrame, ShardQueues};
 
 /// Answers the requests of dispatchers, shards and ingest in other processes.
 pub struct QueuesApi {
@@ -94,11 +94,12 @@ impl QueuesApi {
     }
 
     async fn push(&self, lease: Lease, body: Bytes) -> Result<Response<Bytes>, QueueError> {
-        let Message { head: RoundHead { first, last, shards }, parts } = read(body)?;
-        if shards.len() != parts.len() {
-            return Err(invalid(format!("{} shards for {} frames", shards.len(), parts.len())));
+        let Message { head: RoundHead { first, last, frames }, parts } = read(body)?;
+        if frames.len() != parts.len() {
+            return Err(invalid(format!("{} shards for {} frames", frames.len(), parts.len())));
         }
-        let frames = shards.into_iter().zip(parts).collect();
+        let frames = frames.into_iter().zip(parts);
+        let frames = frames.map(|((shard, events), bytes)| RoundFrame { shard, events, bytes }).collect();
         self.queues.push(lease, Round { first, last, frames }).await?;
         Ok(done())
     }
@@ -106,8 +107,9 @@ impl QueuesApi {
     async fn pull(&self, shard: u16, query: &Query<'_>) -> Result<Response<Bytes>, QueueError> {
         let (after, max_bytes) = (query.number("after")?, query.number("max_bytes")?);
         let pulled = self.queues.pull(shard, after, max_bytes, query.wait()?).await?;
-        let (positions, frames) = pulled.frames.into_iter().unzip();
-        Ok(message(PulledHead { positions, last: pulled.last }, frames))
+        let Pulled { frames, last, events_after } = pulled;
+        let (positions, frames) = frames.into_iter().unzip();
+        Ok(message(PulledHead { positions, last, events_after }, frames))
     }
 }
 

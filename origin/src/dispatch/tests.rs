@@ -12,7 +12,7 @@ use prometheus::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::route::tests::{event, filed, routing};
+use super::route::tests::{event, filed, routing, sent};
 use super::{Dispatcher, DispatcherSettings};
 use crate::queue::testing::{Machine, Random};
 use crate::queue::{DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues, Taken};
@@ -106,7 +106,7 @@ async fn pulled(queues: &Queues) -> Vec<(ShardId, Bytes)> {
 /// Checks that the shards hold every route of `events`, which stand in `queue` from offset 1 on, once and in order.
 fn assert_filed_once(queue: QueueId, events: &[Event<'static>], frames: &[(ShardId, Bytes)]) {
     let frame = millpond_shared::wire::EventFrame { queue, first: 1, events: events.to_vec() };
-    let expected = filed(&routing(SHARDS).route(&[frame], 1, events.len() as u64, 1).frames);
+    let expected = filed(&sent(routing(SHARDS).route(&[frame], 1, events.len() as u64, 1)));
     let of_queue: Vec<_> = frames
         .iter()
         .filter(|(_, bytes)| millpond_shared::wire::ShardFrame::decode(bytes).unwrap().queue == queue)

@@ -165,8 +165,9 @@ impl DispatchQueues for QueueClient {
     }
 
     async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
-        let (shards, parts) = round.frames.into_iter().unzip();
-        let message = Message { head: RoundHead { first: round.first, last: round.last, shards }, parts };
+        let Round { first, last, frames } = round;
+        let (frames, parts) = frames.into_iter().map(|frame| ((frame.shard, frame.events), frame.bytes)).unzip();
+        let message = Message { head: RoundHead { first, last, frames }, parts };
         let path = format!("{ROOT}/events/{}/push/{}", lease.queue, lease.token);
         self.exchange::<_, ()>(Method::POST, &path, message).await.map(drop)
     }
@@ -186,11 +187,11 @@ impl ShardQueues for QueueClient {
         let path = format!("{ROOT}/shards/{shard}?after={after}&max_bytes={max_bytes}&wait_ms={wait_ms}");
         let body = self.ask(Method::GET, &path, Bytes::new(), wait).await?;
         let message: Message<PulledHead> = Message::decode(body).map_err(|problem| malformed(&problem))?;
-        let PulledHead { positions, last } = message.head;
+        let PulledHead { positions, last, events_after } = message.head;
         if positions.len() != message.parts.len() {
             return Err(malformed("as many frames as positions were expected"));
         }
-        Ok(Pulled { frames: positions.into_iter().zip(message.parts).collect(), last })
+        Ok(Pulled { frames: positions.into_iter().zip(message.parts).collect(), last, events_after })
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {

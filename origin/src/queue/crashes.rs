@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use millpond_shared::event::Event;
 use parking_lot::Mutex;
 
-use super::testing::{Machine, Random, event, taken_ids};
+use super::testing::{Machine, Random, event, round_frame, taken_ids};
 use super::*;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -122,8 +121,9 @@ async fn whatever_happens_every_event_is_filed_once_and_in_order() {
                 let max_events = 1 + random.below(6) as usize;
                 if let Some(taken) = queues.take(lease, max_events, Duration::ZERO).await.unwrap() {
                     assert_eq!(taken.first, filed + 1, "a take starts behind what was filed");
-                    let frame = Bytes::from(format!("{}-{}", taken.first, taken.last));
-                    let round = Round { first: taken.first, last: taken.last, frames: vec![(0, frame)] };
+                    let events = taken.last + 1 - taken.first;
+                    let frame = round_frame(0, events, &format!("{}-{}", taken.first, taken.last));
+                    let round = Round { first: taken.first, last: taken.last, frames: vec![frame] };
                     queues.push(lease, round).await.unwrap();
                     filed = taken.last;
                 } else {
@@ -132,7 +132,9 @@ async fn whatever_happens_every_event_is_filed_once_and_in_order() {
                 queues.release(lease).await.unwrap();
             }
             7 | 8 => {
-                let pulled = queues.pull(0, position, 1 << 20, Duration::ZERO).await.unwrap();
+                let pulled = queues.pull(0, position, 1 + random.below(40) as usize, Duration::ZERO).await.unwrap();
+                let done = applied.last().map_or(0, |(_, last)| *last);
+                assert_eq!(pulled.events_after, filed - done, "what was filed and is not applied");
                 for (at, frame) in pulled.frames {
                     assert_eq!(at, position + 1, "positions have no gap");
                     position = at;
@@ -187,7 +189,7 @@ async fn a_failed_push_fails_the_role_too() {
     queues.append(0, WINDOW, vec![event("a", 1)]).await.unwrap();
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
     machine.shards.fail();
-    let round = Round { first: 1, last: 1, frames: vec![(0, Bytes::from_static(b"x"))] };
+    let round = Round { first: 1, last: 1, frames: vec![round_frame(0, 1, "x")] };
     assert!(matches!(queues.push(lease, round).await, Err(QueueError::Failed { .. })));
     assert!(matches!(queues.failed().await, QueueError::Failed { .. }));
 

@@ -157,7 +157,7 @@ impl Parts {
     }
 
     fn shard_status(&self, shard: ShardId) -> Option<ShardQueueStatus> {
-        let Ends { last, trimmed, bytes } = self.shards.ends(shard).ok()?;
+        let Ends { last, trimmed, bytes, .. } = self.shards.ends(shard).ok()?;
         let consumers = self.shards.consumers(shard);
         let used = last > 0 || !consumers.is_empty();
         used.then_some(ShardQueueStatus { shard, last, trimmed, bytes, consumers })
@@ -323,7 +323,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::queue::testing::{Machine, event};
+    use crate::queue::testing::{Machine, event, round_frame};
 
     /// Between the commit of a frame and the word that it is there a consumer may come to read: it would then ask for
     /// what is behind a frame that the queue does not know of yet, be told that the queue lost data, and end.
@@ -332,11 +332,11 @@ mod tests {
         let queues = Machine::new(1).open();
         queues.append(0, None, vec![event("a", 1)]).await.unwrap();
         let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
-        let round = Round { first: 1, last: 1, frames: vec![(3, Bytes::from_static(b"said"))] };
+        let round = Round { first: 1, last: 1, frames: vec![round_frame(3, 1, "said")] };
         queues.push(lease, round).await.unwrap();
-        queues.parts.shards.append_without_a_word(3, b"not said yet").unwrap();
+        queues.parts.shards.append_without_a_word(3, 10, b"not said yet").unwrap();
         let pulled = queues.pull(3, 0, 1 << 20, Duration::ZERO).await.unwrap();
-        assert_eq!(pulled, Pulled { frames: vec![(1, Bytes::from_static(b"said"))], last: 1 });
+        assert_eq!(pulled, Pulled { frames: vec![(1, Bytes::from_static(b"said"))], last: 1, events_after: 1 });
         queues.committed(3, "shard", 1).await.unwrap();
         assert_eq!(queues.pull(3, 1, 1 << 20, Duration::ZERO).await.unwrap().frames, []);
     }

@@ -5,19 +5,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_shared::event::Event;
 use millpond_shared::version::{Offset, QueueId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
 
 use super::event_writer::{Call, Writer};
 use super::ids::IdHasher;
 use super::limits::TAKE_MAX_BYTES;
+use super::writer_thread::WriterThread;
 use super::{Fate, Limits, QueueError, Runtime, Taken};
 use crate::store::event_queue_file::EventQueueFile;
 use crate::store::{Place, StoreError};
@@ -27,8 +26,7 @@ pub struct EventQueue {
     shared: Arc<Shared>,
     hasher: IdHasher,
     runtime: Runtime,
-    calls: Mutex<Option<SyncSender<Call>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: WriterThread<Call>,
 }
 
 /// What the writer and the handle both see.
@@ -88,16 +86,10 @@ impl EventQueue {
             depth: Depth::default(),
         });
         let hasher = IdHasher::new(loaded.secret);
-        let (sender, calls) = sync_channel(runtime.limits.waiting_max_calls);
         let writer = Writer::new(shared.clone(), runtime.clone(), loaded);
-        let thread = std::thread::Builder::new().name(format!("event-queue-{queue}"));
-        let writer = thread.spawn(move || writer.run(&calls)).map_err(|error| StoreError::Open {
-            file: format!("event queue {queue}"),
-            problem: error.to_string(),
-            fix: "allow the process more threads",
-        })?;
-        let (runtime, calls, writer) = (runtime.clone(), Mutex::new(Some(sender)), Mutex::new(Some(writer)));
-        Ok(EventQueue { shared, hasher, runtime, calls, writer })
+        let (name, waiting_max_calls) = (format!("event-queue-{queue}"), runtime.limits.waiting_max_calls);
+        let writer = WriterThread::start(&name, waiting_max_calls, move |calls| writer.run(calls))?;
+        Ok(EventQueue { shared, hasher, runtime: runtime.clone(), writer })
     }
 
     /// See [`EventQueues::append`](super::EventQueues::append).
@@ -115,13 +107,10 @@ impl EventQueue {
         let events = events.into_iter().map(|event| (hash(&event), event)).collect();
         let (answer, answered) = oneshot::channel();
         let call = Call { window: window.unwrap_or_default(), events, answer };
-        match self.calls.lock().as_ref() {
-            None => return Err(QueueError::Closed),
-            Some(calls) => match calls.try_send(call) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => return Ok(vec![Fate::Full; count]),
-                Err(TrySendError::Disconnected(_)) => return Err(QueueError::Closed),
-            },
+        match self.writer.call(call) {
+            Ok(()) => {}
+            Err(QueueError::Busy) => return Ok(vec![Fate::Full; count]),
+            Err(error) => return Err(error),
         }
         answered.await.unwrap_or(Err(QueueError::Closed))
     }
@@ -164,11 +153,7 @@ impl EventQueue {
 
     /// Answers the calls that are waiting, ends the writer and closes the file. Blocks.
     pub fn close(&self) {
-        drop(self.calls.lock().take());
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
-            let _ = writer.join();
-        }
+        self.writer.close();
         drop(self.shared.file.write().take());
     }
 }

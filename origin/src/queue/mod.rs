@@ -6,6 +6,7 @@
 //! | `embedded` | [`Queues`]: all three, over the files of one directory |
 //! | `event_queue`, `event_writer` | one event queue: its handle, its writer thread |
 //! | `shard_queues`, `shard_writer` | all shard queues, cursors and leases: handle, writer thread |
+//! | `writer_thread` | what the two have in common: a thread, and the calls that wait for it |
 //! | `lease`, `ids` | who may work on an event queue; which ids were seen (pure) |
 //! | `wire`, `client` | the same doors over HTTP: the messages, the client |
 
@@ -27,11 +28,12 @@ mod suite;
 pub(crate) mod testing;
 mod traits;
 pub mod wire;
+mod writer_thread;
 
 pub use client::QueueClient;
 pub use embedded::{Files, Options, Queues, Status};
 pub use limits::{EVENT_QUEUES_MAX, Limits};
 pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
-pub use traits::{DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken};
+pub use traits::{DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, RoundFrame, ShardQueues, Taken};
 
 use embedded::Runtime;

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use millpond_shared::shard_map::SHARDS_MAX;
@@ -14,15 +12,15 @@ use tokio::sync::{oneshot, watch};
 
 use super::limits::{CONSUMER_NAME_MAX, CONSUMERS_MAX, EVENT_QUEUES_MAX};
 use super::shard_writer::{Ask, Call, Writer};
+use super::writer_thread::WriterThread;
 use super::{Lease, Pulled, QueueError, Runtime, lease};
-use crate::store::shard_queue_file::{Claim, Ends, ShardQueueFile};
+use crate::store::shard_queue_file::{Claim, Ends, Run, ShardQueueFile};
 use crate::store::{Place, StoreError};
 
 /// Handle to the open file.
 pub struct ShardQueueSet {
     shared: Arc<Shared>,
-    calls: Mutex<Option<SyncSender<Call>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: WriterThread<Call>,
 }
 
 /// What the writer and the handle both see.
@@ -65,15 +63,9 @@ impl ShardQueueSet {
             claims: Mutex::new(loaded.claims),
             consumers: Mutex::new(Consumers { committed: loaded.committed, changed: BTreeSet::new() }),
         });
-        let (sender, calls) = sync_channel(runtime.limits.waiting_max_calls);
-        let writer = Writer::new(shared.clone());
-        let thread = std::thread::Builder::new().name("shard-queues".to_owned());
-        let writer = thread.spawn(move || writer.run(&calls)).map_err(|error| StoreError::Open {
-            file: "shard queues".to_owned(),
-            problem: error.to_string(),
-            fix: "allow the process more threads",
-        })?;
-        Ok(ShardQueueSet { shared, calls: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
+        let (writer, waiting_max_calls) = (Writer::new(shared.clone()), runtime.limits.waiting_max_calls);
+        let writer = WriterThread::start("shard-queues", waiting_max_calls, move |calls| writer.run(calls))?;
+        Ok(ShardQueueSet { shared, writer })
     }
 
     /// Where the last filed offset of an event queue is told.
@@ -84,14 +76,7 @@ impl ShardQueueSet {
     /// Has the writer do what is asked; returns once it is on disk.
     pub(super) async fn ask(&self, ask: Ask) -> Result<Lease, QueueError> {
         let (answer, answered) = oneshot::channel();
-        match self.calls.lock().as_ref() {
-            None => return Err(QueueError::Closed),
-            Some(calls) => match calls.try_send(Call { ask, answer }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(_)) => return Err(QueueError::Busy),
-                Err(TrySendError::Disconnected(_)) => return Err(QueueError::Closed),
-            },
-        }
+        self.writer.call(Call { ask, answer })?;
         answered.await.unwrap_or(Err(QueueError::Closed))
     }
 
@@ -113,7 +98,8 @@ impl ShardQueueSet {
         let mut ends = self.shared.ends(shard)?.subscribe();
         judge(shard, after, *ends.borrow())?;
         if !self.shared.runtime.wait_for(&mut ends, |ends| ends.last > after, wait).await? {
-            return Ok(Pulled { frames: Vec::new(), last: self.ends(shard)?.last });
+            // What came at the last moment is left to the next pull.
+            return Ok(Pulled { last: after, ..Pulled::default() });
         }
         let shared = self.shared.clone();
         let read = tokio::task::spawn_blocking(move || shared.read(shard, after, max_bytes)).await;
@@ -164,20 +150,16 @@ impl ShardQueueSet {
 
     /// Commits a frame and says nothing, as the writer does for a moment.
     #[cfg(test)]
-    pub(super) fn append_without_a_word(&self, shard: ShardId, frame: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn append_without_a_word(&self, shard: ShardId, events: u64, frame: &[u8]) -> Result<(), StoreError> {
         let file = self.shared.file.read();
         let transaction = file.as_ref().expect("it is open").begin()?;
-        transaction.append(shard, frame)?;
+        transaction.append(shard, events, frame)?;
         transaction.commit()
     }
 
     /// Does what was asked, ends the writer and closes the file. Blocks.
     pub fn close(&self) {
-        drop(self.calls.lock().take());
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
-            let _ = writer.join();
-        }
+        self.writer.close();
         drop(self.shared.file.write().take());
     }
 }
@@ -199,11 +181,12 @@ impl Shared {
         let file = file.as_ref().ok_or(QueueError::Closed)?;
         let failed = |error: StoreError| QueueError::Failed { problem: error.to_string() };
         // A frame can be read before the writer has said that it is there. Whoever had it would be ahead of the queue.
-        let said = self.ends(shard)?.borrow().last;
-        let (mut frames, ends) = file.read(shard, after, max_bytes).map_err(failed)?;
+        let said = *self.ends(shard)?.borrow();
+        let (Run { mut frames, events_before }, ends) = file.read(shard, after, max_bytes).map_err(failed)?;
         judge(shard, after, ends)?;
-        frames.retain(|(position, _)| *position <= said);
-        Ok(Pulled { frames, last: said })
+        frames.retain(|(position, _)| *position <= said.last);
+        let events_after = if frames.is_empty() { 0 } else { said.events - events_before };
+        Ok(Pulled { frames, last: said.last, events_after })
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::limits::PUSHES_MAX;
 use super::shard_queues::Shared;
-use super::{Lease, QueueError, Round, lease};
+use super::{Lease, QueueError, Round, RoundFrame, lease};
 use crate::store::StoreError;
 use crate::store::shard_queue_file::{Claim, Ends, Transaction};
 
@@ -159,15 +159,15 @@ impl Writer {
         if round.last < round.first {
             return Err(QueueError::Invalid { problem: "the round holds no event".to_owned() }.into());
         }
-        for (shard, frame) in &round.frames {
+        for RoundFrame { shard, bytes, .. } in &round.frames {
             let waiting = self.shared.ends(*shard)?.borrow().bytes;
             let waiting = changes.ends.get(shard).map_or(waiting, |ends| ends.bytes);
-            if waiting > 0 && waiting + frame.len() as u64 > self.shared.runtime.limits.shard_depth_max_bytes {
+            if waiting > 0 && waiting + bytes.len() as u64 > self.shared.runtime.limits.shard_depth_max_bytes {
                 return Err(QueueError::ShardFull { shard: *shard }.into());
             }
         }
-        for (shard, frame) in &round.frames {
-            changes.ends.insert(*shard, transaction.append(*shard, frame)?);
+        for RoundFrame { shard, events, bytes } in &round.frames {
+            changes.ends.insert(*shard, transaction.append(*shard, *events, bytes)?);
         }
         transaction.set_cursor(lease.queue, round.last)?;
         changes.cursors.insert(lease.queue, round.last);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::testing::{Machine, event, is_of, taken_ids};
+use super::testing::{Machine, event, is_of, round_frame, taken_ids};
 use super::*;
 use crate::api::queues::QueuesApi;
 
@@ -60,6 +60,7 @@ suite! {
     leases_exclude_and_fence
     rounds_leave_no_gap_and_double_nothing
     a_pull_waits_and_ends_by_bytes
+    a_pull_counts_the_events_after_its_position
     what_all_consumers_passed_is_trimmed
     a_full_shard_queue_refuses_rounds
     what_does_not_exist_is_told
@@ -96,13 +97,13 @@ async fn events_are_appended_taken_and_pushed<F: Future<Output = Doors>>(open: i
     assert_eq!(taken_ids(&taken), [(1, "a".to_owned()), (2, "b".to_owned())]);
     assert_eq!(doors.dispatch.take(lease, 2, LONG).await.unwrap(), Some(taken), "taking changes nothing");
 
-    let round = Round { first: 1, last: 2, frames: vec![(0, frame("zero")), (7, frame("seven"))] };
+    let round = Round { first: 1, last: 2, frames: vec![round_frame(0, 1, "zero"), round_frame(7, 2, "seven")] };
     doors.dispatch.push(lease, round).await.unwrap();
     let taken = doors.dispatch.take(lease, 9, LONG).await.unwrap().unwrap();
     assert_eq!(taken_ids(&taken), [(3, "c".to_owned())]);
 
     let pulled = doors.shards.pull(7, 0, 1 << 20, LONG).await.unwrap();
-    assert_eq!(pulled, Pulled { frames: vec![(1, frame("seven"))], last: 1 });
+    assert_eq!(pulled, Pulled { frames: vec![(1, frame("seven"))], last: 1, events_after: 2 });
     let status = doors.queues.status();
     assert_eq!(status.event_queues.iter().map(|queue| (queue.last, queue.filed)).collect::<Vec<_>>(), [(1, 0), (3, 2)]);
 }
@@ -165,11 +166,11 @@ async fn leases_exclude_and_fence<F: Future<Output = Doors>>(open: impl Fn(Machi
     doors.machine.pass_ms(9_999);
     doors.dispatch.renew(first, TTL).await.unwrap();
     doors.machine.pass_ms(9_999);
-    doors.dispatch.push(first, Round { first: 1, last: 1, frames: vec![(0, frame("by a"))] }).await.unwrap();
+    doors.dispatch.push(first, Round { first: 1, last: 1, frames: vec![round_frame(0, 1, "by a")] }).await.unwrap();
 
     doors.machine.pass_ms(1);
     let fenced = QueueError::Fenced { queue: 0, token: first.token };
-    let round = |text| Round { first: 2, last: 2, frames: vec![(0, frame(text))] };
+    let round = |text| Round { first: 2, last: 2, frames: vec![round_frame(0, 1, text)] };
     assert_eq!(doors.dispatch.push(first, round("late")).await, Err(fenced.clone()), "it ran out");
     assert_eq!(doors.dispatch.renew(first, TTL).await, Err(fenced.clone()));
     let second = doors.dispatch.acquire(0, "b", TTL).await.unwrap();
@@ -189,7 +190,7 @@ async fn rounds_leave_no_gap_and_double_nothing<F: Future<Output = Doors>>(open:
     let doors = open(Machine::new(1)).await;
     doors.events.append(0, None, (0..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |first, last| doors.dispatch.push(lease, Round { first, last, frames: vec![(0, frame("x"))] });
+    let push = |first, last| doors.dispatch.push(lease, Round { first, last, frames: vec![round_frame(0, 1, "x")] });
     let not_next = |first, expected| Err(QueueError::NotNext { queue: 0, first, expected });
     assert_eq!(push(2, 3).await, not_next(2, 1));
     assert_eq!(push(1, 2).await, Ok(()));
@@ -205,14 +206,47 @@ async fn a_pull_waits_and_ends_by_bytes<F: Future<Output = Doors>>(open: impl Fn
     assert_eq!(doors.shards.pull(3, 0, 9, Duration::from_millis(1)).await.unwrap(), Pulled::default());
     doors.events.append(0, None, (0..3).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |n, text| doors.dispatch.push(lease, Round { first: n, last: n, frames: vec![(3, frame(text))] });
+    let push = |n, text| doors.dispatch.push(lease, Round { first: n, last: n, frames: vec![round_frame(3, 1, text)] });
     let (pulled, pushed) = tokio::join!(doors.shards.pull(3, 0, 1, LONG), push(1, "first"));
     pushed.unwrap();
-    assert_eq!(pulled.unwrap(), Pulled { frames: vec![(1, frame("first"))], last: 1 }, "one frame at least");
+    let first = Pulled { frames: vec![(1, frame("first"))], last: 1, events_after: 1 };
+    assert_eq!(pulled.unwrap(), first, "one frame at least");
     push(2, "second").await.unwrap();
     push(3, "third").await.unwrap();
     let pulled = doors.shards.pull(3, 1, 7, LONG).await.unwrap();
-    assert_eq!(pulled, Pulled { frames: vec![(2, frame("second"))], last: 3 });
+    assert_eq!(pulled, Pulled { frames: vec![(2, frame("second"))], last: 3, events_after: 2 });
+}
+
+async fn a_pull_counts_the_events_after_its_position<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    doors.events.append(0, None, (0..112).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let held = lease(&doors, 0).await;
+    for (first, last) in [(1, 1), (2, 11), (12, 111)] {
+        let frames = vec![round_frame(3, last + 1 - first, "x"), round_frame(4, 1, "of another shard")];
+        doors.dispatch.push(held, Round { first, last, frames }).await.unwrap();
+    }
+    let counted = async |doors: &Doors, after, max_bytes| {
+        let pulled = doors.shards.pull(3, after, max_bytes, Duration::ZERO).await.unwrap();
+        (pulled.frames.len(), pulled.events_after)
+    };
+    assert_eq!(counted(&doors, 0, 1 << 20).await, (3, 111));
+    assert_eq!(counted(&doors, 0, 2).await, (2, 111), "those behind the frames count too");
+    assert_eq!(counted(&doors, 1, 1).await, (1, 110));
+    assert_eq!(counted(&doors, 3, 1).await, (0, 0), "there is nothing after the last");
+
+    // Trimming and a restart change nothing about what is left.
+    doors.shards.committed(3, "primary", 2).await.unwrap();
+    doors.dispatch.renew(held, TTL).await.unwrap();
+    assert!(matches!(doors.shards.pull(3, 1, 1, LONG).await, Err(QueueError::Trimmed { trimmed: 2, .. })));
+    assert_eq!(counted(&doors, 2, 1).await, (1, 100));
+    doors.queues.close().await;
+    let doors = open(doors.machine.crash()).await;
+    assert_eq!(counted(&doors, 2, 1).await, (1, 100));
+    doors.machine.pass_ms(TTL.as_millis() as u64);
+    let round = Round { first: 112, last: 112, frames: vec![round_frame(3, 1, "x")] };
+    doors.dispatch.push(lease(&doors, 0).await, round).await.unwrap();
+    assert_eq!(counted(&doors, 2, 1).await, (1, 101));
+    assert_eq!(counted(&doors, 3, 1).await, (1, 1));
 }
 
 async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
@@ -220,13 +254,13 @@ async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: i
     doors.events.append(0, None, (1..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
     for n in 1..4 {
-        let round = Round { first: n, last: n, frames: vec![(0, frame("x"))] };
+        let round = Round { first: n, last: n, frames: vec![round_frame(0, 1, "x")] };
         doors.dispatch.push(lease, round).await.unwrap();
     }
     doors.shards.committed(0, "primary", 3).await.unwrap();
     doors.shards.committed(0, "spare/1", 1).await.unwrap();
     // A push is written after what consumers said before it.
-    doors.dispatch.push(lease, Round { first: 4, last: 4, frames: vec![(0, frame("x"))] }).await.unwrap();
+    doors.dispatch.push(lease, Round { first: 4, last: 4, frames: vec![round_frame(0, 1, "x")] }).await.unwrap();
     let trimmed = doors.shards.pull(0, 0, 1 << 20, LONG).await;
     assert_eq!(trimmed, Err(QueueError::Trimmed { shard: 0, after: 0, trimmed: 1 }), "the slowest one decides");
     assert_eq!(doors.shards.pull(0, 1, 1 << 20, LONG).await.unwrap().frames.len(), 3);
@@ -244,7 +278,7 @@ async fn a_full_shard_queue_refuses_rounds<F: Future<Output = Doors>>(open: impl
     doors.events.append(0, None, (0..4).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
     let push = |n, text| {
-        let frames = vec![(1, frame("x")), (0, frame(text))];
+        let frames = vec![round_frame(1, 1, "x"), round_frame(0, 1, text)];
         doors.dispatch.push(lease, Round { first: n, last: n, frames })
     };
     push(1, "larger than ten bytes").await.unwrap();

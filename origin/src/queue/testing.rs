@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use millpond_shared::event::Event;
-use millpond_shared::version::{Offset, QueueId};
+use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::EventFrame;
 use prometheus::Registry;
 
 use super::embedded::OpenError;
-use super::{Files, Limits, Options, Queues, Taken};
+use super::{Files, Limits, Options, Queues, RoundFrame, Taken};
 use crate::store::Place;
 use crate::store::forgetful::Forgetful;
 
@@ -75,6 +75,11 @@ pub fn event(id: impl Into<String>, n: u64) -> Event<'static> {
         received: START_MS,
         data: format!("{{\"n\":{n}}}").into(),
     }
+}
+
+/// A frame that holds nothing but a text, whatever number of events it says it has.
+pub fn round_frame(shard: ShardId, events: u64, text: &str) -> RoundFrame {
+    RoundFrame { shard, events, bytes: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
 /// Offsets and ids of a run of frames.

@@ -85,8 +85,18 @@ pub struct Taken {
 pub struct Round {
     pub first: Offset,
     pub last: Offset,
-    /// One encoded `ShardFrame` for every shard concerned.
-    pub frames: Vec<(ShardId, Bytes)>,
+    /// One for every shard concerned.
+    pub frames: Vec<RoundFrame>,
+}
+
+/// The part of a round that concerns one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoundFrame {
+    pub shard: ShardId,
+    /// How many events the frame has: the queue counts them and never reads it.
+    pub events: u64,
+    /// An encoded `ShardFrame`.
+    pub bytes: Bytes,
 }
 
 /// What a shard needs: to pull, and to say what it has committed.
@@ -112,6 +122,8 @@ pub struct Pulled {
     pub frames: Vec<(Position, Bytes)>,
     /// Newest position in the queue, whether or not it is among the frames.
     pub last: Position,
+    /// Events after the position that was asked for: those of the frames, and those of the queue behind them.
+    pub events_after: u64,
 }
 
 /// Why a queue did not do what it was asked for.

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fate, QueueError};
 
 /// Format number of messages.
-pub const WIRE_FORMAT: u8 = 1;
+pub const WIRE_FORMAT: u8 = 2;
 /// What all paths of the queue role start with.
 pub const ROOT: &str = "/_millpond/queues";
 /// Content type of messages.
@@ -72,8 +72,8 @@ pub struct TakenHead {
 pub struct RoundHead {
     pub first: Offset,
     pub last: Offset,
-    /// The shard of each frame.
-    pub shards: Vec<ShardId>,
+    /// The shard of each frame, and how many events it has.
+    pub frames: Vec<(ShardId, u64)>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,7 @@ pub struct PulledHead {
     /// The position of each frame.
     pub positions: Vec<Position>,
     pub last: Position,
+    pub events_after: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn messages_and_back() {
-        let head = RoundHead { first: 1, last: 9, shards: vec![3, 4] };
+        let head = RoundHead { first: 1, last: 9, frames: vec![(3, 1), (4, 8)] };
         let message = Message { head, parts: vec![Bytes::from_static(b"abc"), Bytes::new()] };
         assert_eq!(Message::decode(message.encode()), Ok(message));
     }

@@ -46,7 +46,7 @@ impl ShardMetrics {
         let flush = HistogramOpts::new("millpond_shard_flush_seconds", "How long a commit took, in seconds.")
             .buckets(FLUSH_SECONDS.to_vec());
         Ok(ShardMetrics {
-            lag: gauge("millpond_shard_lag_frames", "Frames in the shard queue that are not applied yet.")?,
+            lag: gauge("millpond_shard_lag_events", "Events in the shard queue that are not applied yet.")?,
             position: gauge("millpond_shard_version", "Position in the shard queue that is applied.")?,
             committed: gauge("millpond_shard_committed", "Position in the shard queue that is on disk.")?,
             documents: gauge("millpond_shard_documents", "Documents in memory.")?,

@@ -82,27 +82,30 @@ impl Shard {
         }
     }
 
-    async fn take(self: &Arc<Self>, pulled: Pulled) -> Result<(), ShardError> {
-        let last = pulled.last;
+    /// Applies what was pulled.
+    pub(super) async fn take(self: &Arc<Self>, pulled: Pulled) -> Result<(), ShardError> {
+        let Pulled { frames, last, events_after } = pulled;
+        let lag = |events: u64| self.metrics.lag.set(i64::try_from(events).unwrap_or(i64::MAX));
+        lag(events_after);
         self.held_at_start.send_if_modified(|held| held.is_none().then(|| *held = Some(last)).is_some());
-        if !pulled.frames.is_empty() {
-            let bytes: usize = pulled.frames.iter().map(|(_, frame)| frame.len()).sum();
-            if bytes <= APPLY_INLINE_MAX_BYTES {
-                self.apply(&pulled.frames)?;
+        if !frames.is_empty() {
+            let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
+            let applied = if bytes <= APPLY_INLINE_MAX_BYTES {
+                self.apply(&frames)?
             } else {
                 let shard = self.clone();
-                tokio::task::spawn_blocking(move || shard.apply(&pulled.frames)).await??;
-            }
+                tokio::task::spawn_blocking(move || shard.apply(&frames)).await??
+            };
+            lag(events_after.saturating_sub(applied));
         }
-        let applied = self.state.read().applied();
-        self.metrics.lag.set(i64::try_from(last.saturating_sub(applied)).unwrap_or(i64::MAX));
         Ok(())
     }
 
-    /// Applies frames in their order, then announces what they changed. Frames that are applied already are skipped.
+    /// Applies frames in their order, then announces what they changed; how many events that were. Frames that are
+    /// applied already are skipped.
     ///
     /// After an error everything before the frame that caused it is applied and announced.
-    pub(super) fn apply(&self, frames: &[(Position, Bytes)]) -> Result<(), ShardError> {
+    pub(super) fn apply(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
         let mut changed = Changed::default();
         let outcome = self.merge(frames, &mut changed);
         let (applied, documents, dirty_bytes, events) = {
@@ -120,8 +123,9 @@ impl Shard {
         outcome
     }
 
-    fn merge(&self, frames: &[(Position, Bytes)], changed: &mut Changed) -> Result<(), ShardError> {
+    fn merge(&self, frames: &[(Position, Bytes)], changed: &mut Changed) -> Result<u64, ShardError> {
         let preparer = Preparer { shard: self.id, map: &self.map, projections: &self.projections };
+        let mut events = 0;
         for (position, frame) in frames {
             if *position <= self.state.read().applied() {
                 continue;
@@ -132,9 +136,10 @@ impl Shard {
             for (why, events) in &prepared.unapplied {
                 self.metrics.unapplied(*why).inc_by(*events);
             }
+            events += prepared.events;
             self.state.write().merge(prepared, changed);
         }
-        Ok(())
+        Ok(events)
     }
 }
 

@@ -20,7 +20,7 @@ use super::testing::{Call, Site, TestQueue};
 use super::*;
 use crate::projection::testing::{declared, event};
 use crate::queue::testing::Machine;
-use crate::queue::{DispatchQueues, EventQueues, Queues, Round};
+use crate::queue::{DispatchQueues, EventQueues, Queues, Round, RoundFrame};
 use crate::store::forgetful::Forgetful;
 
 fn feed() -> Vec<Projection> {
@@ -104,6 +104,26 @@ async fn commits_go_on_by_time_and_by_amount() {
         }
         running.stopped().await.expect("stopped");
     }
+}
+
+#[tokio::test]
+async fn lag_is_the_events_in_the_queue_that_are_not_applied() {
+    let site = site(NEVER);
+    let events: Vec<_> = (0..6).map(|n| event(&n.to_string(), n, r#"{"user":"x"}"#)).collect();
+    for (first, events) in [(1, &events[..3]), (4, &events[3..4]), (5, &events[4..])] {
+        site.queue.push(&site.frame(0, first, events));
+    }
+    let shard = site.open();
+    let take = async |after, most| {
+        shard.take(site.queue.pulled(after, most)).await.expect("applied");
+        (*shard.applied().borrow(), shard.metrics.lag.get())
+    };
+    assert_eq!(take(0, 0).await, (0, 6), "nothing of it is applied");
+    assert_eq!(take(0, 1).await, (1, 3));
+    assert_eq!(take(1, 2).await, (3, 0));
+    let repeated = site.queue.push(&site.frame(0, 5, &events[4..]));
+    assert_eq!(take(3, 0).await, (3, 2));
+    assert_eq!(take(3, 1).await, (repeated, 0), "what changes nothing is done with too");
 }
 
 #[tokio::test]
@@ -347,8 +367,9 @@ async fn a_shard_and_its_embedded_queue_survive_a_power_cut() {
     };
     let running = run(open(&site, queues.clone()).expect("opened"));
     for (first, events) in (1..).zip(events.chunks(1)) {
-        let frame = site.frame(0, first, events).encode().into();
-        queues.push(lease, Round { first, last: first, frames: vec![(0, frame)] }).await.expect("pushed");
+        let bytes = site.frame(0, first, events).encode().into();
+        let frame = RoundFrame { shard: 0, events: 1, bytes };
+        queues.push(lease, Round { first, last: first, frames: vec![frame] }).await.expect("pushed");
     }
     let mut committed = running.shard.committed();
     committed.wait_for(|committed| *committed >= 2).await.expect("committed");

@@ -60,6 +60,14 @@ impl TestQueue {
         let frames = self.frames.borrow();
         (after + 1..).zip(frames.iter().skip(after as usize).cloned()).take(most).collect()
     }
+
+    /// The same, as a pull tells it.
+    pub(crate) fn pulled(&self, after: Position, most: usize) -> Pulled {
+        let behind = self.frames(after, usize::MAX);
+        let events = |(_, frame): &(Position, Bytes)| ShardFrame::decode(frame).expect("a frame").events.len() as u64;
+        let (last, events_after) = (after + behind.len() as Position, behind.iter().map(events).sum());
+        Pulled { frames: behind.into_iter().take(most).collect(), last, events_after }
+    }
 }
 
 #[async_trait]
@@ -72,7 +80,7 @@ impl ShardQueues for TestQueue {
         }
         let mut frames = self.frames.subscribe();
         let _ = tokio::time::timeout(wait, frames.wait_for(|frames| frames.len() as Position > after)).await;
-        Ok(Pulled { frames: self.frames(after, usize::MAX), last: self.last() })
+        Ok(self.pulled(after, usize::MAX))
     }
 
     async fn committed(&self, _: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {

@@ -2,8 +2,8 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `frames` | (shard, position) | an encoded `ShardFrame` |
-//! | `ends` | shard | (last position ever given, last position trimmed, bytes between) |
+//! | `frames` | (shard, position) | (events filed before it, an encoded `ShardFrame`) |
+//! | `ends` | shard | (last position ever given, last position trimmed, bytes between, events ever filed) |
 //! | `cursors` | event queue | last offset that was filed |
 //! | `committed` | (shard, consumer) | the position it has committed |
 //! | `leases` | event queue | (token, when it ends in ms, whether its holder shares this process, holder) |
@@ -16,8 +16,8 @@ use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinitio
 
 use super::{Place, StoreError, open};
 
-const FRAMES: TableDefinition<(u16, u64), &[u8]> = TableDefinition::new("frames");
-const ENDS: TableDefinition<u16, (u64, u64, u64)> = TableDefinition::new("ends");
+const FRAMES: TableDefinition<(u16, u64), (u64, &[u8])> = TableDefinition::new("frames");
+const ENDS: TableDefinition<u16, EndsRow> = TableDefinition::new("ends");
 const CURSORS: TableDefinition<u16, u64> = TableDefinition::new("cursors");
 const COMMITTED: TableDefinition<(u16, &str), u64> = TableDefinition::new("committed");
 const LEASES: TableDefinition<u16, (u64, u64, bool, &str)> = TableDefinition::new("leases");
@@ -28,6 +28,8 @@ pub struct ShardQueueFile {
     database: Database,
 }
 
+type EndsRow = (u64, u64, u64, u64);
+
 /// Where a shard queue begins and ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
@@ -37,6 +39,16 @@ pub struct Ends {
     pub trimmed: Position,
     /// Bytes of the frames between the two.
     pub bytes: u64,
+    /// Events of all frames that were ever filed, trimmed or not.
+    pub events: u64,
+}
+
+/// A run of frames, as they are stored.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    pub frames: Vec<(Position, Bytes)>,
+    /// Events that were filed before the first of them, as [`Ends::events`] counts; 0 if there is none.
+    pub events_before: u64,
 }
 
 /// The claim on an event queue, as it is stored.
@@ -90,24 +102,22 @@ impl ShardQueueFile {
     }
 
     /// Frames after `after`, at least one if there is one, until they reach `max_bytes`.
-    pub fn read(
-        &self,
-        shard: ShardId,
-        after: Position,
-        max_bytes: usize,
-    ) -> Result<(Vec<(Position, Bytes)>, Ends), StoreError> {
+    pub fn read(&self, shard: ShardId, after: Position, max_bytes: usize) -> Result<(Run, Ends), StoreError> {
         let read = self.database.begin_read()?;
         let ends = read.open_table(ENDS)?.get(shard)?.map(|row| row.value()).map(Ends::from).unwrap_or_default();
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let (mut run, mut bytes) = (Run::default(), 0);
         for row in read.open_table(FRAMES)?.range((shard, after.saturating_add(1))..=(shard, u64::MAX))? {
-            let (key, frame) = row?;
-            if !found.is_empty() && bytes + frame.value().len() > max_bytes {
+            let (key, value) = row?;
+            let (events_before, frame) = value.value();
+            if run.frames.is_empty() {
+                run.events_before = events_before;
+            } else if bytes + frame.len() > max_bytes {
                 break;
             }
-            bytes += frame.value().len();
-            found.push((key.value().1, Bytes::copy_from_slice(frame.value())));
+            bytes += frame.len();
+            run.frames.push((key.value().1, Bytes::copy_from_slice(frame)));
         }
-        Ok((found, ends))
+        Ok((run, ends))
     }
 
     fn load(&self) -> Result<Loaded, StoreError> {
@@ -156,14 +166,15 @@ impl Transaction {
         Ok(())
     }
 
-    /// Appends a frame at the shard's next position; where the queue ends then.
-    pub fn append(&self, shard: ShardId, frame: &[u8]) -> Result<Ends, StoreError> {
+    /// Appends a frame of so many events at the shard's next position; where the queue ends then.
+    pub fn append(&self, shard: ShardId, events: u64, frame: &[u8]) -> Result<Ends, StoreError> {
         let mut table = self.write.open_table(ENDS)?;
         let mut ends = table.get(shard)?.map(|row| row.value()).map(Ends::from).unwrap_or_default();
         ends.last += 1;
         ends.bytes += frame.len() as u64;
+        self.write.open_table(FRAMES)?.insert((shard, ends.last), (ends.events, frame))?;
+        ends.events = ends.events.saturating_add(events);
         table.insert(shard, ends.row())?;
-        self.write.open_table(FRAMES)?.insert((shard, ends.last), frame)?;
         Ok(ends)
     }
 
@@ -172,7 +183,7 @@ impl Transaction {
         let mut table = self.write.open_table(ENDS)?;
         let mut ends = table.get(shard)?.map(|row| row.value()).map(Ends::from).unwrap_or_default();
         let mut bytes = 0;
-        self.write.open_table(FRAMES)?.retain_in((shard, 0)..=(shard, upto), |_, frame| {
+        self.write.open_table(FRAMES)?.retain_in((shard, 0)..=(shard, upto), |_, (_, frame)| {
             bytes += frame.len() as u64;
             false
         })?;
@@ -220,14 +231,14 @@ impl From<(u64, u64, bool, &str)> for Claim {
 }
 
 impl Ends {
-    fn row(self) -> (u64, u64, u64) {
-        (self.last, self.trimmed, self.bytes)
+    fn row(self) -> EndsRow {
+        (self.last, self.trimmed, self.bytes, self.events)
     }
 }
 
-impl From<(u64, u64, u64)> for Ends {
-    fn from((last, trimmed, bytes): (u64, u64, u64)) -> Ends {
-        Ends { last, trimmed, bytes }
+impl From<EndsRow> for Ends {
+    fn from((last, trimmed, bytes, events): EndsRow) -> Ends {
+        Ends { last, trimmed, bytes, events }
     }
 }
 
@@ -245,20 +256,45 @@ mod tests {
         let disk = Forgetful::new();
         let (file, _) = opened(&disk);
         let transaction = file.begin().unwrap();
-        transaction.append(3, b"one").unwrap();
-        assert_eq!(transaction.append(3, b"two!").unwrap(), Ends { last: 2, trimmed: 0, bytes: 7 });
-        assert_eq!(transaction.append(4, b"x").unwrap().last, 1, "every shard has positions of its own");
-        assert_eq!(transaction.trim(3, 1).unwrap(), Ends { last: 2, trimmed: 1, bytes: 4 });
-        assert_eq!(transaction.trim(3, 9).unwrap(), Ends { last: 2, trimmed: 2, bytes: 0 });
+        transaction.append(3, 1, b"one").unwrap();
+        assert_eq!(transaction.append(3, 2, b"two!").unwrap(), Ends { last: 2, trimmed: 0, bytes: 7, events: 3 });
+        assert_eq!(transaction.append(4, 1, b"x").unwrap().last, 1, "every shard has positions of its own");
+        assert_eq!(transaction.trim(3, 1).unwrap(), Ends { last: 2, trimmed: 1, bytes: 4, events: 3 });
+        assert_eq!(transaction.trim(3, 9).unwrap(), Ends { last: 2, trimmed: 2, bytes: 0, events: 3 });
         transaction.commit().unwrap();
 
         let (file, loaded) = opened(&disk.crash());
-        assert_eq!(loaded.ends[&3], Ends { last: 2, trimmed: 2, bytes: 0 });
+        assert_eq!(loaded.ends[&3], Ends { last: 2, trimmed: 2, bytes: 0, events: 3 });
         let transaction = file.begin().unwrap();
-        assert_eq!(transaction.append(3, b"three").unwrap().last, 3);
+        assert_eq!(transaction.append(3, 1, b"three").unwrap().last, 3);
         transaction.commit().unwrap();
-        assert_eq!(file.read(3, 0, 1).unwrap().0, [(3, Bytes::from_static(b"three"))]);
-        assert_eq!(file.read(4, 0, 1).unwrap().0, [(1, Bytes::from_static(b"x"))]);
+        let run = |position, frame, events_before| {
+            let frames = vec![(position, Bytes::from_static(frame))];
+            Run { frames, events_before }
+        };
+        assert_eq!(file.read(3, 0, 1).unwrap().0, run(3, b"three", 3));
+        assert_eq!(file.read(4, 0, 1).unwrap().0, run(1, b"x", 0));
+    }
+
+    #[test]
+    fn a_run_knows_how_many_events_came_before_it() {
+        let disk = Forgetful::new();
+        let (file, _) = opened(&disk);
+        let transaction = file.begin().unwrap();
+        for events in [1, 10, 100] {
+            transaction.append(3, events, b"x").unwrap();
+        }
+        transaction.trim(3, 1).unwrap();
+        transaction.commit().unwrap();
+        let (file, _) = opened(&disk.crash());
+        let read = |after, max_bytes| {
+            let (run, ends) = file.read(3, after, max_bytes).unwrap();
+            (run.frames.len(), run.events_before, ends.events)
+        };
+        assert_eq!(read(1, 1 << 20), (2, 1, 111), "what was trimmed counts");
+        assert_eq!(read(1, 1), (1, 1, 111), "what does not fit changes nothing before it");
+        assert_eq!(read(2, 1), (1, 11, 111));
+        assert_eq!(read(3, 1), (0, 0, 111));
     }
 
     #[test]
@@ -266,7 +302,7 @@ mod tests {
         let disk = Forgetful::new();
         let (file, _) = opened(&disk);
         let transaction = file.begin().unwrap();
-        transaction.append(0, b"x").unwrap();
+        transaction.append(0, 1, b"x").unwrap();
         transaction.set_cursor(1, 5).unwrap();
         drop(transaction);
         let (_, loaded) = opened(&disk.crash());

@@ -1,32 +1,46 @@
 //! A stored response.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
-use millpond_shared::http1::{Fields, put_field, put_field_number, put_status_line};
+use millpond_shared::http1::Fields;
 use millpond_shared::version::{Position, ShardId, Version};
 
+use super::charge::{self, Charge};
+use super::head;
 use crate::semantics::freshness::Times;
+use crate::semantics::validate::Validators;
 use crate::semantics::vary::Selection;
 
 /// A complete response, with its head serialised once.
+///
+/// Kept small: there may be a million of them. The fields are not stored beside the head, but read back from it where
+/// they are needed, and what few responses have is behind one pointer.
 #[derive(Debug)]
 pub struct Entry {
     pub status: StatusCode,
     /// Status line and fields as they go out, `Content-Length` included, without the empty line: `Age` and
     /// `Cache-Status` follow on each use.
     pub head: Bytes,
-    /// The fields as they were stored, for validation and `Vary`.
-    pub fields: Fields,
     pub body: Bytes,
     pub times: Times,
-    pub selection: Selection,
-    pub tags: Vec<Box<str>>,
-    /// Where it came from, if from a shard.
-    pub stamp: Option<Stamp>,
+    details: Option<Box<Details>>,
+    /// Whether a request has to be compared with the selection.
+    varies: bool,
+    /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
+    validatable: bool,
     mark: AtomicU8,
     probe_at: AtomicU64,
+}
+
+/// What only some responses have.
+#[derive(Debug)]
+struct Details {
+    selection: Selection,
+    tags: Box<[Box<str>]>,
+    stamp: Option<Stamp>,
 }
 
 /// Which document of which shard, at which version.
@@ -51,11 +65,6 @@ pub enum Mark {
     Changed,
 }
 
-/// What an entry costs beside its bytes: the struct, its `Arc`, its place in the map and the list, allocator slack.
-const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 256;
-/// What one tag of an entry costs in the index.
-const TAG_OVERHEAD: usize = 96;
-
 impl Entry {
     /// `fields` are those to store: hop-by-hop ones and framing already left out.
     pub fn new(
@@ -67,15 +76,49 @@ impl Entry {
         tags: Vec<Box<str>>,
         stamp: Option<Stamp>,
     ) -> Entry {
-        let head = serialised_head(status, &fields, body.len());
-        let (mark, probe_at) = (AtomicU8::new(Mark::None as u8), AtomicU64::new(0));
-        Entry { status, head, fields, body, times, selection, tags, stamp, mark, probe_at }
+        let varies = !selection.is_none();
+        let plain = !varies && tags.is_empty() && stamp.is_none();
+        Entry {
+            status,
+            head: shareable(head::serialised(status, &fields, body.len())),
+            body: shareable(body),
+            times,
+            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp })),
+            varies,
+            validatable: Validators::of(&fields).any(),
+            mark: AtomicU8::new(Mark::None as u8),
+            probe_at: AtomicU64::new(0),
+        }
     }
 
-    /// Bytes that the entry takes, its bookkeeping included.
-    pub fn weight(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| tag.len() * 2 + TAG_OVERHEAD).sum();
-        self.head.len() + self.body.len() + self.fields.weight() + self.selection.weight() + tags + ENTRY_OVERHEAD
+    /// Name and value of each stored field, read off the head; without `Content-Length`, as all framing.
+    pub fn lines(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        head::lines(&self.head).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
+    }
+
+    /// The same as fields of their own: for what is done with the origin, not for every hit.
+    pub fn fields(&self) -> Fields {
+        self.lines().collect()
+    }
+
+    /// Which requests it answers.
+    pub fn selection(&self) -> &Selection {
+        const EVERY: &Selection = &Selection::NONE;
+        self.details.as_ref().map_or(EVERY, |details| &details.selection)
+    }
+
+    /// Whether it answers this request, which has its key.
+    pub fn answers(&self, request: &Fields) -> bool {
+        !self.varies || self.selection().matches(request)
+    }
+
+    pub fn tags(&self) -> &[Box<str>] {
+        self.details.as_ref().map_or(&[], |details| &details.tags)
+    }
+
+    /// Where it came from, if from a shard.
+    pub fn stamp(&self) -> Option<&Stamp> {
+        self.details.as_ref()?.stamp.as_ref()
     }
 
     pub fn mark(&self) -> Mark {
@@ -99,17 +142,119 @@ impl Entry {
     pub fn may_probe(&self, now: u64) -> bool {
         self.probe_at.load(Ordering::Relaxed) <= now
     }
+
+    /// The last second, since the Unix epoch, in which it can still be of use: sent fresh, sent stale, or confirmed by
+    /// the origin.
+    pub(super) fn useful_until(&self) -> u64 {
+        let times = &self.times;
+        if self.validatable {
+            return u64::MAX;
+        }
+        let on_error = if times.must_revalidate || times.no_cache { 0 } else { times.stale_error };
+        let must_be_fetched = times.no_cache || self.mark() != Mark::None;
+        let window = match (must_be_fetched, times.must_revalidate) {
+            (true, _) if on_error == 0 => return 0,
+            (true, _) | (false, true) => on_error,
+            (false, false) => on_error.max(times.stale_revalidate),
+        };
+        let oldest = times.lifetime.saturating_add(window);
+        times.received.saturating_add(oldest.saturating_sub(times.initial_age))
+    }
+
+    /// Bytes that it takes beside those of its slot.
+    pub(super) fn charge(&self) -> Charge {
+        let head = charge::allocated(self.head.len()) + charge::SHARED;
+        let details = self.details.as_ref().map_or(0, |details| {
+            let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
+            let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp
+        });
+        let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
+        Charge {
+            body: charge::allocated(self.body.len()) + charge::SHARED,
+            meta: charge::allocated(size_of::<Entry>() + charge::ARC) + head + details,
+            index: 0,
+            tags,
+        }
+    }
+
+    /// Seconds since it was received.
+    pub(super) fn stored_for(&self, now: u64) -> u64 {
+        now.saturating_sub(self.times.received)
+    }
 }
 
-/// Status line and fields for a body of `length` bytes.
-fn serialised_head(status: StatusCode, fields: &Fields, length: usize) -> Bytes {
-    let mut head = BytesMut::with_capacity(64 + fields.weight());
-    put_status_line(&mut head, status);
-    for (name, value) in fields.iter() {
-        put_field(&mut head, name, value);
+/// The first clone of [`Bytes`] allocates the count that clones share. Done here, a hit never allocates, and what the
+/// entry takes is known.
+fn shareable(bytes: Bytes) -> Bytes {
+    drop(bytes.clone());
+    bytes
+}
+
+/// Those that a new entry takes the place of, or that must go for it: of the same selection.
+pub(super) fn is_replaced_by(old: &Arc<Entry>, new: &Arc<Entry>) -> bool {
+    old.selection() == new.selection()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: Times = Times {
+        received: 1_000,
+        initial_age: 10,
+        lifetime: 60,
+        stale_revalidate: 30,
+        stale_error: 300,
+        must_revalidate: false,
+        no_cache: false,
+    };
+
+    fn entry(fields: &[(&str, &str)], times: Times) -> Entry {
+        let fields = fields.iter().copied().collect();
+        Entry::new(StatusCode::OK, fields, Bytes::from_static(b"body"), times, Selection::NONE, Vec::new(), None)
     }
-    if status != StatusCode::NO_CONTENT {
-        put_field_number(&mut head, "Content-Length", length as u64);
+
+    #[test]
+    fn the_fields_are_read_back_from_the_head() {
+        let written = [("ETag", "\"a: b\""), ("X-Empty", ""), ("Link", "</a>"), ("link", "</b>")];
+        let entry = entry(&written, TIMES);
+        assert!(entry.head.starts_with(b"HTTP/1.1 200 OK\r\nETag: \"a: b\"\r\n"), "{:?}", entry.head);
+        assert!(entry.head.ends_with(b"\r\nContent-Length: 4\r\n"), "{:?}", entry.head);
+        let read: Vec<(&str, &[u8])> = entry.lines().collect();
+        assert_eq!(read, written.map(|(name, value)| (name, value.as_bytes())));
+        let fields = entry.fields();
+        assert_eq!(fields.iter().collect::<Vec<_>>(), read);
+        assert!(
+            Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), TIMES, Selection::NONE, vec![], None)
+                .lines()
+                .next()
+                .is_none()
+        );
     }
-    head.freeze()
+
+    #[test]
+    fn how_long_an_entry_is_of_use() {
+        let until = |times: Times| entry(&[], times).useful_until();
+        let marked = |times: Times| {
+            let entry = entry(&[], times);
+            entry.set_mark(Mark::Purged);
+            entry.useful_until()
+        };
+        // Received at 1,000 at the age of 10: its lifetime of 60 is over at 1,050.
+        assert_eq!(until(TIMES), 1_350);
+        assert_eq!(until(Times { stale_error: 0, ..TIMES }), 1_080);
+        assert_eq!(until(Times { stale_error: 0, stale_revalidate: 0, ..TIMES }), 1_050);
+        assert_eq!(until(Times { must_revalidate: true, ..TIMES }), 1_050);
+        assert_eq!(until(Times { no_cache: true, ..TIMES }), 0);
+        assert_eq!(marked(TIMES), 1_350, "the origin may fail");
+        assert_eq!(marked(Times { stale_error: 0, ..TIMES }), 0);
+        assert_eq!(until(Times { lifetime: u64::MAX, ..TIMES }), u64::MAX);
+        assert_eq!(entry(&[("ETag", "\"a\"")], Times { no_cache: true, ..TIMES }).useful_until(), u64::MAX);
+    }
+
+    #[test]
+    fn the_struct_stays_small() {
+        assert!(size_of::<Entry>() <= 144, "{}", size_of::<Entry>());
+    }
 }

@@ -1,16 +1,42 @@
 //! The hot cache: one sharded, byte-budgeted store behind every way in. Holds nothing that cannot be refetched.
 //!
-//! `entry` is a stored response; `store` keeps them by key, least recently used out first; `tags` finds them by tag;
-//! `purges` makes sure that a response fetched before a purge is not admitted after it.
+//! | module | what it is |
+//! |---|---|
+//! | `entry`, `head` | a stored response; its serialised head |
+//! | `slot`, `shard` | one key with its variants; a part of the map, behind one lock |
+//! | `store` | look-ups and admission: the walk of an entry |
+//! | `charge`, `budget` | what an entry costs; the bytes that all may take, bodies on their way in included |
+//! | `eviction` | who goes when room is needed |
+//! | `sweep` | takes out what is of no use any more, a little at a time |
+//! | `purge`, `tags`, `purges` | removes and marks; finds by tag; makes sure that a response fetched before a purge is not admitted after it |
+//! | `counts` | what the metrics tell |
+//! | `replay` | a trace of requests through the store, without an origin |
 
+mod budget;
+mod charge;
+mod counts;
 mod entry;
+mod eviction;
+mod head;
+mod padded;
+mod purge;
 mod purges;
+mod replay;
+mod shard;
+mod slot;
 mod store;
+mod sweep;
 mod tags;
 
+pub use budget::Reservation;
+pub use charge::{Charge, Overhead};
 pub use entry::{Entry, Mark, Stamp};
+pub use eviction::EvictionPolicy;
+pub use purge::{Mode, Purged};
 pub use purges::{Purge, PurgeSeq};
-pub use store::{Lookup, Mode, Purged, Store, StoreLimits};
+pub use replay::{Replay, Reply, Request, TimeToLive};
+pub use store::{Cause, Lookup, Store, StoreLayout, StoreLimits};
+pub use sweep::keep_swept;
 
 #[cfg(test)]
 mod tests;

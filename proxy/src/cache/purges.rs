@@ -4,6 +4,7 @@
 //! since then are looked through; a response that one of them would have hit is stale from the start.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -27,6 +28,8 @@ const REMEMBERED_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub struct PurgeLog {
+    /// The same as the one inside, for those who only ask whether there was another one.
+    last: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -38,7 +41,7 @@ struct Inner {
 
 impl PurgeLog {
     pub fn now(&self) -> PurgeSeq {
-        PurgeSeq(self.inner.lock().last)
+        PurgeSeq(self.last.load(Ordering::Acquire))
     }
 
     pub fn add(&self, purge: Purge, mode: Mode) {
@@ -48,11 +51,17 @@ impl PurgeLog {
         if inner.recent.len() > REMEMBERED_MAX {
             inner.recent.pop_front();
         }
+        self.last.store(inner.last, Ordering::Release);
     }
 
     /// What the purges since `since` ask for this key and these tags: the harshest, or nothing.
+    ///
+    /// Under a lock that whoever purges takes after [`PurgeLog::add`], no purge is overlooked.
     pub fn asked_since(&self, since: PurgeSeq, key: KeyHash, tags: &[Box<str>]) -> Option<Mode> {
         let until = self.now();
+        if until == since {
+            return None;
+        }
         self.asked_between(since, until, key, tags)
     }
 

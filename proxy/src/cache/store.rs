@@ -1,62 +1,128 @@
 //! Entries by key, within a budget of bytes.
 //!
-//! The map is split into shards to spread its locks, the budget is not: whichever shard grows, the least recently
-//! used entries anywhere make room, so that one large object fits as long as the whole has room for it.
+//! The map is split into shards to spread its locks, the budget is not: whichever shard grows, entries anywhere make
+//! room, so that one large object fits as long as the whole has room for it. Reading takes a shard's lock for reading,
+//! and nothing else (`lru` takes one more); room is made before an entry is put in, so that the budget holds at every
+//! moment. Locks are taken in one order: shard, then tag index or the list of `lru`.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use lru::LruCache;
 use millpond_shared::http1::Fields;
-use millpond_shared::version::Version;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use prometheus::Histogram;
 
+use super::budget::Budget;
+use super::charge::{Charge, Overhead};
+use super::eviction::{Eviction, EvictionPolicy};
+use super::padded::Padded;
 use super::purges::PurgeLog;
+use super::shard::Shard;
+use super::slot::Slot;
+use super::sweep::Place;
 use super::tags::TagIndex;
-use super::{Entry, Mark, Purge, PurgeSeq};
-use crate::key::{Key, KeyHash};
-
-const SHARDS: usize = 64;
-/// Shards whose oldest entries are compared before one is evicted.
-const EVICTION_SAMPLES: usize = 5;
+use super::{Entry, Mark, Mode, PurgeSeq, counts};
+use crate::key::{Key, KeyHash, KeyRef};
 
 /// What the store may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreLimits {
-    /// Bytes, bookkeeping included; beyond it the least recently used entries are evicted.
+    /// Bytes, bookkeeping and bodies on their way in included.
     pub budget_bytes: u64,
     /// Bytes of one entry; a larger one is not admitted.
     pub object_max_bytes: u64,
+    /// Bytes of all bodies on their way in; what goes beyond it is passed on, and not stored.
+    pub reserved_max_bytes: u64,
     /// Variants under one key; the oldest makes room for one more.
     pub variants_max: usize,
 }
 
 impl StoreLimits {
-    /// An object may take a tenth of the budget, a key may have 32 variants.
+    /// An object may take a tenth of the budget, bodies on their way in a quarter, a key may have 32 variants.
     pub fn with_budget(budget_bytes: u64) -> StoreLimits {
-        StoreLimits { budget_bytes, object_max_bytes: budget_bytes / 10, variants_max: 32 }
+        StoreLimits {
+            budget_bytes,
+            object_max_bytes: budget_bytes / 10,
+            reserved_max_bytes: budget_bytes / 4,
+            variants_max: 32,
+        }
     }
 }
+
+/// How the store is built.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreLayout {
+    pub eviction: EvictionPolicy,
+    /// Parts of the map, each with a lock of its own; rounded up to a power of two.
+    pub shards: usize,
+    pub overhead: Overhead,
+    /// Where chance starts: with the same seed, one thread sees the same entries evicted.
+    pub seed: u64,
+}
+
+impl Default for StoreLayout {
+    fn default() -> StoreLayout {
+        let seed = RandomState::new().hash_one(0);
+        StoreLayout { eviction: EvictionPolicy::default(), shards: SHARDS, overhead: Overhead::default(), seed }
+    }
+}
+
+const SHARDS: usize = 64;
+const SHARDS_MAX: usize = 1 << 16;
 
 #[derive(Debug)]
 pub struct Store {
     limits: StoreLimits,
-    shards: Vec<Mutex<LruCache<KeyHash, Slot>>>,
-    tags: TagIndex,
-    purges: PurgeLog,
-    bytes: AtomicU64,
-    objects: AtomicU64,
-    evicted: AtomicU64,
-    clock: AtomicU64,
-    next_victim: AtomicUsize,
+    overhead: Overhead,
+    shards: Box<[Padded<RwLock<Shard>>]>,
+    eviction: Eviction,
+    pub(super) tags: TagIndex,
+    pub(super) purges: PurgeLog,
+    budget: Budget,
+    reservations: Budget,
+    /// Seconds since the Unix epoch, as told by those who admit and sweep.
+    now: Padded<AtomicU64>,
+    pub(super) removals: Removals,
+    ages: Histogram,
+    pub(super) sweeping: Mutex<Place>,
 }
 
-/// All variants of one key.
-#[derive(Debug)]
-struct Slot {
-    key: Key,
-    variants: Vec<Arc<Entry>>,
-    used: u64,
+/// Entries that had to go, by why.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    budget: AtomicU64,
+    expired: AtomicU64,
+    variants: AtomicU64,
+}
+
+/// Why entries had to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Room was needed.
+    Budget,
+    /// It was of no use any more: stale beyond all windows, or purged, and nothing to validate it with.
+    Expired,
+    /// Its key had as many variants as it may.
+    Variants,
+}
+
+impl Removals {
+    pub fn count(&self, cause: Cause, entries: usize) {
+        self.counter(cause).fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
+    pub fn so_far(&self, cause: Cause) -> u64 {
+        self.counter(cause).load(Ordering::Relaxed)
+    }
+
+    fn counter(&self, cause: Cause) -> &AtomicU64 {
+        match cause {
+            Cause::Budget => &self.budget,
+            Cause::Expired => &self.expired,
+            Cause::Variants => &self.variants,
+        }
+    }
 }
 
 /// What a look-up finds.
@@ -68,33 +134,26 @@ pub enum Lookup {
     Nothing,
 }
 
-/// How to purge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
-    /// Mark stale: validated before the next use, served if the origin fails within its window.
-    Stale,
-    Delete,
-}
-
-/// What a purge found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
-    pub objects: u64,
-    pub bytes: u64,
-}
-
 impl Store {
     pub fn new(limits: StoreLimits) -> Store {
+        Store::build(limits, StoreLayout::default())
+    }
+
+    pub fn build(limits: StoreLimits, layout: StoreLayout) -> Store {
+        let shards = layout.shards.clamp(1, SHARDS_MAX).next_power_of_two();
         Store {
             limits,
-            shards: (0..SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect(),
+            overhead: layout.overhead,
+            shards: (0..shards).map(|_| Padded::default()).collect(),
+            eviction: Eviction::new(layout.eviction, layout.seed),
             tags: TagIndex::new(),
             purges: PurgeLog::default(),
-            bytes: AtomicU64::new(0),
-            objects: AtomicU64::new(0),
-            evicted: AtomicU64::new(0),
-            clock: AtomicU64::new(0),
-            next_victim: AtomicUsize::new(0),
+            budget: Budget::new(limits.budget_bytes),
+            reservations: Budget::new(limits.reserved_max_bytes),
+            now: Padded::default(),
+            removals: Removals::default(),
+            ages: counts::ages(),
+            sweeping: Mutex::default(),
         }
     }
 
@@ -102,29 +161,24 @@ impl Store {
         &self.limits
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    pub fn objects(&self) -> u64 {
-        self.objects.load(Ordering::Relaxed)
-    }
-
-    /// Entries that the budget has pushed out so far.
-    pub fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+    /// Passes the newest variant that answers the request to `use_it`, and counts a use. `None`: there is none.
+    ///
+    /// `use_it` runs under the lock of the shard: it must be short, and must not call the store.
+    pub fn read<R>(&self, key: KeyRef<'_>, request: &Fields, use_it: impl FnOnce(&Arc<Entry>) -> R) -> Option<R> {
+        let shard = self.shard(key.hash).read();
+        let slot = shard.find(key)?;
+        let entry = slot.variant(request)?;
+        self.eviction.used(slot, key.hash);
+        Some(use_it(entry))
     }
 
     pub fn lookup(&self, key: &Key, request: &Fields) -> Lookup {
-        let hash = key.hash();
-        let mut shard = self.shard(hash).lock();
-        let used = self.clock.fetch_add(1, Ordering::Relaxed);
-        let Some(slot) = shard.get_mut(&hash).filter(|slot| slot.key == *key) else { return Lookup::Nothing };
-        slot.used = used;
-        match slot.variants.iter().rev().find(|entry| entry.selection.matches(request)) {
-            Some(entry) => Lookup::Found(Arc::clone(entry)),
-            None => Lookup::OtherVariant,
-        }
+        let key = key.borrowed();
+        let shard = self.shard(key.hash).read();
+        let Some(slot) = shard.find(key) else { return Lookup::Nothing };
+        let Some(entry) = slot.variant(request) else { return Lookup::OtherVariant };
+        self.eviction.used(slot, key.hash);
+        Lookup::Found(Arc::clone(entry))
     }
 
     /// Sequence number of the last purge: what a fetch notes when it begins.
@@ -137,172 +191,202 @@ impl Store {
     /// `began`: the purge sequence when the fetch of this entry began. `overtaken` is asked before anybody can find the
     /// entry: whether its document has changed meanwhile.
     pub fn admit(&self, key: &Key, entry: Arc<Entry>, began: PurgeSeq, overtaken: impl FnOnce() -> bool) -> bool {
-        let hash = key.hash();
-        if weight(key, &entry) > self.limits.object_max_bytes {
+        self.admit_at(key.borrowed(), entry, began, overtaken)
+    }
+
+    pub(super) fn admit_at(
+        &self,
+        key: KeyRef<'_>,
+        entry: Arc<Entry>,
+        began: PurgeSeq,
+        overtaken: impl FnOnce() -> bool,
+    ) -> bool {
+        let own = Slot::own_charge(key.text, self.eviction.node_bytes(), self.overhead);
+        let room = (own + self.charge(&entry)).total();
+        self.tell_time(entry.times.received);
+        if room > self.limits.object_max_bytes || !self.make_room(room) {
             return false;
         }
-        {
-            let mut shard = self.shard(hash).lock();
-            let used = self.clock.fetch_add(1, Ordering::Relaxed);
-            let mut slot = shard.pop(&hash).filter(|slot| slot.key == *key).unwrap_or_else(|| Slot {
-                key: key.clone(),
-                variants: Vec::new(),
-                used,
-            });
-            slot.used = used;
-            let replaced = |old: &Arc<Entry>| old.selection == entry.selection;
-            let mut forgotten: Vec<Arc<Entry>> = slot.variants.extract_if(.., |old| replaced(old)).collect();
-            while slot.variants.len() >= self.limits.variants_max.max(1) {
-                forgotten.push(slot.variants.remove(0));
+        let now = self.now();
+        // What leaves is freed after the lock is.
+        let (mut gone, mut other) = (Vec::new(), None);
+        let mut shard = self.shard(key.hash).write();
+        let at = match shard.find_hash(key.hash) {
+            Some(at) if shard.slots().get(at).is_some_and(|slot| *slot.key == *key.text) => {
+                self.budget.give_back(own.total());
+                at
             }
-            self.count_in(key, &entry);
-            slot.variants.push(Arc::clone(&entry));
-            entry.tags.iter().for_each(|tag| self.tags.add(tag, hash));
-            forgotten.iter().for_each(|old| self.forget(&slot, hash, old));
-            shard.push(hash, slot);
-            // Under the lock: whoever purges or announces a change either finds the entry, or is found here.
-            if overtaken() {
-                entry.set_mark(Mark::Changed);
+            known => {
+                // Another key of the same hash: there is one slot for each hash, so that purges miss nothing.
+                other = known.and_then(|at| self.take_slot(&mut shard, at));
+                shard.charged += own;
+                shard.insert(Slot::new(key))
             }
-            match self.purges.asked_since(began, hash, &entry.tags) {
-                None => {}
-                Some(Mode::Stale) => entry.set_mark(Mark::Purged),
-                Some(Mode::Delete) => {
-                    self.delete(&mut shard, hash, |own| Arc::ptr_eq(own, &entry));
-                }
+        };
+        if let Some(slot) = shard.slot_mut(at) {
+            gone.extend(slot.put(&entry, now));
+            let oldest = slot.variants().len().saturating_sub(self.limits.variants_max.max(1));
+            if oldest > 0 {
+                self.removals.count(Cause::Variants, oldest);
+                let mut number = 0;
+                gone.extend(slot.take(now, |_| {
+                    number += 1;
+                    number <= oldest
+                }));
             }
         }
-        self.make_room();
+        shard.charged += self.charge(&entry);
+        shard.objects += 1;
+        entry.tags().iter().for_each(|tag| self.tags.add(self.tags.hash(tag), key.hash));
+        self.forget(&mut shard, at, key.hash, &gone);
+        self.settle(&mut shard, at, key.hash);
+        // Under the lock: whoever purges or announces a change either finds the entry, or is found here.
+        if overtaken() {
+            entry.set_mark(Mark::Changed);
+        }
+        match self.purges.asked_since(began, key.hash, entry.tags()) {
+            Some(Mode::Delete) => gone.extend(self.take(&mut shard, at, key.hash, |own| Arc::ptr_eq(own, &entry))),
+            Some(Mode::Stale) => entry.set_mark(Mark::Purged),
+            None => {}
+        }
+        if entry.mark() != Mark::None
+            && let Some(slot) = shard.slots().get(at)
+        {
+            slot.marked(now);
+        }
+        drop(shard);
+        drop((gone, other));
         true
     }
 
-    pub fn purge_key(&self, key: &Key, mode: Mode) -> Purged {
-        self.purges.add(Purge::Key(key.hash()), mode);
-        self.purge_slot(key.hash(), mode, |_| true)
+    /// Takes the variants that `is_gone` names out of a slot, and the slot with the last of them.
+    pub(super) fn take(
+        &self,
+        shard: &mut Shard,
+        at: usize,
+        hash: KeyHash,
+        is_gone: impl FnMut(&Arc<Entry>) -> bool,
+    ) -> Vec<Arc<Entry>> {
+        let now = self.now();
+        let Some(slot) = shard.slot_mut(at) else { return Vec::new() };
+        let gone = slot.take(now, is_gone);
+        let is_empty = slot.variants().is_empty();
+        self.forget(shard, at, hash, &gone);
+        if is_empty {
+            self.take_slot(shard, at);
+        } else if !gone.is_empty() {
+            self.settle(shard, at, hash);
+        }
+        gone
     }
 
-    pub fn purge_tag(&self, tag: &str, mode: Mode) -> Purged {
-        self.purges.add(Purge::Tag(tag.into()), mode);
-        let keys = self.tags.keys(tag);
-        sum(keys
-            .into_iter()
-            .map(|hash| self.purge_slot(hash, mode, |entry| entry.tags.iter().any(|own| **own == *tag))))
+    /// Takes out the variants of a slot that are of no use any more.
+    pub(super) fn take_dead(&self, shard: &mut Shard, at: usize, now: u64) -> Vec<Arc<Entry>> {
+        let Some(hash) = shard.slots().get(at).map(|slot| KeyHash::of(&slot.key)) else { return Vec::new() };
+        let dead = self.take(shard, at, hash, |entry| entry.useful_until() < now);
+        self.removals.count(Cause::Expired, dead.len());
+        dead
     }
 
-    pub fn purge_all(&self, mode: Mode) -> Purged {
-        self.purges.add(Purge::All, mode);
-        sum((0..SHARDS).map(|index| {
-            let hashes: Vec<KeyHash> = self
-                .shards
-                .get(index)
-                .map(|shard| shard.lock().iter().map(|(hash, _)| *hash).collect())
-                .unwrap_or_default();
-            sum(hashes.into_iter().map(|hash| self.purge_slot(hash, mode, |_| true)))
-        }))
+    /// Takes out a slot with all its variants.
+    pub(super) fn remove_slot(&self, shard: &mut Shard, at: usize, cause: Cause) -> Option<Slot> {
+        let removed = self.take_slot(shard, at)?;
+        self.removals.count(cause, removed.variants().len());
+        Some(removed)
     }
 
-    /// The document with this tag is at `version`: marks its older copies.
-    pub fn document_changed(&self, tag: &str, version: Version) {
-        for hash in self.tags.keys(tag) {
-            let shard = self.shard(hash).lock();
-            for entry in shard.peek(&hash).iter().flat_map(|slot| &slot.variants) {
-                if entry.stamp.as_ref().is_some_and(|stamp| *stamp.tag == *tag && stamp.version < version) {
-                    entry.set_mark(Mark::Changed);
+    fn take_slot(&self, shard: &mut Shard, at: usize) -> Option<Slot> {
+        let slot = shard.remove(at)?;
+        let hash = KeyHash::of(&slot.key);
+        self.eviction.removed(hash);
+        let charge = self.charge_of(&slot);
+        shard.charged -= charge;
+        shard.objects -= slot.variants().len() as u64;
+        self.budget.give_back(charge.total());
+        self.untag(&slot, hash);
+        Some(slot)
+    }
+
+    /// Takes a slot that is out of the map off the tag index.
+    pub(super) fn untag(&self, slot: &Slot, hash: KeyHash) {
+        for tag in slot.variants().iter().flat_map(|entry| entry.tags()) {
+            self.tags.remove(self.tags.hash(tag), hash);
+        }
+    }
+
+    /// Takes entries that have left their slot out of the counts and the index; a tag that another variant carries
+    /// stays.
+    fn forget(&self, shard: &mut Shard, at: usize, hash: KeyHash, gone: &[Arc<Entry>]) {
+        for entry in gone {
+            let charge = self.charge(entry);
+            shard.charged -= charge;
+            shard.objects -= 1;
+            self.budget.give_back(charge.total());
+            for tag in entry.tags() {
+                let tag = self.tags.hash(tag);
+                let left = shard.slots().get(at).map(Slot::variants).unwrap_or_default();
+                if !left.iter().flat_map(|entry| entry.tags()).any(|other| self.tags.hash(other) == tag) {
+                    self.tags.remove(tag, hash);
                 }
             }
         }
     }
 
-    fn purge_slot(&self, hash: KeyHash, mode: Mode, concerned: impl Fn(&Entry) -> bool) -> Purged {
-        let mut shard = self.shard(hash).lock();
-        if mode == Mode::Delete {
-            return self.delete(&mut shard, hash, |entry| concerned(entry));
-        }
-        let Some(slot) = shard.peek(&hash) else { return Purged::default() };
-        sum(slot.variants.iter().filter(|entry| concerned(entry)).map(|entry| {
-            entry.set_mark(Mark::Purged);
-            Purged { objects: 1, bytes: weight(&slot.key, entry) }
-        }))
-    }
-
-    fn delete(
-        &self,
-        shard: &mut LruCache<KeyHash, Slot>,
-        hash: KeyHash,
-        concerned: impl Fn(&Arc<Entry>) -> bool,
-    ) -> Purged {
-        let Some(slot) = shard.peek_mut(&hash) else { return Purged::default() };
-        let gone: Vec<Arc<Entry>> = slot.variants.extract_if(.., |entry| concerned(entry)).collect();
-        gone.iter().for_each(|entry| self.forget(slot, hash, entry));
-        let purged = sum(gone.iter().map(|entry| Purged { objects: 1, bytes: weight(&slot.key, entry) }));
-        if slot.variants.is_empty() {
-            shard.pop(&hash);
-        }
-        purged
-    }
-
-    /// What the purges after `since` up to `until` ask for this key and these tags.
-    pub fn purged_between(&self, since: PurgeSeq, until: PurgeSeq, key: &Key, tags: &[Box<str>]) -> Option<Mode> {
-        self.purges.asked_between(since, until, key.hash(), tags)
-    }
-
-    fn make_room(&self) {
-        while self.bytes() > self.limits.budget_bytes {
-            let start = self.next_victim.fetch_add(1, Ordering::Relaxed);
-            // Of some shards, the one whose least recently used slot was used longest ago. When all of those are
-            // empty, all shards are looked at, so that this ends.
-            let oldest = |count: usize| {
-                (start..start + count)
-                    .map(|index| index % SHARDS)
-                    .filter_map(|index| {
-                        let used = self.shards.get(index)?.lock().peek_lru().map(|(_, slot)| slot.used)?;
-                        Some((used, index))
-                    })
-                    .min()
-            };
-            let Some((_, index)) = oldest(EVICTION_SAMPLES).or_else(|| oldest(SHARDS)) else { return };
-            let Some(shard) = self.shards.get(index) else { return };
-            let mut shard = shard.lock();
-            if let Some((hash, slot)) = shard.pop_lru() {
-                let mut slot = slot;
-                let gone = std::mem::take(&mut slot.variants);
-                self.evicted.fetch_add(gone.len() as u64, Ordering::Relaxed);
-                gone.iter().for_each(|entry| self.forget(&slot, hash, entry));
-            }
+    /// The variants of a slot are others than before: it has another rank.
+    fn settle(&self, shard: &mut Shard, at: usize, hash: KeyHash) {
+        if let Some(slot) = shard.slot_mut(at) {
+            let bytes = self.charge_of(slot).total();
+            self.eviction.changed(slot, hash, bytes);
         }
     }
 
-    fn count_in(&self, key: &Key, entry: &Entry) {
-        self.bytes.fetch_add(weight(key, entry), Ordering::Relaxed);
-        self.objects.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes an entry that has left its slot out of the counts and the index; a tag that another variant carries
-    /// stays. The caller holds the lock of its shard.
-    fn forget(&self, slot: &Slot, hash: KeyHash, entry: &Entry) {
-        self.bytes.fetch_sub(weight(&slot.key, entry), Ordering::Relaxed);
-        self.objects.fetch_sub(1, Ordering::Relaxed);
-        for tag in &entry.tags {
-            if !slot.variants.iter().any(|other| other.tags.contains(tag)) {
-                self.tags.remove(tag, hash);
-            }
+    fn charge(&self, entry: &Entry) -> Charge {
+        match self.overhead {
+            Overhead::Product => entry.charge(),
+            Overhead::None => Charge { body: entry.body.len() as u64, ..Charge::default() },
         }
     }
 
-    fn shard(&self, hash: KeyHash) -> &Mutex<LruCache<KeyHash, Slot>> {
-        // The modulus keeps the index in range.
+    pub(super) fn charge_of(&self, slot: &Slot) -> Charge {
+        let own = Slot::own_charge(&slot.key, self.eviction.node_bytes(), self.overhead);
+        own + slot.variants().iter().map(|entry| self.charge(entry)).sum()
+    }
+
+    pub(super) fn shards(&self) -> &[Padded<RwLock<Shard>>] {
+        &self.shards
+    }
+
+    pub(super) fn shard(&self, hash: KeyHash) -> &RwLock<Shard> {
+        // Bits that the table of the shard does not use; their number is a power of two, which keeps it in range.
         #[allow(clippy::indexing_slicing)]
-        &self.shards[hash.0 as usize % SHARDS]
+        &self.shards[(hash.0 >> 64) as usize & (self.shards.len() - 1)].0
     }
-}
 
-fn weight(key: &Key, entry: &Entry) -> u64 {
-    (key.as_str().len() + entry.weight()) as u64
-}
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
 
-fn sum(parts: impl Iterator<Item = Purged>) -> Purged {
-    parts.fold(Purged::default(), |all, part| Purged {
-        objects: all.objects + part.objects,
-        bytes: all.bytes + part.bytes,
-    })
+    pub(super) fn reservations(&self) -> &Budget {
+        &self.reservations
+    }
+
+    pub(super) fn eviction(&self) -> &Eviction {
+        &self.eviction
+    }
+
+    pub(super) fn ages(&self) -> &Histogram {
+        &self.ages
+    }
+
+    /// Seconds since the Unix epoch, as far as the store was told.
+    pub(super) fn now(&self) -> u64 {
+        self.now.0.load(Ordering::Relaxed)
+    }
+
+    /// It is `now` at least, in seconds since the Unix epoch.
+    pub fn tell_time(&self, now: u64) {
+        if self.now() < now {
+            self.now.0.fetch_max(now, Ordering::Relaxed);
+        }
+    }
 }

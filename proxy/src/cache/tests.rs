@@ -8,7 +8,7 @@ use http::StatusCode;
 use millpond_shared::http1::Fields;
 use millpond_shared::version::Version;
 
-use super::{Entry, Lookup, Mark, Mode, Stamp, Store, StoreLimits};
+use super::{Cause, Entry, Lookup, Mark, Mode, Stamp, Store, StoreLimits};
 use crate::key::Key;
 use crate::rules::{Match, Query, Rule, Tags};
 use crate::semantics::freshness::Times;
@@ -52,7 +52,7 @@ fn entry(size: usize, language: Option<&str>, tags: &[&str]) -> Arc<Entry> {
 }
 
 fn store(budget: u64) -> Store {
-    Store::new(StoreLimits { budget_bytes: budget, object_max_bytes: budget, variants_max: 3 })
+    Store::new(StoreLimits { object_max_bytes: budget, variants_max: 3, ..StoreLimits::with_budget(budget) })
 }
 
 fn body_of(store: &Store, path: &str, language: &str) -> Option<usize> {
@@ -72,10 +72,10 @@ fn the_budget_holds_and_the_least_recently_used_goes_first() {
         // The first is asked for again and again.
         assert_eq!(body_of(&store, "/0", ""), Some(1_000), "after {index}");
     }
-    assert!(store.evicted() > 500);
-    assert_eq!(store.objects() + store.evicted(), 1_000);
+    assert!(store.evicted(Cause::Budget) > 500);
+    assert_eq!(store.objects() + store.evicted(Cause::Budget), 1_000);
     assert_eq!(body_of(&store, "/1", ""), None);
-    assert_eq!(store.purge_tag("all", Mode::Delete).objects, store.evicted().abs_diff(1_000));
+    assert_eq!(store.purge_tag("all", Mode::Delete).objects, store.evicted(Cause::Budget).abs_diff(1_000));
     assert_eq!((store.objects(), store.bytes()), (0, 0), "nothing is left over in the counts");
 }
 

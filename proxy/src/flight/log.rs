@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -10,7 +10,7 @@ use millpond_shared::http1::Fields;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::cache::{Entry, PurgeSeq, Stamp};
+use crate::cache::{Entry, PurgeSeq, Reservation, Stamp};
 use crate::outcome::Reason;
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
@@ -28,8 +28,6 @@ pub struct Flight {
     read: Notify,
     waiters: AtomicUsize,
     began: PurgeSeq,
-    /// Bytes that the logs of all flights hold.
-    held: Arc<AtomicU64>,
 }
 
 /// One request that waits; counted for as long as this lives.
@@ -51,14 +49,7 @@ impl Drop for Waiting {
     }
 }
 
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let held = self.inner.get_mut().held as u64;
-        self.held.fetch_sub(held, Ordering::Relaxed);
-    }
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     phase: Phase,
     pieces: VecDeque<Bytes>,
@@ -66,13 +57,14 @@ struct Inner {
     dropped: usize,
     /// Bytes in `pieces`.
     held: usize,
+    /// Their room in the store's budget.
+    reserved: Reservation,
     readers: HashMap<u64, usize>,
     next_reader: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Phase {
-    #[default]
     Asking,
     /// The head is there, the body grows.
     Body(Arc<Draft>),
@@ -107,15 +99,23 @@ pub enum Seen {
 }
 
 impl Flight {
-    /// A flight whose log counts into `held`; `began` is the number of the last purge before its fetch.
-    pub(super) fn new(began: PurgeSeq, held: Arc<AtomicU64>) -> Flight {
+    /// A flight whose log takes its room from `reserved`; `began` is the number of the last purge before its fetch.
+    pub(super) fn new(began: PurgeSeq, reserved: Reservation) -> Flight {
+        let inner = Inner {
+            phase: Phase::Asking,
+            pieces: VecDeque::new(),
+            dropped: 0,
+            held: 0,
+            reserved,
+            readers: HashMap::new(),
+            next_reader: 0,
+        };
         Flight {
-            inner: Mutex::default(),
+            inner: Mutex::new(inner),
             grown: Notify::new(),
             read: Notify::new(),
             waiters: AtomicUsize::new(0),
             began,
-            held,
         }
     }
 
@@ -190,6 +190,7 @@ impl Inner {
             self.dropped += 1;
             self.held -= piece.len();
         }
+        self.reserved.shrink_to(self.held as u64);
         Some(self.held)
     }
 }
@@ -199,27 +200,27 @@ pub struct Filler {
     flight: Arc<Flight>,
     /// Bytes beyond which the body is not stored; readers then hold the fill back.
     store_max: u64,
-    /// Bytes that the logs of all flights together may hold; beyond them this body is not stored either.
-    all_max: u64,
     length: u64,
     stored: bool,
 }
 
 impl Filler {
-    pub fn new(flight: &Arc<Flight>, store_max: u64, all_max: u64) -> Filler {
-        Filler { flight: Arc::clone(flight), store_max, all_max, length: 0, stored: true }
+    pub fn new(flight: &Arc<Flight>, store_max: u64) -> Filler {
+        Filler { flight: Arc::clone(flight), store_max, length: 0, stored: true }
     }
 
-    /// Appends a piece. `false`: the body is too large to be stored, and from now on the log only passes it on.
+    /// Appends a piece. `false`: the body is too large to be stored, or too much is on its way into the store already;
+    /// from now on the log only passes it on.
     pub fn push(&mut self, piece: Bytes) -> bool {
         self.length += piece.len() as u64;
         let mut inner = self.flight.inner.lock();
         inner.held += piece.len();
-        let all = self.flight.held.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64;
+        // What is passed on without room in the budget is bounded by `AHEAD_MAX`.
+        let has_room = inner.reserved.grow(piece.len() as u64);
         inner.pieces.push_back(piece);
         drop(inner);
         self.flight.grown.notify_waiters();
-        self.stored &= self.length <= self.store_max && all <= self.all_max;
+        self.stored &= self.length <= self.store_max && has_room;
         self.stored
     }
 
@@ -232,14 +233,8 @@ impl Filler {
             let read = self.flight.read.notified();
             tokio::pin!(read);
             read.as_mut().enable();
-            let dropped = {
-                let mut inner = self.flight.inner.lock();
-                let before = inner.held;
-                let held = inner.drop_what_all_have();
-                self.flight.held.fetch_sub((before - inner.held) as u64, Ordering::Relaxed);
-                held
-            };
-            match dropped {
+            let held = self.flight.inner.lock().drop_what_all_have();
+            match held {
                 None => return false,
                 Some(held) if held < AHEAD_MAX => return true,
                 Some(_) => {}

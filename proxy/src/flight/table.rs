@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
 use super::log::{Flight, Waiting};
-use crate::cache::PurgeSeq;
+use crate::cache::{PurgeSeq, Store};
 use crate::key::KeyHash;
 use crate::outcome::Reason;
 use crate::upstreams::OriginError;
@@ -31,8 +30,8 @@ impl Default for Limits {
 pub struct Flights {
     limits: Limits,
     table: Mutex<HashMap<KeyHash, Arc<Flight>>>,
-    /// Bytes that the logs of all flights hold.
-    held: Arc<AtomicU64>,
+    /// Whose budget the logs of all flights take their room from.
+    store: Arc<Store>,
 }
 
 /// What a request that needs a fetch becomes.
@@ -55,8 +54,8 @@ pub struct Lead {
 }
 
 impl Flights {
-    pub fn new(limits: Limits) -> Arc<Flights> {
-        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()), held: Arc::default() })
+    pub fn new(limits: Limits, store: Arc<Store>) -> Arc<Flights> {
+        Arc::new(Flights { limits, table: Mutex::new(HashMap::new()), store })
     }
 
     /// `now`: the number of the last purge.
@@ -65,7 +64,7 @@ impl Flights {
         if let Some(flight) = table.get(&key) {
             return Waiting::join(flight, self.limits.waiters_max).map_or(Join::Full, Join::Wait);
         }
-        let flight = Arc::new(Flight::new(now, Arc::clone(&self.held)));
+        let flight = Arc::new(Flight::new(now, self.store.reservation()));
         let listed = table.len() < self.limits.flights_max;
         if listed {
             table.insert(key, Arc::clone(&flight));
@@ -115,7 +114,7 @@ impl Lead {
     }
 
     pub fn flight(&mut self) -> Arc<Flight> {
-        let new = || Arc::new(Flight::new(self.began, Arc::clone(&self.flights.held)));
+        let new = || Arc::new(Flight::new(self.began, self.flights.store.reservation()));
         Arc::clone(self.flight.get_or_insert_with(new))
     }
 

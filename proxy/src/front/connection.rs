@@ -1,28 +1,30 @@
 //! One client's connection: request after request, in order.
+//!
+//! The hot loop (`hot`) answers what it can; anything else is handed to the gateway here, and the loop goes on after.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use http::StatusCode;
+use bytes::{Bytes, BytesMut};
 use millpond_shared::clock;
-use millpond_shared::http1::{Framing, Limits, Refusal, RequestHead, request_framing, take_request};
+use millpond_shared::http1::{Framing, Refusal, RequestHead};
 use pingora_core::protocols::Stream;
-use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::deadline::{Deadline, Waits};
+use super::familiar::Familiar;
+use super::hot::Next;
 use super::reply::Reply;
 use crate::gateway::Gateway;
 use crate::observe::{Access, Observer};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 
-/// How long a connection may be idle between requests; then it is closed without a word.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a head may take from its first byte; then 408.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 4096;
 /// How long, and for how many bytes, a connection that is to be closed is read on, so that the client gets to see
@@ -36,77 +38,116 @@ pub(super) struct Connection {
     pub input: BytesMut,
     /// Bytes to be written.
     pub output: BytesMut,
+    /// The body to be written after `output`.
+    pub body: Bytes,
+    /// The last request that the hot loop answered.
+    pub familiar: Option<Box<Familiar>>,
+    /// What the hot loop could not deal with, while answers before it are still to be sent.
+    pub next: Option<Next>,
+    /// Whether `input` is known to hold no whole head.
+    pub partial: bool,
+    /// Whether `output`, `body` or what the stream itself holds is still to be sent.
+    pub unsent: bool,
+    /// What it waited for when it was last polled.
+    pub waits: Option<Waits>,
+    pub deadline: Deadline,
+    /// When the connection last got on: a request was read, or bytes were written.
+    pub since: Instant,
+    /// Whether no request was read yet.
+    pub fresh: bool,
+    pub scheme: &'static str,
+    pub peer: Option<SocketAddr>,
 }
 
-/// What comes next on a connection.
-enum Next {
-    Request(Box<RequestHead>),
-    Refused(Refusal),
-    Closed,
+/// What every connection of a front uses.
+pub(super) struct Around {
+    pub gateway: Arc<Gateway>,
+    pub observer: Arc<Observer>,
+    pub drain: Drain,
 }
 
-/// Serves a client until it leaves, errs, or the proxy drains.
-pub(super) async fn run(gateway: &Arc<Gateway>, observer: &Observer, stream: Stream, mut shutdown: ShutdownWatch) {
-    let peer =
-        stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()));
-    let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
+/// Tells all connections that no further request is wanted.
+#[derive(Default)]
+pub(super) struct Drain {
+    begun: AtomicBool,
+    told: Notify,
+}
+
+impl Drain {
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+}
+
+/// Serves a client until it leaves, errs, or the proxy drains. An HTTP/2 client is given back, with what was read of it.
+pub(super) async fn run(around: &Around, stream: Stream, scheme: &'static str) -> Option<(Stream, BytesMut)> {
+    let mut connection = Connection::new(stream, scheme);
+    let told = around.drain.told.notified();
+    let mut told = pin!(told);
+    told.as_mut().enable();
     loop {
-        let (head, framing) = match connection.next(&mut shutdown).await {
-            Next::Closed => return,
-            Next::Refused(refusal) => return connection.refuse(observer, peer, refusal).await,
-            Next::Request(head) => match request_framing(&head.fields, head.minor) {
-                Ok(framing) => (head, framing),
-                Err(refusal) => return connection.refuse(observer, peer, refusal).await,
-            },
-        };
-        let began = clock::monotonic();
-        let mut reply = Reply::new(&mut connection, &head, framing, *shutdown.borrow());
-        let record = gateway.serve(&head, &mut reply).await;
-        let keep = reply.finish().await;
-        observer.observe(&Access { head: Some(&head), peer, record: &record, took: began.elapsed() });
-        if !keep {
-            return connection.linger().await;
+        match std::future::poll_fn(|cx| connection.poll_next(around, told.as_mut(), cx)).await {
+            Next::Closed => return None,
+            Next::Http2 => return Some((connection.stream, connection.input)),
+            Next::Refused(refusal) => {
+                Box::pin(connection.refuse(&around.observer, refusal)).await;
+                return None;
+            }
+            Next::Request(head, framing) => {
+                // Boxed: what a connection keeps while it is idle should not have room for the whole gateway.
+                if !Box::pin(connection.answer(around, &head, framing)).await {
+                    Box::pin(connection.linger()).await;
+                    return None;
+                }
+            }
         }
     }
 }
 
 impl Connection {
-    async fn next(&mut self, shutdown: &mut ShutdownWatch) -> Next {
-        let limits = Limits::default();
-        let mut deadline = None;
-        loop {
-            match take_request(&mut self.input, &limits) {
-                Ok(Some(head)) => return Next::Request(Box::new(head)),
-                Ok(None) => {}
-                Err(refusal) => return Next::Refused(refusal),
-            }
-            // One empty line after a body belongs to no request (RFC 9112 §2.2).
-            let began = !self.input.is_empty() && self.input != b"\r\n"[..];
-            let left = match (began, deadline) {
-                (false, _) => IDLE_TIMEOUT,
-                (true, None) => {
-                    deadline = Some(clock::monotonic() + HEAD_TIMEOUT);
-                    HEAD_TIMEOUT
-                }
-                (true, Some(deadline)) => deadline.saturating_duration_since(clock::monotonic()),
-            };
-            self.input.reserve(READ_BYTES);
-            let read = tokio::select! {
-                read = timeout(left, self.stream.read_buf(&mut self.input)) => read,
-                // An idle client is let go at once; one that has begun a request gets its answer.
-                () = drained(shutdown), if !began => return Next::Closed,
-            };
-            match read {
-                Err(_) if began => return Next::Refused(TOO_SLOW),
-                Ok(Ok(0)) if began => return Next::Refused(Refusal { status: StatusCode::BAD_REQUEST, why: CUT }),
-                Err(_) | Ok(Err(_) | Ok(0)) => return Next::Closed,
-                Ok(Ok(_)) => {}
-            }
+    fn new(stream: Stream, scheme: &'static str) -> Connection {
+        let peer =
+            stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()));
+        Connection {
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            body: Bytes::new(),
+            familiar: None,
+            next: None,
+            partial: false,
+            unsent: false,
+            waits: None,
+            deadline: Deadline::default(),
+            since: clock::monotonic(),
+            fresh: true,
+            scheme,
+            peer,
         }
     }
 
+    /// The gateway's way; whether the connection can carry another request.
+    async fn answer(&mut self, around: &Around, head: &RequestHead, framing: Framing) -> bool {
+        let (began, peer) = (clock::monotonic(), self.peer);
+        let mut reply = Reply::new(self, head, framing, around.drain.has_begun());
+        let record = around.gateway.serve(head, &mut reply).await;
+        let keep = reply.finish().await;
+        around.observer.observe(&Access { head: Some(head), peer, record: &record, took: began.elapsed() });
+        self.since = clock::monotonic();
+        self.output = BytesMut::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        keep
+    }
+
     /// Answers what can't be read any further, and closes.
-    async fn refuse(mut self, observer: &Observer, peer: Option<SocketAddr>, refusal: Refusal) {
+    async fn refuse(mut self, observer: &Observer, refusal: Refusal) {
         let body = format!(
             "{} {}: {}\n",
             refusal.status.as_str(),
@@ -128,7 +169,7 @@ impl Connection {
         let reason = Some(Reason::BadRequest);
         let record =
             Record { rule: None, outcome: Outcome::Refused, reason, status: refusal.status, bytes, broken_off };
-        observer.observe(&Access { head: None, peer, record: &record, took: Duration::ZERO });
+        observer.observe(&Access { head: None, peer: self.peer, record: &record, took: Duration::ZERO });
         self.linger().await;
     }
 
@@ -165,19 +206,6 @@ impl Connection {
     pub async fn read_more(&mut self) -> std::io::Result<usize> {
         self.input.reserve(READ_BYTES);
         self.stream.read_buf(&mut self.input).await
-    }
-}
-
-const CUT: &str = "the connection ended within a head";
-const TOO_SLOW: Refusal =
-    Refusal { status: StatusCode::REQUEST_TIMEOUT, why: "the head of the request took longer than 10 seconds" };
-
-/// Resolves when the proxy drains.
-async fn drained(shutdown: &mut ShutdownWatch) {
-    while !*shutdown.borrow() {
-        if shutdown.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }
 

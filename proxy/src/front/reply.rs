@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::connection::{Connection, has_body};
+use super::send::COPY_MAX;
 use crate::gateway::{Client, Gone, ReplyHead};
 use crate::upstreams::{Inbound, InboundError};
 
@@ -20,8 +21,6 @@ use crate::upstreams::{Inbound, InboundError};
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may pause within its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bodies up to this size, in bytes, are copied behind their head for one write; larger ones are written in place.
-const COPY_MAX: usize = 16 * 1024;
 /// Rest of a request's body, in bytes, that is read and thrown away to keep the connection.
 const DRAIN_MAX: usize = 64 * 1024;
 
@@ -175,7 +174,7 @@ impl<'a> Reply<'a> {
 
 impl Client for Reply<'_> {
     fn scheme(&self) -> &'static str {
-        "http"
+        self.connection.scheme
     }
 
     fn inbound(&mut self) -> (Framing, &mut dyn Inbound) {

@@ -19,7 +19,7 @@ use pingora_core::services::listening::Service as ListeningService;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::connection;
+use super::connection::{self, Around, Drain};
 use crate::gateway::Gateway;
 use crate::observe::Observer;
 
@@ -48,8 +48,7 @@ impl Listeners {
 
 /// The application: every connection runs the HTTP/1.1 loop.
 pub struct Front {
-    gateway: Arc<Gateway>,
-    observer: Arc<Observer>,
+    around: Arc<Around>,
     open: Arc<Open>,
 }
 
@@ -62,29 +61,34 @@ struct Open {
 
 impl Front {
     pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>) -> Front {
-        Front { gateway, observer, open: Arc::default() }
+        let around = Around { gateway, observer, drain: Drain::default() };
+        Front { around: Arc::new(around), open: Arc::default() }
     }
 }
 
 #[async_trait]
 impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = OpenGuard::new(&self.open);
-        connection::run(&self.gateway, &self.observer, stream, shutdown.clone()).await;
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let (around, open) = (Arc::clone(&self.around), OpenGuard::new(&self.open));
+        // A task of its own: the one that pingora has begun has room for a handshake, and takes 9 KB to its end.
+        tokio::spawn(async move {
+            connection::run(&around, stream, "http").await;
+            drop(open);
+        });
         None
     }
 }
 
-struct OpenGuard<'a>(&'a Open);
+struct OpenGuard(Arc<Open>);
 
-impl<'a> OpenGuard<'a> {
-    fn new(open: &'a Open) -> OpenGuard<'a> {
+impl OpenGuard {
+    fn new(open: &Arc<Open>) -> OpenGuard {
         open.count.fetch_add(1, Ordering::AcqRel);
-        OpenGuard(open)
+        OpenGuard(Arc::clone(open))
     }
 }
 
-impl Drop for OpenGuard<'_> {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.none.notify_waiters();
@@ -110,14 +114,14 @@ pub fn serve(front: Front, listeners: Listeners, threads: usize, draining: Drain
         graceful_shutdown_timeout_seconds: Some(0),
         ..ServerConf::default()
     };
-    let open = Arc::clone(&front.open);
+    let (open, around) = (Arc::clone(&front.open), Arc::clone(&front.around));
     let mut listening = ListeningService::new("front".to_owned(), front);
     for (address, _) in &listeners.bound {
         // Reads and writes go through buffers of our own.
         let config = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered());
         listening.add_listener(config);
     }
-    let bound = Bound { listening, listeners: listeners.bound, stop: draining.stop.clone() };
+    let bound = Bound { listening, listeners: listeners.bound, stop: draining.stop.clone(), around };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.add_service(bound);
     server.run(RunArgs { shutdown_signal: Box::new(Drained { draining, open }) });
@@ -128,6 +132,7 @@ struct Bound {
     listening: ListeningService<Front>,
     listeners: Vec<(SocketAddr, TcpListener)>,
     stop: watch::Receiver<bool>,
+    around: Arc<Around>,
 }
 
 #[async_trait]
@@ -138,6 +143,12 @@ impl PingoraService for Bound {
                 fds.lock().add(address.to_string(), listener.into_raw_fd());
             }
         }
+        let (mut stop, around) = (self.stop.clone(), Arc::clone(&self.around));
+        tokio::spawn(async move {
+            // A dropped sender means stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+            around.drain.begin();
+        });
         PingoraService::start_service(&mut self.listening, fds, self.stop.clone(), listeners_per_fd).await;
     }
 

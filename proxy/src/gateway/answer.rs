@@ -30,15 +30,12 @@ impl Gateway {
         reason: Option<Reason>,
     ) -> Record {
         let added = added(&entry.times, outcome, reason, entry.status);
-        if validate::not_modified(&visit.request.fields, entry.status, &entry.fields) {
-            return not_modified(client, visit, &entry.fields, added, outcome, reason).await;
+        let fields = entry.fields();
+        if validate::not_modified(&visit.request.fields, entry.status, fields.iter()) {
+            return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let head = ReplyHead {
-            status: entry.status,
-            fields: ReplyFields::All(&entry.fields),
-            prepared: Some(&entry.head),
-            added,
-        };
+        let head =
+            ReplyHead { status: entry.status, fields: ReplyFields::All(&fields), prepared: Some(&entry.head), added };
         let sent = client.whole(head, entry.body.clone()).await;
         record(client, Some(visit.rule), outcome, reason, entry.status, sent)
     }
@@ -54,7 +51,7 @@ impl Gateway {
         reason: Option<Reason>,
     ) -> Record {
         let added = added(&draft.times, outcome, reason, draft.status);
-        if validate::not_modified(&visit.request.fields, draft.status, &draft.fields) {
+        if validate::not_modified(&visit.request.fields, draft.status, draft.fields.iter()) {
             return not_modified(client, visit, &draft.fields, added, outcome, reason).await;
         }
         let head = ReplyHead { status: draft.status, fields: ReplyFields::All(&draft.fields), prepared: None, added };
@@ -238,7 +235,7 @@ async fn not_modified<C: Client>(
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> Record {
-    let fields = forward::not_modified_fields(stored);
+    let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
     let status = StatusCode::NOT_MODIFIED;
     let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added };
     let sent = client.whole(head, Bytes::new()).await;

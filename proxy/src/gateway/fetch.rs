@@ -33,22 +33,14 @@ impl Gateway {
 
     /// Takes a fetched response into the store; `began`: the last purge before its fetch.
     fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
-        let overtaken = || entry.stamp.as_ref().is_some_and(|stamp| self.live.overtaken(stamp));
+        let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
         if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
             self.counters.rejected();
-        } else if let Some(stamp) = entry.stamp.as_ref().filter(|_| entry.mark() == Mark::None) {
+        } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
             self.live.given(stamp);
         }
     }
-
-    /// Bytes that the logs of all flights together may hold: beyond them bodies are passed on, and not stored.
-    fn log_max(&self) -> u64 {
-        self.store.limits().budget_bytes / LOG_SHARE
-    }
 }
-
-/// The share of the budget that bodies on their way into the store may take beside it.
-const LOG_SHARE: u64 = 4;
 
 /// One fetch. What has to outlive the request that caused it is in its [`Fill`].
 pub struct Fetch<'a> {
@@ -80,11 +72,11 @@ impl Fetch<'_> {
     pub async fn run(&self, stale: Option<&Arc<Entry>>, lead: Lead) -> Fetched {
         let began = lead.began();
         let asked = clock::wall_secs();
-        let mut answer = self.ask_origin(stale.map(|entry| &entry.fields)).await;
+        let mut answer = self.ask_origin(stale.map(|entry| &**entry)).await;
         if let (Ok(got), Some(entry)) = (&answer, stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
-            if validate::confirms(&entry.fields, &got.head.fields) {
+            if validate::confirms(&entry.fields(), &got.head.fields) {
                 return self.revalidated(entry, &got.head, asked, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
@@ -109,9 +101,9 @@ impl Fetch<'_> {
         }
     }
 
-    /// `stored`: the fields of the stored response to validate.
-    async fn ask_origin(&self, stored: Option<&Fields>) -> Result<Answer, OriginError> {
-        let conditions = stored.map_or(Conditions::None, Conditions::Stored);
+    async fn ask_origin(&self, stale: Option<&Entry>) -> Result<Answer, OriginError> {
+        let stored = stale.map(Entry::fields);
+        let conditions = stored.as_ref().map_or(Conditions::None, Conditions::Stored);
         let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least);
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::None).await
     }
@@ -134,15 +126,15 @@ impl Fetch<'_> {
         mut lead: Lead,
     ) -> Fetched {
         let now = clock::wall_secs();
-        let fields = validate::updated(&stale.fields, &head.fields);
+        let fields = validate::updated(&stale.fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, asked, now);
         let fields = forward::stored_fields(&updated.fields, now);
         let selection = match Vary::of(&updated.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => stale.selection.clone(),
+            Vary::None | Vary::Any => stale.selection().clone(),
         };
-        let stamp = self.stamp(&head.fields).or_else(|| stale.stamp.clone());
+        let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
         let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         let body = stale.body.clone();
         let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
@@ -188,7 +180,7 @@ impl Fetch<'_> {
         let mut fill = Fill {
             gateway: Arc::clone(self.gateway),
             key: self.key.clone(),
-            filler: Filler::new(&flight, store_max, self.gateway.log_max()),
+            filler: Filler::new(&flight, store_max),
             draft: Arc::clone(&draft),
             began,
         };

@@ -32,16 +32,18 @@ pub fn stored_fields(response: &Fields, now: u64) -> Fields {
     fields.build()
 }
 
-/// Whether a field of a response that is handed through ends here.
+/// Whether an end-to-end field of a response is handed through with it.
 pub fn is_relayed(name: &str) -> bool {
     !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case(headers::POSITION)
 }
 
 /// The fields that a 304 made from a stored response carries (RFC 9110 §15.4.5).
-pub fn not_modified_fields(stored: &Fields) -> Fields {
+pub fn not_modified_fields<'a>(
+    stored: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     let kept =
         ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", headers::VERSION];
-    stored.iter().filter(|(name, _)| kept.iter().any(|other| name.eq_ignore_ascii_case(other))).collect()
+    stored.filter(move |(name, _)| kept.iter().any(|other| name.eq_ignore_ascii_case(other)))
 }
 
 /// Tags of a response: those of the rule, those its header lists, and the document's own.

@@ -1,11 +1,12 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go to the origin and into the store, `fetch` asks the origin and fills the cache, `answer` writes to the
+//! that go to the origin and into the store, `early` finds hits before anything is waited for, `fetch` asks the origin and fills the cache, `answer` writes to the
 //! client, `remembered` knows which keys are not worth waiting for.
 
 mod answer;
 mod client;
+mod early;
 mod fetch;
 mod forward;
 mod remembered;
@@ -21,6 +22,7 @@ use millpond_shared::version::Position;
 use tokio::time::timeout;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
+pub use early::{Asked, Hit, Scratch};
 
 use crate::cache::{Entry, Lookup, Mode, Purged, Store};
 use crate::counters::Counters;
@@ -88,9 +90,9 @@ impl Gateway {
     pub fn new(snapshot: Snapshot, store: Arc<Store>, live: Arc<Live>, counters: Arc<Counters>) -> Arc<Gateway> {
         Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
+            flights: Flights::new(Limits::default(), Arc::clone(&store)),
             store,
             live,
-            flights: Flights::new(Limits::default()),
             remembered: Remembered::default(),
             counters,
         })
@@ -122,7 +124,7 @@ impl Gateway {
             let why = "no rule matches this host, path and method";
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
-        if rule.bypass.iter().any(|bypass| bypass.holds(request)) {
+        if rule.bypasses(&request.fields, request.target.path_and_query()) {
             return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
         }
         let ask = match request::judge(request) {
@@ -232,7 +234,7 @@ impl Gateway {
         drop(waiting);
         let (selection, tags) = match &seen {
             Seen::Body(draft) => (Some(&draft.selection), draft.tags.as_slice()),
-            Seen::Complete(entry) => (Some(&entry.selection), entry.tags.as_slice()),
+            Seen::Complete(entry) => (Some(entry.selection()), entry.tags()),
             Seen::Unshared(_) | Seen::Failed(_) => (None, [].as_slice()),
         };
         if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
@@ -258,7 +260,7 @@ impl Gateway {
         let Landing { flight, seen, asked_at, outcome, reason } = landing;
         let stamp = match &seen {
             Seen::Body(draft) => draft.stamp.as_ref(),
-            Seen::Complete(entry) => entry.stamp.as_ref(),
+            Seen::Complete(entry) => entry.stamp(),
             Seen::Unshared(_) | Seen::Failed(_) => None,
         };
         if stamp.is_some_and(|stamp| self.live.judge(stamp, asked_at) == Verdict::Older) {

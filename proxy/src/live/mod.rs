@@ -210,7 +210,7 @@ impl Live {
 
     /// Why a stored response must not be used as it is, if so.
     pub fn invalidated(&self, entry: &Entry, now_ms: u64) -> Option<Reason> {
-        match (entry.mark(), &entry.stamp) {
+        match (entry.mark(), entry.stamp()) {
             (Mark::Purged, _) => Some(Reason::Purged),
             (Mark::Changed, _) => Some(Reason::Changed),
             (Mark::None, Some(stamp)) if !self.vouches_for(stamp, now_ms) => Some(Reason::LiveUnsure),

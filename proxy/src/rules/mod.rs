@@ -85,6 +85,13 @@ impl RuleSet {
     }
 }
 
+impl Rule {
+    /// Whether something in the request makes it pass by the cache.
+    pub fn bypasses(&self, fields: &Fields, path_and_query: &str) -> bool {
+        self.bypass.iter().any(|bypass| bypass.holds(fields, path_and_query))
+    }
+}
+
 impl Match {
     fn holds(&self, method: &Method, host: &str, path: &str) -> bool {
         self.host.as_deref().is_none_or(|wanted| wanted == host)
@@ -102,11 +109,11 @@ impl Match {
 }
 
 impl Bypass {
-    pub fn holds(&self, request: &RequestHead) -> bool {
+    pub fn holds(&self, fields: &Fields, path_and_query: &str) -> bool {
         match self {
-            Bypass::Header(name) => request.fields.contains(name),
-            Bypass::Cookie(name) => cookies(&request.fields).any(|cookie| cookie == name),
-            Bypass::Query(name) => parameters(request.target.path_and_query()).any(|(found, _)| found == name),
+            Bypass::Header(name) => fields.contains(name),
+            Bypass::Cookie(name) => cookies(fields).any(|cookie| cookie == name),
+            Bypass::Query(name) => parameters(path_and_query).any(|(found, _)| found == name),
         }
     }
 }

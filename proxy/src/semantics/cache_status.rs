@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use bytes::{BufMut, BytesMut};
 use http::StatusCode;
 
 use crate::outcome::{Outcome, Reason};
@@ -59,6 +60,13 @@ pub fn value(
     value
 }
 
+/// Appends the member of a plain hit, which is what [`value`] gives for it.
+pub fn put_hit(out: &mut BytesMut, ttl: i64) {
+    out.put_slice(b"Millpond; hit; ttl=");
+    out.put_slice(itoa::Buffer::new().format(ttl.clamp(-INTEGER_MAX, INTEGER_MAX)).as_bytes());
+    out.put_slice(b"; detail=hit");
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Handling {
     Hit,
@@ -113,6 +121,15 @@ fn push(value: &mut String, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hit_reads_the_same_both_ways() {
+        for ttl in [0, 1, 3600, -5, i64::MAX, i64::MIN] {
+            let mut out = BytesMut::new();
+            put_hit(&mut out, ttl);
+            assert_eq!(out, value(Outcome::Hit, None, Some(ttl), None, false, false).as_bytes());
+        }
+    }
 
     #[test]
     fn members() {

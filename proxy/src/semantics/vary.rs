@@ -44,6 +44,14 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// That of a response without `Vary`: every request matches.
+    pub const NONE: Selection = Selection { fields: Vec::new() };
+
+    /// Whether every request matches.
+    pub fn is_none(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// The selection of a request by the names of [`Vary::On`].
     pub fn of(names: &[String], request: &Fields) -> Selection {
         let field = |name: &String| (name.clone(), normal(request, name).map(Cow::into_owned));

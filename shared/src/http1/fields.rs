@@ -32,6 +32,16 @@ impl Fields {
         Fields { bytes, lines }
     }
 
+    /// The bytes that the fields stand in: of a parsed head, the whole of it.
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same fields in memory of their own, to be kept for long: a parsed head is part of a larger read buffer.
+    pub fn detached(&self) -> Fields {
+        Fields { bytes: Bytes::from(Box::<[u8]>::from(&*self.bytes)), lines: self.lines.as_slice().into() }
+    }
+
     pub fn len(&self) -> usize {
         self.lines.len()
     }

@@ -23,7 +23,7 @@ pub use fields::{Fields, FieldsBuilder};
 pub use framing::{Framing, request_framing, response_framing};
 pub use head::{Limits, RequestHead, ResponseHead, take_request, take_response};
 pub use host::Authority;
-pub use target::Target;
+pub use target::{Target, origin_form};
 pub use write::{LAST_CHUNK, put_chunk, put_field, put_field_number, put_request_line, put_status_line, reason_phrase};
 
 use http::StatusCode;

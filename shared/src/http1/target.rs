@@ -26,6 +26,12 @@ pub(super) fn judge_bytes(text: &[u8]) -> Result<(), Refusal> {
     }
 }
 
+/// The text of a request target that is a path and query (RFC 9112 §3.2.1); `None`: it is anything else, or refused.
+pub fn origin_form(text: &[u8]) -> Option<&str> {
+    let is_path = text.first() == Some(&b'/') && text.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    std::str::from_utf8(text).ok().filter(|_| is_path)
+}
+
 impl Target {
     /// `text` has passed [`judge_bytes`].
     pub(super) fn parse(text: &str, method: &Method) -> Result<Target, Refusal> {

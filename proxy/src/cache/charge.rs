@@ -1,0 +1,106 @@
+//! What a stored response costs in memory: what the budget counts.
+
+use std::ops::{Add, AddAssign, SubAssign};
+
+/// Bytes charged for something, by what they are for; the sum is what the budget counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charge {
+    pub body: u64,
+    /// Head, times, selection and stamp.
+    pub meta: u64,
+    /// The key, and its place in the map.
+    pub index: u64,
+    /// Tags, and the way from them to the key.
+    pub tags: u64,
+}
+
+impl Charge {
+    pub fn total(&self) -> u64 {
+        self.body + self.meta + self.index + self.tags
+    }
+}
+
+impl Add for Charge {
+    type Output = Charge;
+
+    fn add(self, other: Charge) -> Charge {
+        Charge {
+            body: self.body + other.body,
+            meta: self.meta + other.meta,
+            index: self.index + other.index,
+            tags: self.tags + other.tags,
+        }
+    }
+}
+
+impl AddAssign for Charge {
+    fn add_assign(&mut self, other: Charge) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Charge {
+    /// Saturating: a count that was off by a few bytes must not stop the proxy.
+    fn sub_assign(&mut self, other: Charge) {
+        self.body = self.body.saturating_sub(other.body);
+        self.meta = self.meta.saturating_sub(other.meta);
+        self.index = self.index.saturating_sub(other.index);
+        self.tags = self.tags.saturating_sub(other.tags);
+    }
+}
+
+impl std::iter::Sum for Charge {
+    fn sum<I: Iterator<Item = Charge>>(parts: I) -> Charge {
+        parts.fold(Charge::default(), Add::add)
+    }
+}
+
+/// What is charged for an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overhead {
+    /// All the memory that it takes.
+    #[default]
+    Product,
+    /// Its body alone, to compare policies with simulations that know sizes only.
+    None,
+}
+
+/// The two counts of an `Arc`.
+pub const ARC: usize = 16;
+/// The count that clones of `Bytes` share: 24 bytes.
+pub const SHARED: u64 = 32;
+/// A tag's place in its entry (16 bytes), and a key's place under it in the tag index: a bucket of at most 48 bytes, of
+/// which a table that has just grown holds two for each that is used.
+pub const TAG: u64 = 112;
+/// A slot (64 bytes, and an eighth in reserve), and its number in the table: five bytes, twice for a table that has
+/// just grown.
+pub const SLOT: u64 = 84;
+/// A node of the `lru` crate, and its place in that crate's table.
+pub const LRU_NODE: u64 = 104;
+
+/// Bytes that the allocator takes for an allocation: eight for itself, in steps of 16, at least 32; from 128 KiB on
+/// whole pages.
+pub fn allocated(bytes: usize) -> u64 {
+    const PAGE: u64 = 4096;
+    let bytes = bytes as u64;
+    match bytes {
+        0 => 0,
+        1..=24 => 32,
+        25..131_072 => (bytes + 8).next_multiple_of(16),
+        _ => bytes.saturating_add(16).div_ceil(PAGE).saturating_mul(PAGE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_are_rounded_as_the_allocator_does() {
+        for (bytes, expected) in
+            [(0, 0), (1, 32), (24, 32), (25, 48), (40, 48), (41, 64), (2048, 2064), (131_072, 135_168)]
+        {
+            assert_eq!(allocated(bytes), expected, "{bytes}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Hits before anything is waited for: what the hot loop of a connection asks before it takes the gateway's way.
+//!
+//! The same rules, key, store and decisions as in [`Gateway::serve`]; whatever is not a plain fresh hit is left to it.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use http::{Method, StatusCode};
+use millpond_shared::http1::{RequestHead, put_field, put_field_number, put_status_line};
+
+use super::Gateway;
+use super::forward;
+use crate::cache::Entry;
+use crate::key::{self, KeyRef};
+use crate::rules::{Rule, path_of};
+use crate::semantics::request::Ask;
+use crate::semantics::reuse::{self, Reuse};
+use crate::semantics::{cache_status, freshness, validate};
+
+/// A request that may be answered from the store: a GET or HEAD that [`crate::semantics::request::judge`] lets look.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its target may be another request's: `target` counts.
+    pub head: &'a RequestHead,
+    /// Path and query.
+    pub target: &'a str,
+    pub ask: &'a Ask,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// Memory that look-ups use one after another.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    key: String,
+}
+
+/// A fresh stored response that answers a request.
+pub struct Hit<'a> {
+    pub rule: &'a Arc<Rule>,
+    pub entry: &'a Arc<Entry>,
+    /// Whether the client has it already: then the answer is a 304.
+    pub not_modified: bool,
+    age: u64,
+    ttl: i64,
+}
+
+impl Gateway {
+    /// Hands the hit for a request to `use_it`; `None`: it is no hit, or not one to be had at once.
+    pub fn early_hit<R>(
+        &self,
+        asked: &Asked<'_>,
+        scratch: &mut Scratch,
+        use_it: impl FnOnce(Hit<'_>) -> R,
+    ) -> Option<R> {
+        let Asked { head, target, ask, scheme, now_ms } = *asked;
+        let snapshot = self.snapshot.load();
+        let (_, rule) = snapshot.rules.find_for(&head.method, head.authority.host(), path_of(target))?;
+        if rule.bypasses(&head.fields, target) {
+            return None;
+        }
+        scratch.key.clear();
+        key::put_key(&mut scratch.key, rule, scheme, head.authority.normal(scheme), target);
+        let found = self.store.read(KeyRef::new(&scratch.key), &head.fields, |entry| {
+            let now = now_ms / 1000;
+            match reuse::judge(&entry.times, ask, now, self.live.invalidated(entry, now_ms)) {
+                Reuse::Fresh { age } => {
+                    let not_modified = validate::not_modified(&head.fields, entry.status, entry.lines());
+                    let ttl = freshness::ttl(&entry.times, now);
+                    Some(use_it(Hit { rule, entry, not_modified, age, ttl }))
+                }
+                Reuse::StaleRevalidate { .. } | Reuse::Validate { .. } => None,
+            }
+        });
+        found.flatten()
+    }
+}
+
+impl Hit<'_> {
+    /// Status that the client is sent.
+    pub fn status(&self) -> StatusCode {
+        if self.not_modified { StatusCode::NOT_MODIFIED } else { self.entry.status }
+    }
+
+    /// Whether the body follows its head.
+    pub fn has_body(&self, method: &Method) -> bool {
+        !self.not_modified && *method != Method::HEAD && !self.entry.body.is_empty()
+    }
+
+    /// Appends the head as HTTP/1.1, its empty line included.
+    pub fn put_head(&self, out: &mut BytesMut) {
+        if self.not_modified {
+            put_status_line(out, StatusCode::NOT_MODIFIED);
+            let fields = forward::not_modified_fields(self.entry.lines());
+            fields.for_each(|(name, value)| put_field(out, name, value));
+        } else {
+            out.extend_from_slice(&self.entry.head);
+        }
+        out.extend_from_slice(b"Cache-Status: ");
+        cache_status::put_hit(out, self.ttl);
+        out.extend_from_slice(b"\r\n");
+        put_field_number(out, "Age", self.age);
+        out.extend_from_slice(b"\r\n");
+    }
+}
