@@ -39,11 +39,11 @@ impl ServerList {
     }
 
     /// Servers in the order they should be tried: live ones in turn, then the dead, which may have come back.
-    fn order(&self, now: u64) -> Vec<&Server> {
+    fn order(&self, now: impl Fn() -> u64) -> Vec<&Server> {
         let start = self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
         let (before, from) = self.servers.split_at(start.min(self.servers.len()));
         let turn = || from.iter().chain(before);
-        let dead = |server: &&Server| server.skipped_until.load(Ordering::Relaxed) > now;
+        let dead = |server: &&Server| server.is_skipped(&now);
         turn().filter(|server| !dead(server)).chain(turn().filter(dead)).collect()
     }
 
@@ -55,7 +55,7 @@ impl ServerList {
         retry: bool,
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
-        for server in self.order(clock::wall_ms()) {
+        for server in self.order(clock::wall_ms) {
             let mut anew = false;
             let answer = loop {
                 match pool.exchange(server.address, outgoing, &mut payload, anew).await {
@@ -82,6 +82,14 @@ impl ServerList {
 }
 
 impl Server {
+    /// `now`: asked for only if it ever failed.
+    fn is_skipped(&self, now: impl Fn() -> u64) -> bool {
+        match self.skipped_until.load(Ordering::Relaxed) {
+            0 => false,
+            until => until > now(),
+        }
+    }
+
     fn lived(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
@@ -107,7 +115,7 @@ mod tests {
     fn in_turn_and_the_dead_last() {
         let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let list = ServerList::new(addresses);
-        let first = |now| list.order(now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
+        let first = |now| list.order(|| now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
         assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
         list.servers[0].died(100);
         assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
