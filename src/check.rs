@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use millpond_shared::clock;
+
 use crate::Failure;
 use crate::config::Config;
 
@@ -23,6 +25,10 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     .into_iter()
     .filter_map(|(role, declared)| declared.then_some(role))
     .collect();
+    let certificates = config.proxy.iter().filter_map(|proxy| proxy.certificates.as_ref());
+    certificates
+        .flat_map(|certificates| certificates.warnings(clock::wall_secs()))
+        .for_each(|warning| eprintln!("warning: certificate {warning}"));
     println!("{}: good; roles: {}", arguments.file.display(), roles.join(", "));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod demo;
 mod logging;
 mod plain;
 mod process;
+mod replay;
 mod roles;
 mod run;
 mod schema;
@@ -41,6 +42,8 @@ enum Command {
     Check(check::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
+    /// Play a trace of requests to the store, and tell how many it would have answered.
+    ReplayTrace(replay::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Proxy(arguments) => plain::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Schema => schema::main(),
+        Command::ReplayTrace(arguments) => replay::main(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +15,7 @@ use millpond_proxy::live::Live;
 use millpond_proxy::observe::Observer;
 use millpond_proxy::rules::{Match, Query, Rule, RuleSet, Tags};
 use millpond_proxy::semantics::policy::Policy;
+use millpond_proxy::tls::{Certificate, Certificates, Part, Tls};
 use millpond_proxy::upstreams::{ServerList, Upstream, Upstreams};
 use millpond_shared::config::Size;
 use prometheus::Registry;
@@ -21,13 +23,23 @@ use prometheus::Registry;
 use crate::Failure;
 use crate::admin::Admin;
 use crate::logging;
-use crate::process::{self, Signals, Stop};
+use crate::process::{self, Ready, Signals, Stop};
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Where clients connect.
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDR", required_unless_present = "tls_listen")]
+    listen: Option<SocketAddr>,
+    /// Where clients speak TLS.
+    #[arg(long, value_name = "ADDR", requires = "cert")]
+    tls_listen: Option<SocketAddr>,
+    /// PEM file of a certificate and its chain; several are chosen from by server name, the first is for all other
+    /// names. SIGHUP reads them again.
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    cert: Vec<PathBuf>,
+    /// PEM file of the private key; as many and in the same order as --cert.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Vec<PathBuf>,
     /// The server in front of which it stands, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     to: String,
@@ -52,7 +64,8 @@ pub struct Arguments {
 const MEMORY_MIN: u64 = 1 << 20;
 
 pub fn main(arguments: &Arguments) -> Result<(), Failure> {
-    let mut config = ProxyConfig::on(vec![arguments.listen]);
+    let mut config = ProxyConfig::on(arguments.listen.into_iter().collect());
+    config.tls_listen = arguments.tls_listen.into_iter().collect();
     config.memory_bytes = arguments.memory.0;
     config.threads = arguments.threads.map_or(config.threads, usize::from);
     if config.memory_bytes < MEMORY_MIN {
@@ -66,10 +79,12 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Refused(format!("--admin {admin} {problem}; fix: listen on 127.0.0.1 or [::1]")));
     }
     let to = resolve(&arguments.to)?;
+    let certificates = certificates(arguments)?;
     logging::start(arguments.log_format, "info");
+    let tls = process::tls(certificates)?;
 
-    let listeners = Listeners::bind(&config.listen).map_err(Failure::from_display)?;
-    let addresses = listeners.addresses();
+    let listeners = Listeners::bind(&config.listen, &config.tls_listen).map_err(Failure::from_display)?;
+    let addresses: Vec<(&str, SocketAddr)> = listeners.addresses().collect();
     let admin = arguments.admin.map(process::bind).transpose()?;
 
     let (runtime, stop, registry) = (process::runtime()?, Stop::new(), Registry::new());
@@ -80,24 +95,24 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let observer = Arc::new(observer);
     let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
     let gateway = Gateway::new(snapshot(to), store, live, counters);
-    let observing = Arc::clone(&observer);
-    let front =
-        process::spawn_front(Arc::clone(&gateway), Arc::clone(&observer), listeners, &config, stop.watch_front())?;
+    let (of_front, watch) = (Arc::clone(&observer), stop.watch_front());
+    let front = process::spawn_front(Arc::clone(&gateway), of_front, listeners, tls.clone(), &config, watch)?;
     let signals = Signals::listen(&runtime)?;
     let mut servers = Vec::new();
     if let Some(listener) = admin {
         let address = listener.local_addr().map_err(Failure::from_display)?;
-        let admin = Admin { registry, proxy: Some((gateway, observer)), ready: Arc::clone(&stop.ready) };
+        let admin = Admin { registry, proxy: Some((gateway, Arc::clone(&observer))), ready: Arc::clone(&stop.ready) };
         servers.push(process::spawn_server(&runtime, listener, Arc::new(admin), stop.watch())?);
-        process::say_ready(address, "admin");
+        Ready { scheme: "http", address, role: "admin" }.say();
     }
     stop.ready.store(true, Ordering::Release);
-    addresses.iter().for_each(|address| process::say_ready(*address, "proxy"));
+    addresses.into_iter().for_each(|(scheme, address)| Ready { scheme, address, role: "proxy" }.say());
 
-    let told = runtime.block_on(signals.until_told(|| {}, std::future::pending()));
+    let told =
+        runtime.block_on(signals.until_told(|| reload(arguments, tls.as_ref(), &observer), std::future::pending()));
     stop.front();
     front.join().map_err(|_| Failure::Failed("the front panicked".to_owned()))?;
-    observing.close();
+    observer.close();
     stop.rest();
     runtime.block_on(async {
         for server in servers {
@@ -105,6 +120,39 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
         }
     });
     told
+}
+
+/// The certificates that the command line names.
+fn certificates(arguments: &Arguments) -> Result<Option<Certificates>, Failure> {
+    if arguments.cert.len() != arguments.key.len() {
+        let problem = format!("--cert is given {} times and --key {} times", arguments.cert.len(), arguments.key.len());
+        return Err(Failure::Refused(format!("{problem}; fix: give each certificate its key, in the same order")));
+    }
+    let read = |(cert, key): (&PathBuf, &PathBuf)| {
+        Certificate::read(cert, key).map_err(|unusable| {
+            let option = if unusable.part == Part::Cert { "--cert" } else { "--key" };
+            Failure::Refused(format!("{option}: {unusable}"))
+        })
+    };
+    let all: Vec<Certificate> = arguments.cert.iter().zip(&arguments.key).map(read).collect::<Result<_, _>>()?;
+    Ok(Certificates::new(all))
+}
+
+/// Reads the certificates again; they are swapped whole, or the old ones keep serving.
+fn reload(arguments: &Arguments, tls: Option<&Tls>, observer: &Observer) {
+    let Some(tls) = tls else {
+        tracing::warn!("nothing to reload: no certificate was given");
+        return;
+    };
+    let read = certificates(arguments);
+    observer.reloaded(read.is_ok());
+    match read {
+        Ok(certificates) => {
+            certificates.into_iter().for_each(|certificates| process::swap_certificates(tls, certificates));
+            tracing::info!("certificates reloaded");
+        }
+        Err(refused) => tracing::error!("reload refused, the old certificates keep serving:\n{refused}"),
+    }
 }
 
 /// The first address of `host:port`.

@@ -11,6 +11,8 @@ use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::front::{self, Draining, Front, Listeners};
 use millpond_proxy::gateway::Gateway;
 use millpond_proxy::observe::Observer;
+use millpond_proxy::tls::{Certificates, Tls};
+use millpond_shared::clock;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -33,9 +35,20 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot listen on {address}: {error}")))
 }
 
-/// Says on stdout that a socket is served.
-pub fn say_ready(address: SocketAddr, role: &str) {
-    println!("ready http://{address} {role}");
+/// A socket that is served.
+pub struct Ready {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    pub address: SocketAddr,
+    pub role: &'static str,
+}
+
+impl Ready {
+    /// Says so on stdout.
+    pub fn say(&self) {
+        let Ready { scheme, address, role } = self;
+        println!("ready {scheme}://{address} {role}");
+    }
 }
 
 /// Tells the process to stop: the proxy's front first, so that clients are served to the end, then the rest.
@@ -84,18 +97,36 @@ pub fn spawn_server(
     Ok(runtime.spawn(millpond_origin::http::serve(listener, handler, stop)))
 }
 
+/// What TLS listeners need, if there is a certificate; warns of those that clients will not take.
+pub fn tls(certificates: Option<Certificates>) -> Result<Option<Tls>, Failure> {
+    let Some(certificates) = certificates else { return Ok(None) };
+    warn_of(&certificates);
+    Tls::new(certificates).map(Some).map_err(Failure::from_display)
+}
+
+/// Shows other certificates from now on.
+pub fn swap_certificates(tls: &Tls, certificates: Certificates) {
+    warn_of(&certificates);
+    tls.swap(certificates);
+}
+
+fn warn_of(certificates: &Certificates) {
+    certificates.warnings(clock::wall_secs()).for_each(|warning| tracing::warn!("certificate {warning}"));
+}
+
 /// Runs the proxy's front on a thread of its own.
 pub fn spawn_front(
     gateway: Arc<Gateway>,
     observer: Arc<Observer>,
     listeners: Listeners,
+    tls: Option<Tls>,
     config: &ProxyConfig,
     stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, Failure> {
     let (threads, limit) = (config.threads, config.drain);
     std::thread::Builder::new()
         .name("front".to_owned())
-        .spawn(move || front::serve(Front::new(gateway, observer), listeners, threads, Draining { stop, limit }))
+        .spawn(move || front::serve(Front::new(gateway, observer), listeners, tls, threads, Draining { stop, limit }))
         .map_err(Failure::from_display)
 }
 

@@ -14,12 +14,12 @@ use crate::Failure;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::logging;
-use crate::process::{self, Signals, Stop};
+use crate::process::{self, Ready, Signals, Stop};
 use crate::roles::{self, ProxyParts, Roles, Sockets};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The configuration file. SIGHUP reads it again and swaps the rules; SIGTERM drains and ends.
+    /// The configuration file. SIGHUP reads it again and swaps rules and certificates; SIGTERM drains and ends.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
@@ -43,7 +43,7 @@ pub struct Running {
     proxy: Option<ProxyParts>,
     front: Option<std::thread::JoinHandle<()>>,
     admin: Option<tokio::task::JoinHandle<()>>,
-    addresses: Vec<(std::net::SocketAddr, &'static str)>,
+    sockets: Vec<Ready>,
     pub registry: Registry,
 }
 
@@ -51,16 +51,17 @@ impl Running {
     /// Binds, opens, starts, in this order.
     pub fn start(mut config: Config) -> Result<Running, Failure> {
         let mut sockets = Sockets::bind(&config)?;
-        let addresses = sockets.addresses();
+        let ready = sockets.ready();
         let (runtime, stop, registry) = (process::runtime()?, Stop::new(), Registry::new());
         let roles = Roles::start(&config, &mut sockets, &runtime, &registry, &stop)?;
-        let mut running = Running { runtime, stop, roles, proxy: None, front: None, admin: None, addresses, registry };
+        let mut running =
+            Running { runtime, stop, roles, proxy: None, front: None, admin: None, sockets: ready, registry };
         if let (Some(proxy), Some(listeners)) = (config.proxy.take(), sockets.proxy.take()) {
             let settings: ProxyConfig = proxy.config.clone();
             let parts = roles::start_proxy(proxy, &config, &running.roles, &running.runtime, &running.registry)?;
             let (gateway, observer) = (Arc::clone(&parts.gateway), Arc::clone(&parts.observer));
-            running.front =
-                Some(process::spawn_front(gateway, observer, listeners, &settings, running.stop.watch_front())?);
+            let (tls, stop) = (parts.tls.clone(), running.stop.watch_front());
+            running.front = Some(process::spawn_front(gateway, observer, listeners, tls, &settings, stop)?);
             running.proxy = Some(parts);
         }
         if let Some(listener) = sockets.admin.take() {
@@ -74,12 +75,13 @@ impl Running {
     }
 
     pub fn say_ready(&self) {
-        self.addresses.iter().for_each(|(address, role)| process::say_ready(*address, role));
+        self.sockets.iter().for_each(Ready::say);
     }
 
-    /// Address of the first socket of a role.
+    /// Address of the first socket of a role that speaks cleartext.
     pub fn address(&self, role: &str) -> Option<std::net::SocketAddr> {
-        self.addresses.iter().find(|(_, known)| *known == role).map(|(address, _)| *address)
+        let found = self.sockets.iter().find(|ready| ready.role == role && ready.scheme == "http");
+        found.map(|ready| ready.address)
     }
 
     /// The change streams of the shards in this process, and the shards.
@@ -128,7 +130,7 @@ pub struct Reloading<'a> {
     roles: &'a Roles,
 }
 
-/// Reads the file again. Rules and origins are swapped whole, or the old ones keep serving.
+/// Reads the file again. Rules, origins and certificates are swapped whole, or the old ones keep serving.
 fn reload(path: &Path, running: &Reloading<'_>) {
     let Some(parts) = running.proxy else {
         tracing::warn!("nothing to reload: this process has no [proxy]");

@@ -1,6 +1,8 @@
-//! `[proxy]`: where the proxy listens, and what it may use.
+//! `[proxy]`: where the proxy listens, whose certificates it shows, and what it may use.
 
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millpond_shared::config::{At, Complaints, Seconds, Size};
@@ -8,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cache::{EvictionPolicy, Store, StoreLayout, StoreLimits};
+use crate::tls::{Certificate, Certificates, Part};
 
 /// The Shard API proxy.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -16,6 +19,10 @@ use crate::cache::{EvictionPolicy, Store, StoreLayout, StoreLimits};
 pub struct WrittenProxy {
     /// Addresses that clients connect to: `["127.0.0.1:8080"]`.
     pub listen: Option<At<Vec<At<String>>>>,
+    /// Addresses where clients speak TLS: `["127.0.0.1:8443"]`.
+    pub tls_listen: Option<At<Vec<At<String>>>>,
+    /// What clients that speak TLS are shown, by the server name they ask for. The first is for all other names.
+    pub certificate: Option<Vec<At<WrittenCertificate>>>,
     /// What the cache may take, bookkeeping included; `"256MiB"` unless given.
     pub memory: Option<At<Size>>,
     /// What one response may take of it; a larger one is not stored. A tenth of `memory` unless given.
@@ -28,10 +35,22 @@ pub struct WrittenProxy {
     pub drain: Option<At<Seconds>>,
 }
 
-/// `[proxy]`, judged.
+/// A certificate with its key. Files are named from the folder of the file that names them.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Certificate")]
+pub struct WrittenCertificate {
+    /// PEM file with the certificate, and those that it was signed with, behind it.
+    pub cert: Option<At<PathBuf>>,
+    /// PEM file with its private key.
+    pub key: Option<At<PathBuf>>,
+}
+
+/// `[proxy]`, judged; but for the certificates, which a reload can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfig {
     pub listen: Vec<SocketAddr>,
+    pub tls_listen: Vec<SocketAddr>,
     pub memory_bytes: u64,
     /// Bytes that one response may take; a tenth of the memory unless given.
     pub object_max_bytes: Option<u64>,
@@ -52,6 +71,7 @@ impl ProxyConfig {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         ProxyConfig {
             listen,
+            tls_listen: Vec::new(),
             memory_bytes: MEMORY_DEFAULT,
             object_max_bytes: None,
             eviction: EvictionPolicy::default(),
@@ -68,46 +88,37 @@ impl ProxyConfig {
     }
 }
 
-pub fn judge(written: &At<WrittenProxy>, complaints: &mut Complaints) -> Option<ProxyConfig> {
-    let mut addresses = Vec::new();
-    match &written.value.listen {
-        None => {
-            let span = written.span.start..written.span.start + 1;
-            complaints.add(
-                span,
-                "proxy.listen",
-                "is missing",
-                "say where clients connect, as in listen = [\"127.0.0.1:8080\"]",
-            );
-        }
-        Some(listen) => {
-            if listen.value.is_empty() {
-                complaints.add(listen.span.clone(), "proxy.listen", "is empty", "give at least one address");
-            }
-            for (index, address) in listen.value.iter().enumerate() {
-                match address.value.parse::<SocketAddr>() {
-                    Ok(parsed) => {
-                        if parsed.port() != 0 && addresses.contains(&parsed) {
-                            let problem = format!("{parsed} is listed twice");
-                            complaints.add(
-                                address.span.clone(),
-                                format!("proxy.listen[{index}]"),
-                                problem,
-                                "list it once",
-                            );
-                        }
-                        addresses.push(parsed);
-                    }
-                    Err(_) => {
-                        let problem = format!("`{}` is no address", address.value);
-                        let fix = "write an IP address and a port, as in \"127.0.0.1:8080\" or \"[::]:8080\"";
-                        complaints.add(address.span.clone(), format!("proxy.listen[{index}]"), problem, fix);
-                    }
-                }
-            }
-        }
+/// `folder_of`: the folder of the file that these bytes of the configuration stand in.
+pub fn judge(
+    written: &At<WrittenProxy>,
+    folder_of: impl Fn(&Range<usize>) -> PathBuf,
+    complaints: &mut Complaints,
+) -> (ProxyConfig, Option<Certificates>) {
+    let WrittenProxy { listen, tls_listen, certificate, .. } = &written.value;
+    let start = |span: &Range<usize>| span.start..span.start + 1;
+    if listen.is_none() && tls_listen.is_none() {
+        let fix = "say where clients connect, as in listen = [\"127.0.0.1:8080\"]";
+        complaints.add(start(&written.span), "proxy.listen", "is missing", fix);
     }
-    let mut config = ProxyConfig::on(addresses);
+    let mut config = ProxyConfig::on(addresses("proxy.listen", listen.as_ref(), complaints));
+    config.tls_listen = addresses("proxy.tls_listen", tls_listen.as_ref(), complaints);
+    let certificates = certificate.as_deref().unwrap_or_default();
+    match (tls_listen, certificates.first()) {
+        (Some(tls_listen), None) => {
+            let fix = "add [[proxy.certificate]] with cert and key, or use listen";
+            complaints.add(tls_listen.span.clone(), "proxy.tls_listen", "there is no certificate to show", fix);
+        }
+        (None, Some(first)) => {
+            let fix = "add tls_listen = [\"127.0.0.1:8443\"], or remove it";
+            complaints.add(start(&first.span), "proxy.certificate", "has no effect without tls_listen", fix);
+        }
+        _ => {}
+    }
+    let certificates = certificates
+        .iter()
+        .enumerate()
+        .filter_map(|(index, at)| self::certificate(index, at, &folder_of(&at.span), complaints))
+        .collect();
     if let Some(memory) = &written.value.memory {
         if memory.value.0 < MEMORY_MIN {
             let problem = format!("{} is too little for a cache", memory.value);
@@ -143,5 +154,69 @@ pub fn judge(written: &At<WrittenProxy>, complaints: &mut Complaints) -> Option<
     if let Some(drain) = &written.value.drain {
         config.drain = drain.value.0;
     }
-    Some(config)
+    (config, Certificates::new(certificates))
+}
+
+fn addresses(field: &str, listen: Option<&At<Vec<At<String>>>>, complaints: &mut Complaints) -> Vec<SocketAddr> {
+    let Some(listen) = listen else { return Vec::new() };
+    if listen.value.is_empty() {
+        complaints.add(listen.span.clone(), field, "is empty", "give at least one address");
+    }
+    let mut addresses = Vec::new();
+    for (index, address) in listen.value.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        match address.value.parse::<SocketAddr>() {
+            Ok(parsed) => {
+                if parsed.port() != 0 && addresses.contains(&parsed) {
+                    let problem = format!("{parsed} is listed twice");
+                    complaints.add(address.span.clone(), field, problem, "list it once");
+                }
+                addresses.push(parsed);
+            }
+            Err(_) => {
+                let problem = format!("`{}` is no address", address.value);
+                let fix = "write an IP address and a port, as in \"127.0.0.1:8080\" or \"[::]:8080\"";
+                complaints.add(address.span.clone(), field, problem, fix);
+            }
+        }
+    }
+    addresses
+}
+
+fn certificate(
+    index: usize,
+    at: &At<WrittenCertificate>,
+    folder: &std::path::Path,
+    complaints: &mut Complaints,
+) -> Option<Certificate> {
+    let field = |name: &str| format!("proxy.certificate[{index}].{name}");
+    let start = at.span.start..at.span.start + 1;
+    let WrittenCertificate { cert, key } = &at.value;
+    if cert.is_none() {
+        let fix = "name the PEM file of the certificate, as in cert = \"example.pem\"";
+        complaints.add(start.clone(), field("cert"), "is missing", fix);
+    }
+    if key.is_none() {
+        let fix = "name the PEM file of the private key, as in key = \"example.key\"";
+        complaints.add(start, field("key"), "is missing", fix);
+    }
+    let (cert, key) = (cert.as_ref()?, key.as_ref()?);
+    match Certificate::read(&folder.join(&cert.value), &folder.join(&key.value)) {
+        Ok(certificate) => {
+            if index > 0 && !certificate.has_names() {
+                let problem = "names no server, so it would never be chosen";
+                let fix = "use a certificate with DNS names, or put it first, for clients that name no server";
+                complaints.add(cert.span.clone(), field("cert"), problem, fix);
+            }
+            Some(certificate)
+        }
+        Err(unusable) => {
+            let (span, name) = match unusable.part {
+                Part::Cert => (cert.span.clone(), "cert"),
+                Part::Key => (key.span.clone(), "key"),
+            };
+            complaints.add(span, field(name), unusable.problem, unusable.fix);
+            None
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`front`] | accepts clients on pingora's listeners, reads requests, writes answers (HTTP/1.1) |
+//! | [`front`] | accepts clients on pingora's listeners, reads requests, writes answers (HTTP/1.1, HTTP/2) |
+//! | [`tls`] | certificates for clients, by server name |
 //! | [`gateway`] | the walk: match, look up, join or start a flight, ask, store, answer |
 //! | [`flight`] | one fetch per key, however many ask for it |
 //! | [`cache`] | the store: entries by key, tags, purges, the budget |
@@ -27,4 +28,5 @@ pub mod outcome;
 pub mod record;
 pub mod rules;
 pub mod semantics;
+pub mod tls;
 pub mod upstreams;

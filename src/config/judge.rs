@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
@@ -26,7 +27,7 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
     let dispatcher = written.dispatcher.as_ref().and_then(|at| roles::judge_dispatcher(at, complaints));
     let shard_map = shard_sections::judge_map(written.shard_map.as_ref(), complaints);
     let shards = written.shards.as_ref().and_then(|at| shard_sections::judge_shards(at, &shard_map.map, complaints));
-    let proxy = proxy(written, !shard_map.addresses.is_empty(), complaints);
+    let proxy = proxy(written, source, !shard_map.addresses.is_empty(), complaints);
     let log = log(written, complaints);
     let admin = admin(written, complaints);
 
@@ -88,9 +89,13 @@ fn admin(written: &Written, complaints: &mut Complaints) -> Option<SocketAddr> {
     }
 }
 
-fn proxy(written: &Written, shards_elsewhere: bool, complaints: &mut Complaints) -> Option<Proxy> {
+fn proxy(written: &Written, source: &Source, shards_elsewhere: bool, complaints: &mut Complaints) -> Option<Proxy> {
     let at = written.proxy.as_ref()?;
-    let config = millpond_proxy::config::judge(at, complaints);
+    let folder_of = |span: &Range<usize>| {
+        let file = source.place(span.start).map_or(source.main_file(), |place| place.file);
+        Path::new(file).parent().unwrap_or(Path::new("")).to_owned()
+    };
+    let (config, certificates) = millpond_proxy::config::judge(at, folder_of, complaints);
     let mut known = Known::default();
     let mut origins = BTreeMap::new();
     for (name, origin) in written.origin.iter().flatten() {
@@ -113,7 +118,7 @@ fn proxy(written: &Written, shards_elsewhere: bool, complaints: &mut Complaints)
         complaints.add(start(at), "rule", "there is none, so every request would be refused", "add a [[rule]]");
     }
     let rules = rules::judge(written_rules, &known, complaints);
-    Some(Proxy { config: config?, rules, origins })
+    Some(Proxy { config, certificates, rules, origins })
 }
 
 fn servers(name: &str, at: &At<WrittenOrigin>, complaints: &mut Complaints) -> Vec<SocketAddr> {

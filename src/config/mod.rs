@@ -17,6 +17,7 @@ use millpond_origin::config::roles::{DispatcherConfig, IngestConfig, QueueConfig
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::rules::RuleSet;
+use millpond_proxy::tls::Certificates;
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection::Projection;
 
@@ -48,6 +49,8 @@ pub struct Log {
 
 pub struct Proxy {
     pub config: ProxyConfig,
+    /// What clients that speak TLS are shown.
+    pub certificates: Option<Certificates>,
     pub rules: RuleSet,
     /// Servers of each `[origin.NAME]`.
     pub origins: BTreeMap<String, Vec<SocketAddr>>,

@@ -43,8 +43,10 @@ fn distinct(written: &Written, complaints: &mut Complaints) {
         ("queue.listen", written.queue.as_ref().and_then(|at| at.value.listen.as_ref())),
         ("shards.listen", written.shards.as_ref().and_then(|at| at.value.listen.as_ref())),
     ];
-    let of_proxy = written.proxy.as_ref().and_then(|at| at.value.listen.as_ref());
-    let of_proxy = of_proxy.iter().flat_map(|at| &at.value).map(|at| ("proxy.listen", at));
+    let proxy = written.proxy.as_ref().map(|at| &at.value);
+    let cleartext = proxy.and_then(|proxy| proxy.listen.as_ref()).into_iter().flat_map(|at| &at.value);
+    let tls = proxy.and_then(|proxy| proxy.tls_listen.as_ref()).into_iter().flat_map(|at| &at.value);
+    let of_proxy = cleartext.map(|at| ("proxy.listen", at)).chain(tls.map(|at| ("proxy.tls_listen", at)));
     let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
     for (field, at) in of_proxy.chain(single.into_iter().filter_map(|(field, at)| Some((field, at?)))) {
         let Ok(address) = at.value.parse::<SocketAddr>() else { continue };

@@ -54,9 +54,9 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
 
     let projections = std::sync::Arc::clone(&config.projections);
     let mut running = Running::start(config)?;
-    let proxy = running
-        .address("proxy")
-        .ok_or_else(|| Failure::Refused("the demo needs a [proxy]; fix: add one to the configuration".to_owned()))?;
+    let proxy = running.address("proxy").ok_or_else(|| {
+        Failure::Refused("the demo needs a [proxy] with listen; fix: add it to the configuration".to_owned())
+    })?;
     running.say_ready();
 
     let (changes, shards) = running

@@ -11,6 +11,7 @@ use millpond_proxy::counters::Counters;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::{Live, Stream, follow};
 use millpond_proxy::observe::Observer;
+use millpond_proxy::tls::Tls;
 use millpond_proxy::upstreams::{ServerList, Shards, Upstream, Upstreams};
 use millpond_shared::projection::Projection;
 use millpond_shared::version::ShardId;
@@ -21,11 +22,13 @@ use tokio::runtime::Runtime;
 use super::Roles;
 use crate::Failure;
 use crate::config::{Config, Proxy};
+use crate::process;
 
 /// The proxy's parts that outlive a reload.
 pub struct ProxyParts {
     pub gateway: Arc<Gateway>,
     pub observer: Arc<Observer>,
+    pub tls: Option<Tls>,
     /// What the shards of this process and the followed streams were started with: a reload can't change it.
     projections: Arc<Vec<Projection>>,
     shard_map: ShardMapConfig,
@@ -56,13 +59,14 @@ pub fn start_proxy(
     Ok(ProxyParts {
         gateway,
         observer: Arc::new(observer),
+        tls: process::tls(proxy.certificates)?,
         projections: Arc::clone(&config.projections),
         shard_map: config.shard_map.clone(),
         settings,
     })
 }
 
-/// New rules and origins in place of the old ones, whole.
+/// New rules, origins and certificates in place of the old ones, whole.
 pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Roles) -> Result<(), Failure> {
     if parts.projections != config.projections || parts.shard_map != config.shard_map {
         let problem = "[[projection]] or [shard_map] has changed, which a reload can't bring about";
@@ -75,6 +79,9 @@ pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Rol
     let origins = origins(&proxy.origins, config, roles)?;
     let upstreams = Upstreams::with_pool_of(origins, &parts.gateway.snapshot().upstreams);
     parts.gateway.swap(Snapshot { rules: proxy.rules, upstreams });
+    if let (Some(tls), Some(certificates)) = (&parts.tls, proxy.certificates) {
+        process::swap_certificates(tls, certificates);
+    }
     Ok(())
 }
 

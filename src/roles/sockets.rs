@@ -6,7 +6,7 @@ use millpond_proxy::front::Listeners;
 
 use crate::Failure;
 use crate::config::Config;
-use crate::process;
+use crate::process::{self, Ready};
 
 /// Every socket of the process, bound before anything else happens.
 pub struct Sockets {
@@ -20,9 +20,9 @@ pub struct Sockets {
 impl Sockets {
     pub fn bind(config: &Config) -> Result<Sockets, Failure> {
         let bind = |address: Option<SocketAddr>| address.map(process::bind).transpose();
-        let proxy = config.proxy.as_ref().map(|proxy| Listeners::bind(&proxy.config.listen)).transpose();
+        let proxy = config.proxy.as_ref().map(|proxy| Listeners::bind(&proxy.config.listen, &proxy.config.tls_listen));
         Ok(Sockets {
-            proxy: proxy.map_err(Failure::from_display)?,
+            proxy: proxy.transpose().map_err(Failure::from_display)?,
             admin: bind(config.admin)?,
             ingest: bind(config.ingest.as_ref().and_then(|ingest| ingest.listen))?,
             queue: bind(config.queue.as_ref().and_then(|queue| queue.listen))?,
@@ -30,18 +30,15 @@ impl Sockets {
         })
     }
 
-    /// Says on stdout which socket is served where.
-    pub fn addresses(&self) -> Vec<(SocketAddr, &'static str)> {
-        let mut all: Vec<(SocketAddr, &'static str)> = Vec::new();
+    /// Every socket that is served.
+    pub fn ready(&self) -> Vec<Ready> {
         let single =
             [(&self.admin, "admin"), (&self.queue, "queue"), (&self.ingest, "ingest"), (&self.shards, "shards")];
-        for (listener, role) in single {
-            all.extend(
-                listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| (address, role)),
-            );
-        }
-        let proxy = self.proxy.as_ref().map(Listeners::addresses).unwrap_or_default();
-        all.extend(proxy.into_iter().map(|address| (address, "proxy")));
-        all
+        let single = single.into_iter().filter_map(|(listener, role)| {
+            let address = listener.as_ref()?.local_addr().ok()?;
+            Some(Ready { scheme: "http", address, role })
+        });
+        let proxy = self.proxy.iter().flat_map(Listeners::addresses);
+        single.chain(proxy.map(|(scheme, address)| Ready { scheme, address, role: "proxy" })).collect()
     }
 }

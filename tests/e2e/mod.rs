@@ -7,11 +7,14 @@ pub mod feeds;
 mod flights;
 mod framing;
 mod hot;
+mod http2;
 pub mod model;
 mod plain_proxy;
 mod purges;
 mod reload;
+mod replay;
 mod sharing;
+mod tls;
 
 use crate::harness::origin::ScriptedOrigin;
 use crate::harness::process::Millpond;

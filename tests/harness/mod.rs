@@ -1,13 +1,16 @@
 //! What tests act with. Nothing here shares code with the program it tests.
 //!
-//! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket; `origin` is an ordinary
-//! HTTP server that does what the test tells it; `witness` compares what the program told of the same requests in
-//! headers, metrics and log; `metrics` reads `/metrics`; `pipeline` runs the examples of `config/` in one process or in
-//! one for each role; `random` is chance that can be told again.
+//! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket, `http2` HTTP/2;
+//! `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does what the test tells it;
+//! `witness` compares what the program told of the same requests in headers, metrics and log; `metrics` reads `/metrics`;
+//! `pipeline` runs the examples of `config/` in one process or in one for each role; `random` is chance that can be told
+//! again.
 //!
 //! Nobody sleeps to let something happen: a test waits for a line, a request, a gate, or polls with [`eventually`].
 
+pub mod certificates;
 pub mod client;
+pub mod http2;
 pub mod metrics;
 pub mod origin;
 pub mod pipeline;

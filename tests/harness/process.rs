@@ -98,6 +98,11 @@ impl Millpond {
         self.address("proxy")
     }
 
+    /// Where clients speak TLS.
+    pub fn tls(&self) -> SocketAddr {
+        self.address("proxy over TLS")
+    }
+
     pub fn admin(&self) -> SocketAddr {
         self.address("admin")
     }
@@ -172,13 +177,17 @@ impl Drop for Millpond {
     }
 }
 
-/// `ready http://ADDR ROLE` lines, by role.
+/// `ready http://ADDR ROLE` lines, by role; what is said of `https` as `ROLE over TLS`.
 fn ready(lines: &[String]) -> BTreeMap<String, Vec<SocketAddr>> {
     let mut ready: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
     for line in lines {
         if let Some((url, role)) = line.strip_prefix("ready ").and_then(|rest| rest.split_once(' ')) {
-            let address = url.strip_prefix("http://").and_then(|address| address.parse().ok());
-            ready.entry(role.to_owned()).or_default().push(address.unwrap_or_else(|| panic!("odd line: {line}")));
+            let (role, address) = match url.strip_prefix("https://") {
+                Some(address) => (format!("{role} over TLS"), Some(address)),
+                None => (role.to_owned(), url.strip_prefix("http://")),
+            };
+            let address = address.and_then(|address| address.parse().ok());
+            ready.entry(role).or_default().push(address.unwrap_or_else(|| panic!("odd line: {line}")));
         }
     }
     ready

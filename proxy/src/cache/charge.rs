@@ -72,23 +72,23 @@ pub const SHARED: u64 = 32;
 /// A tag's place in its entry (16 bytes), and a key's place under it in the tag index: a bucket of at most 48 bytes, of
 /// which a table that has just grown holds two for each that is used.
 pub const TAG: u64 = 112;
-/// A slot (64 bytes, and an eighth in reserve), and its number in the table: five bytes, twice for a table that has
-/// just grown.
-pub const SLOT: u64 = 84;
+/// A slot (64 bytes, an eighth in reserve, and what the allocator rounds up), and its number in the table: five bytes,
+/// twice for a table that has just grown.
+pub const SLOT: u64 = 96;
 /// A node of the `lru` crate, and its place in that crate's table.
 pub const LRU_NODE: u64 = 104;
 
-/// Bytes that the allocator takes for an allocation: eight for itself, in steps of 16, at least 32; from 128 KiB on
-/// whole pages.
+/// Bytes that mimalloc takes for an allocation: steps of 16 up to 64, then four sizes for each power of two, from
+/// 512 KiB on multiples of 64 KiB.
 pub fn allocated(bytes: usize) -> u64 {
-    const PAGE: u64 = 4096;
+    const LARGE: u64 = 512 << 10;
     let bytes = bytes as u64;
-    match bytes {
-        0 => 0,
-        1..=24 => 32,
-        25..131_072 => (bytes + 8).next_multiple_of(16),
-        _ => bytes.saturating_add(16).div_ceil(PAGE).saturating_mul(PAGE),
-    }
+    let step = match bytes {
+        0..=64 => 16,
+        65..=LARGE => 1 << ((bytes - 1).ilog2() - 2),
+        _ => 64 << 10,
+    };
+    bytes.div_ceil(step).saturating_mul(step)
 }
 
 #[cfg(test)]
@@ -97,10 +97,21 @@ mod tests {
 
     #[test]
     fn allocations_are_rounded_as_the_allocator_does() {
-        for (bytes, expected) in
-            [(0, 0), (1, 32), (24, 32), (25, 48), (40, 48), (41, 64), (2048, 2064), (131_072, 135_168)]
-        {
+        for (bytes, expected) in [
+            (0, 0),
+            (1, 16),
+            (24, 32),
+            (64, 64),
+            (65, 80),
+            (128, 128),
+            (129, 160),
+            (2048, 2048),
+            (2049, 2560),
+            (524_288, 524_288),
+            (524_289, 589_824),
+        ] {
             assert_eq!(allocated(bytes), expected, "{bytes}");
         }
+        assert!(allocated(usize::MAX) >= usize::MAX as u64 / 2);
     }
 }

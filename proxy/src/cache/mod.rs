@@ -39,4 +39,6 @@ pub use store::{Cause, Lookup, Store, StoreLayout, StoreLimits};
 pub use sweep::keep_swept;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ struct Tagged {
 #[derive(Debug)]
 enum Keys {
     One([u64; 2]),
-    #[allow(clippy::box_collection, reason = "most tags have one key, which then is all that this costs")]
+    #[allow(clippy::box_collection, reason = "most tags have one key, and must not take the room of a set")]
     Several(Box<HashSet<KeyHash>>),
 }
 

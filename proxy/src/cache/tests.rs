@@ -25,7 +25,7 @@ const TIMES: Times = Times {
     no_cache: false,
 };
 
-fn key(path: &str) -> Key {
+pub fn key(path: &str) -> Key {
     let rule = Rule {
         name: "r".to_owned(),
         matches: Match::default(),
@@ -39,7 +39,7 @@ fn key(path: &str) -> Key {
     Key::build(&rule, "http", "example.com", path)
 }
 
-fn request(language: &str) -> Fields {
+pub fn request(language: &str) -> Fields {
     [("Accept-Language", language)].into_iter().collect()
 }
 

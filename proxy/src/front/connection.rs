@@ -85,6 +85,15 @@ impl Drain {
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
+
+    /// Waits until it has begun.
+    pub async fn wait(&self) {
+        let mut told = pin!(self.told.notified());
+        told.as_mut().enable();
+        if !self.has_begun() {
+            told.await;
+        }
+    }
 }
 
 /// Serves a client until it leaves, errs, or the proxy drains. An HTTP/2 client is given back, with what was read of it.
@@ -112,10 +121,13 @@ pub(super) async fn run(around: &Around, stream: Stream, scheme: &'static str) -
     }
 }
 
+pub(super) fn peer_of(stream: &Stream) -> Option<SocketAddr> {
+    stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
+}
+
 impl Connection {
     fn new(stream: Stream, scheme: &'static str) -> Connection {
-        let peer =
-            stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()));
+        let peer = peer_of(&stream);
         Connection {
             stream,
             input: BytesMut::new(),

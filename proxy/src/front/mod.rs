@@ -1,13 +1,16 @@
 //! The front: accepts clients on pingora's listeners and reads their requests.
 //!
-//! `service` hosts the loop in pingora, `connection` is the HTTP/1.1 loop of one client. `hot` answers hits at once, with
-//! `familiar` (heads that need no parsing), `send` and `deadline`; `reply` writes what the gateway answers.
+//! `service` hosts the loops in pingora, `secure` is the TLS handshake, `connection` is the HTTP/1.1 loop of one client.
+//! `hot` answers hits at once, with `familiar` (heads that need no parsing), `send` and `deadline`; `reply` writes what the
+//! gateway answers. `http2` is all of that for HTTP/2.
 
 mod connection;
 mod deadline;
 mod familiar;
 mod hot;
+mod http2;
 mod reply;
+mod secure;
 mod send;
 mod service;
 

@@ -20,7 +20,7 @@ use crate::upstreams::{Inbound, InboundError};
 /// How long one write may take; a client that reads slower is cut off.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may pause within its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Room made for a head at first, in bytes.
 const HEAD_BYTES: usize = 1024;
 /// Rest of a request's body, in bytes, that is read and thrown away to keep the connection.

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora_core::apps::ServerApp;
 use pingora_core::listeners::ListenerConfig;
-use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
+use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora_core::services::Service as PingoraService;
@@ -20,35 +21,46 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::connection::{self, Around, Drain};
+use super::{http2, secure};
 use crate::gateway::Gateway;
 use crate::observe::Observer;
+use crate::tls::Tls;
 
 /// Sockets that are bound but not yet served: what can fail has failed before anything runs.
 pub struct Listeners {
-    bound: Vec<(SocketAddr, TcpListener)>,
+    cleartext: Vec<Listener>,
+    tls: Vec<Listener>,
 }
 
+/// A bound socket, and its address with the real port.
+type Listener = (SocketAddr, TcpListener);
+
 impl Listeners {
-    /// Binds every address; the error names the one that failed.
-    pub fn bind(addresses: &[SocketAddr]) -> io::Result<Listeners> {
+    /// Binds every address; the error names the one that failed. `tls`: those where TLS is spoken.
+    pub fn bind(cleartext: &[SocketAddr], tls: &[SocketAddr]) -> io::Result<Listeners> {
         let bind = |address: &SocketAddr| {
             let listener = TcpListener::bind(address)
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
             Ok((listener.local_addr()?, listener))
         };
-        Ok(Listeners { bound: addresses.iter().map(bind).collect::<io::Result<_>>()? })
+        let bind_all = |addresses: &[SocketAddr]| addresses.iter().map(bind).collect::<io::Result<_>>();
+        Ok(Listeners { cleartext: bind_all(cleartext)?, tls: bind_all(tls)? })
     }
 
-    /// The addresses with their real ports.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.bound.iter().map(|(address, _)| *address).collect()
+    /// The addresses with their real ports, each with its scheme.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let cleartext = self.cleartext.iter().map(|(address, _)| ("http", *address));
+        cleartext.chain(self.tls.iter().map(|(address, _)| ("https", *address)))
     }
 }
 
-/// The application: every connection runs the HTTP/1.1 loop.
+/// The application: every connection runs the loop of the HTTP version that its client speaks.
+#[derive(Clone)]
 pub struct Front {
     around: Arc<Around>,
+    /// `Some` on listeners where it is spoken.
+    tls: Option<Tls>,
     open: Arc<Open>,
 }
 
@@ -62,7 +74,7 @@ struct Open {
 impl Front {
     pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>) -> Front {
         let around = Around { gateway, observer, drain: Drain::default() };
-        Front { around: Arc::new(around), open: Arc::default() }
+        Front { around: Arc::new(around), tls: None, open: Arc::default() }
     }
 }
 
@@ -70,9 +82,21 @@ impl Front {
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let (around, open) = (Arc::clone(&self.around), OpenGuard::new(&self.open));
+        let (stream, scheme) = match &self.tls {
+            Some(tls) => (secure::handshake(tls, stream, &around.drain).await?, "https"),
+            None => (stream, "http"),
+        };
         // A task of its own: the one that pingora has begun has room for a handshake, and takes 9 KB to its end.
         tokio::spawn(async move {
-            connection::run(&around, stream, "http").await;
+            let chose_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+            let speaks_http2 = match chose_http2 {
+                true => Some((stream, BytesMut::new())),
+                false => connection::run(&around, stream, scheme).await,
+            };
+            if let Some((stream, read)) = speaks_http2 {
+                // Boxed: a connection that speaks HTTP/1.1 should not have room for it.
+                Box::pin(http2::serve(&around, stream, read, scheme)).await;
+            }
             drop(open);
         });
         None
@@ -104,8 +128,9 @@ pub struct Draining {
     pub limit: Duration,
 }
 
-/// Serves until `draining.stop`, then lets open requests finish. Blocks the calling thread.
-pub fn serve(front: Front, listeners: Listeners, threads: usize, draining: Draining) {
+/// Serves until `draining.stop`, then lets open requests finish. Blocks the calling thread. `tls`: for the listeners
+/// where it is spoken, which are closed without it.
+pub fn serve(front: Front, listeners: Listeners, tls: Option<Tls>, threads: usize, draining: Draining) {
     let conf = ServerConf {
         threads,
         // One runtime per worker, each connection stays where it was accepted.
@@ -115,41 +140,56 @@ pub fn serve(front: Front, listeners: Listeners, threads: usize, draining: Drain
         ..ServerConf::default()
     };
     let (open, around) = (Arc::clone(&front.open), Arc::clone(&front.around));
-    let mut listening = ListeningService::new("front".to_owned(), front);
-    for (address, _) in &listeners.bound {
-        // Reads and writes go through buffers of our own.
-        let config = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered());
-        listening.add_listener(config);
-    }
-    let bound = Bound { listening, listeners: listeners.bound, stop: draining.stop.clone(), around };
+    let mut services = vec![Bound::new(front.clone(), listeners.cleartext)];
+    services.extend(tls.map(|tls| Bound::new(Front { tls: Some(tls), ..front }, listeners.tls)));
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    server.add_service(bound);
+    server.add_service(Services { services, stop: draining.stop.clone(), around });
     server.run(RunArgs { shutdown_signal: Box::new(Drained { draining, open }) });
 }
 
-/// The listening service on sockets that are bound already, told to stop by us and not by pingora's signals.
+/// A listening service on sockets that are bound already.
 struct Bound {
     listening: ListeningService<Front>,
-    listeners: Vec<(SocketAddr, TcpListener)>,
+    listeners: Vec<Listener>,
+}
+
+impl Bound {
+    fn new(front: Front, listeners: Vec<Listener>) -> Bound {
+        let mut listening = ListeningService::new("front".to_owned(), front);
+        for (address, _) in &listeners {
+            // Reads and writes go through buffers of our own.
+            let config = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::unbuffered());
+            listening.add_listener(config);
+        }
+        Bound { listening, listeners }
+    }
+}
+
+/// The listening services on one set of workers, told to stop by us and not by pingora's signals.
+struct Services {
+    services: Vec<Bound>,
     stop: watch::Receiver<bool>,
     around: Arc<Around>,
 }
 
 #[async_trait]
-impl PingoraService for Bound {
+impl PingoraService for Services {
     async fn start_service(&mut self, fds: Option<ListenFds>, _: ShutdownWatch, listeners_per_fd: usize) {
-        if let Some(fds) = &fds {
-            for (address, listener) in self.listeners.drain(..) {
-                fds.lock().add(address.to_string(), listener.into_raw_fd());
-            }
-        }
         let (mut stop, around) = (self.stop.clone(), Arc::clone(&self.around));
         tokio::spawn(async move {
             // A dropped sender means stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
             around.drain.begin();
         });
-        PingoraService::start_service(&mut self.listening, fds, self.stop.clone(), listeners_per_fd).await;
+        let running = self.services.iter_mut().map(|Bound { listening, listeners }| {
+            if let Some(fds) = &fds {
+                for (address, listener) in listeners.drain(..) {
+                    fds.lock().add(address.to_string(), listener.into_raw_fd());
+                }
+            }
+            PingoraService::start_service(listening, fds.clone(), self.stop.clone(), listeners_per_fd)
+        });
+        futures_util::future::join_all(running).await;
     }
 
     fn name(&self) -> &str {

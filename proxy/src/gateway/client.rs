@@ -36,6 +36,12 @@ pub enum ReplyFields<'a> {
 }
 
 impl<'a> ReplyFields<'a> {
+    /// As many as there are, or a few more.
+    pub fn len_max(&self) -> usize {
+        let (ReplyFields::All(fields) | ReplyFields::Relayed(fields)) = self;
+        fields.len()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let (fields, hop) = match *self {
             ReplyFields::All(fields) => (fields, None),

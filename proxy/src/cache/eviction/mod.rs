@@ -5,7 +5,7 @@ mod evict;
 mod gdsf;
 mod lru;
 mod pool;
-mod random;
+pub mod random;
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,0 +1,208 @@
+//! Micro benchmarks of what a hit consists of: `cargo bench -p millpond-proxy --bench micro [NAME]`.
+//!
+//! `store/…` ends with how much more two threads do than one, in rounds that alternate, since machines drift.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::StatusCode;
+use millpond_proxy::cache::{Entry, EvictionPolicy, Store, StoreLayout, StoreLimits};
+use millpond_proxy::key::{Key, KeyRef};
+use millpond_proxy::rules::{Match, Query, Rule, Tags};
+use millpond_proxy::semantics::freshness::Times;
+use millpond_proxy::semantics::policy::Policy;
+use millpond_proxy::semantics::vary::Selection;
+use millpond_shared::clock;
+use millpond_shared::http1::{Fields, Limits, take_request};
+
+const BODY_BYTES: usize = 2048;
+/// Keys that are asked for, and how many of them fit.
+const KEYS: usize = 150_000;
+const STORED: usize = 100_000;
+/// One request of this many brings a response in, in place of the stored one, or in place of another one.
+const ONE_INSERT_IN: usize = 20;
+const ZIPF_EXPONENT: f64 = 0.99;
+
+const HEAD: &[u8] =
+    b"GET /users/000001/feed.json?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: wrk/4.1.0\r\n\
+Accept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\n\r\n";
+
+fn rule() -> Rule {
+    Rule {
+        name: "feeds".to_owned(),
+        matches: Match::default(),
+        origin: "api".to_owned(),
+        query: Query::AsItCame,
+        policy: Policy::default(),
+        tags: Tags::default(),
+        bypass: Vec::new(),
+        retry: true,
+    }
+}
+
+fn keys(count: usize) -> Vec<Key> {
+    let rule = rule();
+    (0..count).map(|id| Key::build(&rule, "http", "www.example.com", &format!("/feed/{id:06}.json"))).collect()
+}
+
+fn stored_fields() -> Fields {
+    [
+        ("Date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("Content-Type", "application/json"),
+        ("Cache-Control", "public, max-age=600"),
+        ("Last-Modified", "Sun, 06 Nov 1994 08:00:00 GMT"),
+        ("ETag", "\"5f3c2a1b-800\""),
+    ]
+    .into_iter()
+    .collect()
+}
+
+fn entry(fields: &Fields) -> Arc<Entry> {
+    let times = Times {
+        received: 0,
+        initial_age: 0,
+        lifetime: 600,
+        stale_revalidate: 0,
+        stale_error: 0,
+        must_revalidate: false,
+        no_cache: false,
+    };
+    let body = Bytes::from(vec![b'x'; BODY_BYTES]);
+    Arc::new(Entry::new(StatusCode::OK, fields.clone(), body, times, Selection::NONE, Vec::new(), None))
+}
+
+/// A store that holds about [`STORED`] of the keys.
+struct Scene {
+    store: Store,
+    keys: Vec<Key>,
+    asked: Vec<u32>,
+    nothing: Fields,
+    fields: Fields,
+    next: AtomicUsize,
+}
+
+impl Scene {
+    fn new(eviction: EvictionPolicy) -> Scene {
+        let (keys, fields) = (keys(KEYS), stored_fields());
+        let sample = Store::new(StoreLimits::with_budget(1 << 20));
+        for key in keys.iter().take(1) {
+            sample.admit(key, entry(&fields), sample.purge_seq(), || false);
+        }
+        let limits = StoreLimits::with_budget(sample.bytes() * STORED as u64);
+        let store = Store::build(limits, StoreLayout { eviction, seed: 1, ..StoreLayout::default() });
+        for key in keys.iter().rev() {
+            store.admit(key, entry(&fields), store.purge_seq(), || false);
+        }
+        Scene { store, keys, asked: zipf(1 << 20), nothing: Fields::default(), fields, next: AtomicUsize::new(0) }
+    }
+
+    /// Each of so many threads sends so many requests.
+    fn run(&self, threads: usize, requests: u64) -> Duration {
+        let began = clock::monotonic();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let start = self.next.fetch_add(self.asked.len() / 7, Ordering::Relaxed);
+                scope.spawn(move || self.ask(start, requests));
+            }
+        });
+        began.elapsed()
+    }
+
+    fn ask(&self, start: usize, requests: u64) {
+        let asked = self.asked.iter().cycle().skip(start % self.asked.len());
+        for (number, id) in asked.take(requests as usize).enumerate() {
+            let Some(key) = self.keys.get(*id as usize) else { return };
+            if number % ONE_INSERT_IN == 0 {
+                self.store.admit(key, entry(&self.fields), self.store.purge_seq(), || false);
+            } else {
+                let key = KeyRef::new(key.as_str());
+                black_box(self.store.read(key, &self.nothing, |entry| entry.body.len() + entry.head.len()));
+            }
+        }
+    }
+}
+
+/// Ids by a zipf law, in no order.
+fn zipf(count: usize) -> Vec<u32> {
+    let mut sum = 0.0;
+    let sums: Vec<f64> = (1..=KEYS)
+        .map(|rank| {
+            sum += (rank as f64).powf(-ZIPF_EXPONENT);
+            sum
+        })
+        .collect();
+    let mut state = 1_u64;
+    let mut chance = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let spread = |rank: usize| (rank as u64 * 7_919 % KEYS as u64) as u32;
+    (0..count)
+        .map(|_| {
+            let at = chance() * sum;
+            spread(sums.partition_point(|below| *below < at))
+        })
+        .collect()
+}
+
+fn store(criterion: &mut Criterion) {
+    for eviction in EvictionPolicy::ALL {
+        let scene = Scene::new(eviction);
+        let name = eviction.as_str();
+        let mut group = criterion.benchmark_group("store");
+        for threads in [1, 2] {
+            group.bench_function(format!("{name}/zipf, 5 % inserts, {threads} threads"), |bencher| {
+                bencher.iter_custom(|requests| scene.run(threads, requests));
+            });
+        }
+        group.finish();
+        let mut ratios: Vec<f64> = (0..9)
+            .map(|_| {
+                let (one, two) = (scene.run(1, 400_000), scene.run(2, 400_000));
+                2.0 * one.as_secs_f64() / two.as_secs_f64()
+            })
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios.get(ratios.len() / 2).copied().unwrap_or(0.0);
+        println!("store/{name}: two threads do {median:.2} times as much as one (9 rounds: {ratios:.2?})\n");
+    }
+}
+
+fn insert(criterion: &mut Criterion) {
+    let (keys, fields) = (keys(1 << 20), stored_fields());
+    let store = Store::new(StoreLimits::with_budget(64 << 20));
+    let mut at = 0;
+    criterion.bench_function("store/insert that evicts", |bencher| {
+        bencher.iter(|| {
+            at = (at + 1) % keys.len();
+            keys.get(at).is_some_and(|key| store.admit(key, entry(&fields), store.purge_seq(), || false))
+        });
+    });
+}
+
+fn parts(criterion: &mut Criterion) {
+    let (rule, limits) = (rule(), Limits::default());
+    criterion.bench_function("parse a request", |bencher| {
+        bencher.iter(|| take_request(&mut BytesMut::from(HEAD), &limits).is_ok());
+    });
+    let request = take_request(&mut BytesMut::from(HEAD), &limits).ok().flatten();
+    if let Some(request) = request {
+        criterion.bench_function("build a key, and hash it", |bencher| {
+            bencher.iter(|| Key::of(&rule, black_box(&request), "http").hash());
+        });
+    }
+    let fields = stored_fields();
+    criterion
+        .bench_function("make an entry of 2 KB, with its head serialised", |bencher| bencher.iter(|| entry(&fields)));
+}
+
+criterion_group! {
+    name = micro;
+    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1));
+    targets = parts, insert, store
+}
+criterion_main!(micro);

@@ -1,0 +1,309 @@
+//! Seeded histories against a simple model: the store may forget whatever it likes, but what it gives is what was put
+//! in last and not purged since; and the budget holds at every moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use millpond_shared::http1::Fields;
+use millpond_shared::version::Version;
+
+use super::charge::Charge;
+use super::eviction::random::Random;
+use super::tests::{key, request};
+use super::{
+    Cause, Entry, EvictionPolicy, Lookup, Mark, Mode, PurgeSeq, Reservation, Stamp, Store, StoreLayout, StoreLimits,
+};
+use crate::semantics::freshness::Times;
+use crate::semantics::vary::Selection;
+
+const BUDGET: u64 = 50_000;
+const PATHS: usize = 60;
+const TAGS: usize = 8;
+const LANGUAGES: [&str; 4] = ["de", "en", "fr", "it"];
+const STEPS: usize = 30_000;
+
+/// What the model knows of one variant.
+struct Known {
+    body: usize,
+    tags: BTreeSet<String>,
+    version: Version,
+    mark: Mark,
+    useless_after: u64,
+}
+
+/// A fetch under way: what it will admit, and the purges that have come since it began.
+struct Fetch {
+    path: usize,
+    language: usize,
+    body: usize,
+    tags: BTreeSet<String>,
+    version: Version,
+    lifetime: u64,
+    began: PurgeSeq,
+    asked: Option<Mode>,
+}
+
+struct World {
+    random: Random,
+    now: u64,
+    store: Arc<Store>,
+    known: BTreeMap<(usize, usize), Known>,
+    fetches: Vec<Fetch>,
+    reservations: Vec<Reservation>,
+    versions: Vec<u64>,
+}
+
+fn path(number: usize) -> String {
+    format!("/{number}")
+}
+
+fn document(number: usize) -> String {
+    format!("p/{number}")
+}
+
+impl World {
+    fn new(seed: u64, policy: EvictionPolicy) -> World {
+        let limits = StoreLimits { variants_max: 2, ..StoreLimits::with_budget(BUDGET) };
+        let layout = StoreLayout { eviction: policy, shards: 8, seed, ..StoreLayout::default() };
+        World {
+            random: Random::new(seed),
+            now: 1_000,
+            store: Arc::new(Store::build(limits, layout)),
+            known: BTreeMap::new(),
+            fetches: Vec::new(),
+            reservations: Vec::new(),
+            versions: vec![1; PATHS],
+        }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(1_000) {
+            0..330 => self.fetch_begins(),
+            330..640 => self.fetch_ends(),
+            640..850 => self.look_up(),
+            850..860 => self.purge_tag(),
+            860..880 => self.purge_key(),
+            880..882 => self.purge_all(),
+            882..910 => self.document_changes(),
+            910..940 => self.reserve(),
+            940..970 => {
+                self.now += self.random.below(4) as u64;
+                self.store.sweep(self.now, self.random.below(40));
+            }
+            _ => {
+                let at = self.random.below(self.reservations.len() + 1);
+                if at < self.reservations.len() {
+                    self.reservations.swap_remove(at);
+                }
+            }
+        }
+        self.accounts_agree();
+    }
+
+    fn fetch_begins(&mut self) {
+        let path = self.random.below(PATHS);
+        let mut tags: BTreeSet<String> =
+            (0..self.random.below(3)).map(|_| format!("t{}", self.random.below(TAGS))).collect();
+        tags.insert(document(path));
+        let body = match self.random.below(12) {
+            0 => 20_000,
+            large if large < 3 => self.random.below(3_000),
+            _ => self.random.below(1_500),
+        };
+        self.fetches.push(Fetch {
+            path,
+            language: self.random.below(LANGUAGES.len()),
+            body,
+            tags,
+            version: Version::new(1, self.versions[path]),
+            lifetime: self.random.below(120) as u64,
+            began: self.store.purge_seq(),
+            asked: None,
+        });
+    }
+
+    fn fetch_ends(&mut self) {
+        if self.fetches.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.fetches.len());
+        let fetch = self.fetches.swap_remove(at);
+        let newest = Version::new(1, self.versions[fetch.path]);
+        let entry = self.entry(&fetch);
+        let overtaken = newest > fetch.version;
+        let taken = self.store.admit(&key(&path(fetch.path)), Arc::clone(&entry), fetch.began, || overtaken);
+        // Nothing but a body that is too large is refused as long as reservations leave most of the budget.
+        assert_eq!(taken, fetch.body < 3_000, "a body of {} bytes", fetch.body);
+        let place = (fetch.path, fetch.language);
+        if !taken {
+            return;
+        }
+        let mark = match (fetch.asked, overtaken) {
+            (Some(Mode::Delete), _) => {
+                self.known.remove(&place);
+                return;
+            }
+            (_, true) => Mark::Changed,
+            (Some(Mode::Stale), false) => Mark::Purged,
+            (None, false) => Mark::None,
+        };
+        assert_eq!(entry.mark(), mark, "{place:?} was fetched before a purge or a change");
+        let useless_after = if mark == Mark::None { self.now + fetch.lifetime } else { 0 };
+        let known = Known { body: fetch.body, tags: fetch.tags, version: fetch.version, mark, useless_after };
+        self.known.insert(place, known);
+    }
+
+    fn entry(&self, fetch: &Fetch) -> Arc<Entry> {
+        let language = LANGUAGES[fetch.language];
+        let selection = Selection::of(&["accept-language".to_owned()], &request(language));
+        let tags = fetch.tags.iter().map(|tag| tag.as_str().into()).collect();
+        let tag = document(fetch.path).as_str().into();
+        let stamp = Stamp { shard: 0, tag, version: fetch.version, at: fetch.version.position, generation: 0 };
+        let times = Times {
+            received: self.now,
+            initial_age: 0,
+            lifetime: fetch.lifetime,
+            stale_revalidate: 0,
+            stale_error: 0,
+            must_revalidate: false,
+            no_cache: false,
+        };
+        let body = Bytes::from(vec![b'x'; fetch.body]);
+        Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, times, selection, tags, Some(stamp)))
+    }
+
+    fn look_up(&mut self) {
+        let place = (self.random.below(PATHS), self.random.below(LANGUAGES.len()));
+        self.check(place);
+    }
+
+    fn check(&self, place: (usize, usize)) {
+        let found = self.store.lookup(&key(&path(place.0)), &request(LANGUAGES[place.1]));
+        let Lookup::Found(entry) = found else { return };
+        let known = self.known.get(&place).unwrap_or_else(|| panic!("{place:?} was purged, or never there"));
+        assert_eq!((entry.body.len(), entry.mark()), (known.body, known.mark), "{place:?}");
+        assert_eq!(entry.stamp().map(|stamp| stamp.version), Some(known.version), "{place:?}");
+    }
+
+    fn mode(&mut self) -> Mode {
+        if self.random.below(2) == 0 { Mode::Delete } else { Mode::Stale }
+    }
+
+    fn purge_tag(&mut self) {
+        let (tag, mode) = (format!("t{}", self.random.below(TAGS)), self.mode());
+        self.store.purge_tag(&tag, mode);
+        self.purged(mode, |_, tags| tags.contains(&tag));
+    }
+
+    fn purge_key(&mut self) {
+        let (purged, mode) = (self.random.below(PATHS), self.mode());
+        self.store.purge_key(&key(&path(purged)), mode);
+        self.purged(mode, |path, _| path == purged);
+    }
+
+    fn purge_all(&mut self) {
+        let mode = self.mode();
+        self.store.purge_all(mode);
+        self.purged(mode, |_, _| true);
+        if mode == Mode::Delete {
+            assert_eq!(self.store.objects(), 0);
+        }
+    }
+
+    /// The same in the model, for what is stored and for what is on its way.
+    fn purged(&mut self, mode: Mode, concerned: impl Fn(usize, &BTreeSet<String>) -> bool) {
+        for fetch in self.fetches.iter_mut().filter(|fetch| concerned(fetch.path, &fetch.tags)) {
+            fetch.asked = fetch.asked.max(Some(mode));
+        }
+        if mode == Mode::Delete {
+            self.known.retain(|(path, _), known| !concerned(*path, &known.tags));
+        }
+        for ((path, _), known) in &mut self.known {
+            if concerned(*path, &known.tags) {
+                known.mark = known.mark.max(Mark::Purged);
+                known.useless_after = 0;
+            }
+        }
+    }
+
+    fn document_changes(&mut self) {
+        let path = self.random.below(PATHS);
+        self.versions[path] += 1;
+        let version = Version::new(1, self.versions[path]);
+        self.store.document_changed(&document(path), version);
+        for ((_, _), known) in self.known.range_mut((path, 0)..(path + 1, 0)) {
+            known.mark = Mark::Changed;
+            known.useless_after = 0;
+        }
+    }
+
+    fn reserve(&mut self) {
+        let (bytes, more) = (self.random.below(15_000) as u64, self.random.below(5_000) as u64);
+        if let Some(mut reservation) = self.store.reserve(bytes) {
+            let had = reservation.bytes();
+            let grown = reservation.grow(more);
+            assert_eq!(reservation.bytes(), if grown { had + more } else { had });
+            reservation.shrink_to(had / 2);
+            self.reservations.push(reservation);
+        }
+    }
+
+    /// The budget holds, and all counts tell the same.
+    fn accounts_agree(&self) {
+        let store = &self.store;
+        assert!(store.bytes() <= BUDGET, "{} bytes", store.bytes());
+        let reserved: u64 = self.reservations.iter().map(Reservation::bytes).sum();
+        assert_eq!(store.reserved_bytes(), reserved);
+        assert!(reserved <= BUDGET / 4);
+        assert_eq!(store.charged().total() + reserved, store.bytes());
+    }
+
+    /// What stands in the map is what was counted, slot by slot.
+    fn audit(&self) {
+        let (mut charged, mut objects) = (Charge::default(), 0);
+        for shard in self.store.shards() {
+            let shard = shard.0.read();
+            charged += shard.slots().iter().map(|slot| self.store.charge_of(slot)).sum();
+            objects += shard.slots().iter().map(|slot| slot.variants().len() as u64).sum::<u64>();
+        }
+        assert_eq!((charged, objects), (self.store.charged(), self.store.objects()));
+        (0..PATHS).for_each(|path| (0..LANGUAGES.len()).for_each(|language| self.check((path, language))));
+    }
+
+    /// Long after, the sweeps have taken out all that is of no use any more, and nothing else.
+    fn swept(&mut self) {
+        self.now += 500;
+        let before = self.store.objects();
+        let gone: usize = (0..1_000).map(|_| self.store.sweep(self.now, 16)).sum();
+        assert_eq!((self.store.objects(), gone as u64), (0, before), "all lifetimes are over");
+        assert!(self.known.values().all(|known| known.useless_after < self.now));
+        let left: usize =
+            (0..TAGS).map(|tag| self.store.tags.keys(self.store.tags.hash(&format!("t{tag}"))).len()).sum();
+        assert_eq!(left, 0, "keys under tags that nothing carries");
+    }
+}
+
+#[test]
+fn a_seeded_history_gives_nothing_stale_and_nothing_purged() {
+    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7u64);
+    for policy in EvictionPolicy::ALL {
+        for seed in seed..seed + 3 {
+            println!("SEED={seed} {policy:?}");
+            let mut world = World::new(seed, policy);
+            for step in 0..STEPS {
+                world.step();
+                if step % 500 == 0 {
+                    world.audit();
+                }
+            }
+            world.audit();
+            let gone = Cause::ALL.map(|cause| world.store.evicted(cause));
+            assert!(gone.iter().all(|gone| *gone >= 50), "the history has shown little: {gone:?}");
+            world.swept();
+            world.reservations.clear();
+            assert_eq!(world.store.bytes(), 0);
+        }
+    }
+}

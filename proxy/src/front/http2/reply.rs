@@ -1,0 +1,272 @@
+//! The answer to one HTTP/2 request, and the request's own body.
+
+use ::h2::server::SendResponse;
+use ::h2::{Reason as ResetReason, RecvStream, SendStream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response, StatusCode, header};
+use millpond_shared::clock;
+use millpond_shared::http1::{Fields, Framing, Refusal};
+use tokio::time::timeout;
+
+use super::head;
+use crate::front::reply::{BODY_TIMEOUT, WRITE_TIMEOUT};
+use crate::gateway::{Client, Gone, ReplyFields, ReplyHead};
+use crate::outcome::{Outcome, Reason};
+use crate::record::Record;
+use crate::semantics::{cache_status, date};
+use crate::upstreams::{Inbound, InboundError};
+
+/// Bytes of one answer that wait to be written, at most.
+pub(super) const SEND_BUFFER: usize = 64 * 1024;
+
+pub(super) struct Reply {
+    respond: SendResponse<Bytes>,
+    /// The body, once the head was sent.
+    out: Option<SendStream<Bytes>>,
+    inbound: RecvStream,
+    /// Bytes of the request's body that were taken and not yet let flow again.
+    taken: usize,
+    framing: Framing,
+    scheme: &'static str,
+    is_head: bool,
+    /// The client waits for a 100 before it sends its body.
+    expects: bool,
+    mode: Mode,
+    /// Something was given to the connection that it had no time to write.
+    unwritten: bool,
+    sent: u64,
+}
+
+/// What of the answer is still to come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Head,
+    /// This many bytes of the body.
+    Length(u64),
+    /// A body that ends when it ends.
+    Open,
+    /// Nothing: the stream has ended.
+    Ended,
+    /// Nothing: the answer broke off.
+    Broken,
+}
+
+impl Reply {
+    pub fn new(respond: SendResponse<Bytes>, inbound: RecvStream, parts: &Parts, scheme: &'static str) -> Reply {
+        let waits = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        let expects = !inbound.is_end_stream() && parts.headers.get(header::EXPECT).is_some_and(waits);
+        Reply {
+            respond,
+            out: None,
+            inbound,
+            taken: 0,
+            framing: Framing::None,
+            scheme,
+            is_head: parts.method == Method::HEAD,
+            expects,
+            mode: Mode::Head,
+            unwritten: false,
+            sent: 0,
+        }
+    }
+
+    /// How the body of the request is framed.
+    pub fn framed(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+
+    /// Answers a request that is not one.
+    pub async fn refuse(&mut self, refusal: Refusal) -> Record {
+        let reason = Some(Reason::BadRequest);
+        let fields: Fields = [
+            ("content-type", "text/plain; charset=utf-8".to_owned()),
+            ("date", date::format(clock::wall_secs())),
+            ("cache-status", cache_status::value(Outcome::Refused, reason, None, None, false, false)),
+        ]
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+        let status = refusal.status;
+        let phrase = status.canonical_reason().unwrap_or("");
+        let body = Bytes::from(format!("{} {phrase}: {}\n", status.as_str(), refusal.why));
+        let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added: Vec::new() };
+        let broken_off = self.whole(head, body).await.is_err();
+        Record { rule: None, outcome: Outcome::Refused, reason, status, bytes: self.sent, broken_off }
+    }
+
+    /// Sends the head, and with it the end where no body follows.
+    fn put_head(&mut self, head: &ReplyHead<'_>, length: Option<u64>) {
+        let (response, size) = head::response(head, length);
+        let bodiless = self.is_head
+            || length == Some(0)
+            || head.status == StatusCode::NO_CONTENT
+            || head.status == StatusCode::NOT_MODIFIED;
+        self.mode = match (self.respond.send_response(response, bodiless), length) {
+            (Err(_), _) => Mode::Broken,
+            (Ok(_), _) if bodiless => Mode::Ended,
+            (Ok(out), length) => {
+                self.out = Some(out);
+                length.map_or(Mode::Open, Mode::Length)
+            }
+        };
+        self.sent += size;
+        self.unwritten = true;
+    }
+
+    async fn put_body(&mut self, body: Bytes, is_last: bool) -> Result<(), Gone> {
+        let Some(out) = &mut self.out else { return Err(self.broken()) };
+        let (sent, whole) = put_body(out, body, is_last).await;
+        self.sent += sent;
+        self.unwritten |= sent > 0;
+        whole.map_err(|Gone| self.broken())
+    }
+
+    fn broken(&mut self) -> Gone {
+        self.mode = Mode::Broken;
+        Gone
+    }
+
+    fn reset(&mut self, reason: ResetReason) {
+        self.mode = Mode::Broken;
+        match &mut self.out {
+            Some(out) => out.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+}
+
+/// Sends a part of a body as fast as the client lets it flow; how many bytes, and whether it was all.
+pub(super) async fn put_body(out: &mut SendStream<Bytes>, mut body: Bytes, is_last: bool) -> (u64, Result<(), Gone>) {
+    let mut sent = 0;
+    while !body.is_empty() {
+        out.reserve_capacity(body.len().min(SEND_BUFFER));
+        let mut granted = out.capacity();
+        if granted == 0 {
+            let more = std::future::poll_fn(|cx| out.poll_capacity(cx));
+            granted = match timeout(WRITE_TIMEOUT, more).await {
+                Ok(Some(Ok(granted))) => granted,
+                Ok(Some(Err(_)) | None) => return (sent, Err(Gone)),
+                Err(_) => {
+                    out.send_reset(ResetReason::CANCEL);
+                    return (sent, Err(Gone));
+                }
+            };
+        }
+        let part = body.split_to(granted.min(body.len()));
+        let bytes = part.len() as u64;
+        if out.send_data(part, is_last && body.is_empty()).is_err() {
+            return (sent, Err(Gone));
+        }
+        sent += bytes;
+    }
+    (sent, Ok(()))
+}
+
+impl Client for Reply {
+    fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    fn inbound(&mut self) -> (Framing, &mut dyn Inbound) {
+        (self.framing, self)
+    }
+
+    async fn whole(&mut self, head: ReplyHead<'_>, body: Bytes) -> Result<(), Gone> {
+        self.put_head(&head, Some(body.len() as u64));
+        match self.mode {
+            Mode::Ended => Ok(()),
+            Mode::Broken => Err(Gone),
+            _ => {
+                self.put_body(body, true).await?;
+                self.mode = Mode::Ended;
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, head: ReplyHead<'_>, length: Option<u64>) {
+        self.put_head(&head, length);
+    }
+
+    async fn piece(&mut self, piece: Bytes) -> Result<(), Gone> {
+        match self.mode {
+            Mode::Length(left) => match left.checked_sub(piece.len() as u64) {
+                Some(0) => {
+                    self.put_body(piece, true).await?;
+                    self.mode = Mode::Ended;
+                }
+                Some(left) => {
+                    self.put_body(piece, false).await?;
+                    self.mode = Mode::Length(left);
+                }
+                None => {
+                    self.cut();
+                    return Err(Gone);
+                }
+            },
+            Mode::Open => self.put_body(piece, false).await?,
+            // The answer to a HEAD, say: its body goes nowhere.
+            Mode::Ended => {}
+            Mode::Head | Mode::Broken => return Err(self.broken()),
+        }
+        Ok(())
+    }
+
+    /// The connection writes by itself. It gets a turn here, so that what came before a reset is not lost with it.
+    async fn flush(&mut self) -> Result<(), Gone> {
+        if std::mem::take(&mut self.unwritten) {
+            tokio::task::yield_now().await;
+        }
+        if self.mode == Mode::Broken { Err(Gone) } else { Ok(()) }
+    }
+
+    async fn end(&mut self) -> Result<(), Gone> {
+        match (self.mode, &mut self.out) {
+            (Mode::Ended, _) => Ok(()),
+            (Mode::Open, Some(out)) => {
+                let ended = out.send_data(Bytes::new(), true);
+                self.mode = if ended.is_ok() { Mode::Ended } else { Mode::Broken };
+                ended.map_err(|_| Gone)
+            }
+            // The body was shorter than its head said.
+            _ => {
+                self.cut();
+                Err(Gone)
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        self.reset(ResetReason::INTERNAL_ERROR);
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+#[async_trait]
+impl Inbound for Reply {
+    async fn next(&mut self) -> Result<Option<Bytes>, InboundError> {
+        if std::mem::take(&mut self.expects) {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::CONTINUE;
+            self.respond.send_informational(response).map_err(|_| InboundError)?;
+        }
+        // What was taken before is through: the client may send as much again.
+        let taken = std::mem::take(&mut self.taken);
+        if taken > 0 && self.inbound.flow_control().release_capacity(taken).is_err() {
+            return Err(InboundError);
+        }
+        match timeout(BODY_TIMEOUT, self.inbound.data()).await {
+            Ok(Some(Ok(piece))) => {
+                self.taken = piece.len();
+                Ok(Some(piece))
+            }
+            Ok(None) => Ok(None),
+            Ok(Some(Err(_))) | Err(_) => Err(InboundError),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The connection as `h2` reads and writes it.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use crate::front::reply::WRITE_TIMEOUT;
+
+/// Bytes that are gathered before they are written, at most.
+const GATHERED_MAX: usize = 64 * 1024;
+/// Room made for them at least.
+const GATHERED_MIN: usize = 1024;
+
+/// A stream that gathers what is written to it, with bytes that were read from it already.
+///
+/// `h2` flushes after every frame. Where many requests come in one read, their answers would otherwise leave in as many
+/// writes, and over TLS in as many records.
+pub(super) struct Wire {
+    stream: Stream,
+    /// Read before HTTP/2 was known to be spoken.
+    read: BytesMut,
+    gathered: Vec<u8>,
+    /// How much of `gathered` was written.
+    written: usize,
+    /// How much was gathered the last time: the memory is given back in between, since most connections are idle.
+    expected: usize,
+    corked: Arc<AtomicBool>,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// While it is in, a flush writes nothing.
+pub(super) struct Cork(Arc<AtomicBool>);
+
+impl Cork {
+    pub fn put_in(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The next flush writes what was gathered.
+    pub fn pull(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Wire {
+    pub fn new(stream: Stream, read: BytesMut) -> (Wire, Cork) {
+        let corked = Arc::new(AtomicBool::new(false));
+        let cork = Cork(Arc::clone(&corked));
+        let (gathered, written, expected) = (Vec::new(), 0, GATHERED_MIN);
+        (Wire { stream, read, gathered, written, expected, corked, stalled: None }, cork)
+    }
+
+    fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest @ [_, ..]) = self.gathered.get(self.written..) {
+            match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.written += written;
+                    self.stalled = None;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+        }
+        if self.written > 0 {
+            self.expected = self.written.max(GATHERED_MIN);
+            (self.gathered, self.written) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A client that takes nothing for too long is cut off.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
+        if self.gathered.capacity() == 0 {
+            self.gathered.reserve(self.expected);
+        }
+        self.gathered.extend_from_slice(bytes);
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let count = self.read.len().min(into.remaining());
+        into.put_slice(self.read.get(..count).unwrap_or_default());
+        self.read.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.gathered.len() >= GATHERED_MAX {
+            ready!(self.poll_write_gathered(cx))?;
+        }
+        slices.iter().for_each(|slice| self.gather(slice));
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.corked.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_write_gathered(cx))?;
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.poll_stalled(cx),
+            flushed => flushed,
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_gathered(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// A client that takes `room` bytes, and more as it reads.
+    fn wire(room: usize) -> (Wire, Cork, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(room);
+        let (wire, cork) = Wire::new(Box::new(ours), BytesMut::from("read before"));
+        (wire, cork, theirs)
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_comes_first() {
+        let (mut wire, _cork, mut client) = wire(100);
+        client.write_all(b", read after").await.expect("room");
+        drop(client);
+        let mut read = String::new();
+        wire.read_to_string(&mut read).await.expect("text");
+        assert_eq!(read, "read before, read after");
+    }
+
+    #[tokio::test]
+    async fn the_cork_holds_back_until_it_is_pulled() {
+        let (mut wire, cork, mut client) = wire(100);
+        cork.put_in();
+        for part in ["one", "two"] {
+            wire.write_all(part.as_bytes()).await.expect("it is gathered");
+            wire.flush().await.expect("nothing is written");
+        }
+        let mut into = [0; 100];
+        assert!(first_poll(client.read(&mut into)).await.is_none(), "nothing has come");
+        cork.pull();
+        wire.flush().await.expect("room");
+        assert_eq!(client.read(&mut into).await.expect("bytes"), 6, "both in one write");
+    }
+
+    /// What a future gives at its first poll.
+    async fn first_poll<F: Future>(future: F) -> Option<F::Output> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_off_in_time_and_one_that_takes_a_little_is_not() {
+        let (mut wire, _cork, mut client) = wire(10);
+        wire.write_all(&[b'x'; 40]).await.expect("it is gathered");
+        let slow = async {
+            let mut into = [0; 10];
+            for _ in 0..3 {
+                tokio::time::sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
+                client.read_exact(&mut into).await.expect("bytes");
+            }
+        };
+        let (flushed, ()) = tokio::join!(wire.flush(), slow);
+        assert!(flushed.is_ok());
+        wire.write_all(&[b'x'; 40]).await.expect("it is gathered");
+        let stalled = wire.flush().await.expect_err("nobody reads");
+        assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
+    }
+}
