@@ -168,7 +168,7 @@ fn a_client_that_leaves_in_the_middle_disturbs_nobody() {
     }
     // A head that ends with the connection is a mistake, and told as such.
     let mut cut = Connection::open(pond.proxy());
-    cut.send(&Request::get("/small").bytes(pond.proxy()));
+    cut.send(Request::get("/small").bytes(pond.proxy()));
     cut.send("GET /small HTTP/1.1\r\nHost");
     cut.close_writing();
     assert_eq!(cut.receive("GET").outcome(), "hit");

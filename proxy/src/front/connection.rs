@@ -32,8 +32,8 @@ use crate::record::Record;
 const READ_BYTES: usize = 4096;
 /// How long, and for how many bytes, a connection that is to be closed is read on, so that the client gets to see
 /// the answer instead of a reset.
-const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
-const LINGER_BYTES: usize = 256 * 1024;
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const LINGER_BYTES: usize = 256 * 1024;
 
 pub(super) struct Connection {
     pub stream: Stream,

@@ -11,13 +11,14 @@ mod fetch;
 mod forward;
 mod remembered;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{RequestHead, ResponseHead, Target};
+use millpond_shared::http1::{Authority, RequestHead, ResponseHead, Target};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
@@ -120,6 +121,12 @@ impl Gateway {
         if let Some((status, why)) = not_served(request) {
             return self.refuse(client, None, status, Reason::Method, why).await;
         }
+        let renamed = match snapshot.rules.path(request.target.path_and_query()) {
+            Ok(Cow::Borrowed(_)) => None,
+            Ok(Cow::Owned(path)) => Some(request.with_path(path)),
+            Err(refusal) => return self.refuse(client, None, refusal.status, Reason::BadRequest, refusal.why).await,
+        };
+        let request = renamed.as_ref().unwrap_or(request);
         let Some((_, rule)) = snapshot.rules.find(request) else {
             let why = "no rule matches this host, path and method";
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
@@ -362,15 +369,16 @@ impl Gateway {
     /// Purges what `url` names: `http://host/path?query`, or a path with the host beside it.
     pub fn purge_url(&self, scheme: &str, host: &str, path: &str, mode: Mode) -> Option<Purged> {
         let snapshot = self.snapshot();
-        let bare = millpond_shared::http1::Authority::parse(host)?;
-        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(path))?;
-        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), path), mode))
+        let (bare, path) = (Authority::parse(host)?, snapshot.rules.path(path).ok()?);
+        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(&path))?;
+        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), &path), mode))
     }
 
     /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4).
     fn invalidate(&self, snapshot: &Snapshot, request: &RequestHead, scheme: &str, head: &ResponseHead) {
         for path in invalidation::invalidated(request, scheme, head) {
             let host = request.authority.normal(scheme);
+            let Ok(path) = snapshot.rules.path(&path) else { continue };
             if let Some((_, rule)) = snapshot.rules.find_for(&Method::GET, request.authority.host(), path_of(&path)) {
                 self.store.purge_key(&Key::build(rule, scheme, host, &path), Mode::Delete);
             }

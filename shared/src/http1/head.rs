@@ -39,6 +39,19 @@ pub struct RequestHead {
     pub fields: Fields,
 }
 
+impl RequestHead {
+    /// The same request for another path and query.
+    pub fn with_path(&self, path: String) -> RequestHead {
+        let target = match &self.target {
+            Target::Absolute { scheme, authority, .. } => {
+                Target::Absolute { scheme: scheme.clone(), authority: authority.clone(), path }
+            }
+            Target::Origin(_) | Target::Authority(_) | Target::Asterisk => Target::Origin(path),
+        };
+        RequestHead { target, ..self.clone() }
+    }
+}
+
 /// An accepted response head.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {

@@ -8,6 +8,8 @@ mod head;
 mod hit;
 mod reply;
 mod request;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::future::Future;
@@ -24,7 +26,7 @@ use http::Request;
 use millpond_shared::clock;
 use millpond_shared::http1::{Framing, Refusal, RequestHead};
 use pingora_core::protocols::Stream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use self::reply::Reply;
 use self::wire::{Cork, Wire};
@@ -138,8 +140,8 @@ impl Serving {
         while quiet.as_mut().poll(cx).is_ready() {
             let busy = self.connection.has_streams() || std::mem::take(&mut self.served);
             match (busy, self.goodbye) {
-                (true, Goodbye::NotYet) => quiet.as_mut().reset(after(IDLE_TIMEOUT)),
-                (true, _) => quiet.as_mut().reset(after(GOODBYE_TIMEOUT)),
+                (true, Goodbye::NotYet) => quiet.set(sleep(IDLE_TIMEOUT)),
+                (true, _) => quiet.set(sleep(GOODBYE_TIMEOUT)),
                 (false, Goodbye::NotYet) => {
                     self.say_goodbye(Goodbye::Idle, quiet.as_mut());
                     // What is to be said is written by the next look at the connection.
@@ -151,12 +153,12 @@ impl Serving {
         Poll::Pending
     }
 
-    fn say_goodbye(&mut self, goodbye: Goodbye, quiet: Pin<&mut Sleep>) {
+    fn say_goodbye(&mut self, goodbye: Goodbye, mut quiet: Pin<&mut Sleep>) {
         if self.goodbye == Goodbye::NotYet {
             self.connection.graceful_shutdown();
         }
         self.goodbye = goodbye;
-        quiet.reset(after(GOODBYE_TIMEOUT));
+        quiet.set(sleep(GOODBYE_TIMEOUT));
     }
 
     /// Answers a request at once, or has it answered.
@@ -177,10 +179,6 @@ impl Serving {
         let reply = Reply::new(respond, body, &parts, self.host.scheme);
         tokio::spawn(answer(Arc::clone(&self.host), judged, reply));
     }
-}
-
-fn after(time: Duration) -> Instant {
-    Instant::from_std(clock::monotonic() + time)
 }
 
 /// The gateway's way.

@@ -270,3 +270,66 @@ impl Inbound for Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use http::Request;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A client with a window of ten bytes, and the body that is sent to it.
+    async fn stream() -> (SendStream<Bytes>, RecvStream) {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let mut settings = ::h2::client::Builder::new();
+        let client = settings.initial_window_size(10).handshake::<_, Bytes>(theirs);
+        let (client, server) = tokio::join!(client, ::h2::server::handshake(ours));
+        let ((mut requests, connection), mut server) = (client.expect("HTTP/2"), server.expect("HTTP/2"));
+        tokio::spawn(connection);
+        let request = Request::get("http://a/").body(()).expect("a request");
+        let (response, _) = requests.send_request(request, true).expect("sent");
+        let (_, mut respond) = server.accept().await.expect("a request").expect("a request");
+        let out = respond.send_response(Response::new(()), false).expect("it is there");
+        tokio::spawn(async move { while server.accept().await.is_some() {} });
+        (out, response.await.expect("an answer").into_body())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_lets_nothing_flow_is_reset_in_time() {
+        let (mut out, mut body) = stream().await;
+        let put = put_body(&mut out, Bytes::from_static(&[b'x'; 30]), true);
+        let mut put = pin!(put);
+        assert!(timeout(WRITE_TIMEOUT - Duration::from_secs(1), put.as_mut()).await.is_err(), "too early");
+        let (sent, whole) = timeout(Duration::from_secs(2), put).await.expect("in time");
+        assert_eq!((sent, whole.is_err()), (10, true));
+        // What had come before is read, or lost with the reset.
+        let mut reset = None;
+        while let Some(part) = body.data().await {
+            if let Err(error) = part {
+                reset = error.reason();
+                break;
+            }
+        }
+        assert_eq!(reset, Some(ResetReason::CANCEL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_lets_a_little_flow_gets_it_all() {
+        let (mut out, mut body) = stream().await;
+        let reads = async {
+            let mut read = 0;
+            while let Some(part) = body.data().await {
+                let part = part.expect("no reset");
+                read += part.len();
+                sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
+                body.flow_control().release_capacity(part.len()).expect("it was taken");
+            }
+            read
+        };
+        let (put, read) = tokio::join!(put_body(&mut out, Bytes::from_static(&[b'x'; 30]), true), reads);
+        assert_eq!((put.0, put.1.is_ok(), read), (30, true, 30));
+    }
+}

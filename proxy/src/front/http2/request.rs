@@ -178,7 +178,10 @@ mod tests {
 
     #[test]
     fn what_two_readers_could_read_differently_is_refused() {
-        let cases: [(&str, Option<&str>, &str, &[(&str, &str)], &str); 11] = [
+        /// Method, authority, path, fields, and what is told of them.
+        type Case =
+            (&'static str, Option<&'static str>, &'static str, &'static [(&'static str, &'static str)], &'static str);
+        let cases: [Case; 11] = [
             ("GET", Some("user@a"), "/", &[], ":authority"),
             ("GET", Some("a"), "/", &[("host", "b")], "differs"),
             ("GET", Some("a"), "/", &[("host", "a:8080")], "differs"),
