@@ -152,8 +152,9 @@ impl Connection {
         let mut reply = Reply::new(self, head, framing, around.drain.has_begun());
         let record = around.gateway.serve(head, &mut reply).await;
         let keep = reply.finish().await;
-        around.observer.observe(&Access { head: Some(head), peer, record: &record, took: began.elapsed() });
         self.since = clock::monotonic();
+        let took = self.since.saturating_duration_since(began);
+        around.observer.observe(&Access { head: Some(head), peer, record: &record, took });
         self.output = BytesMut::new();
         if self.input.is_empty() {
             self.input = BytesMut::new();

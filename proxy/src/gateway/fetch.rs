@@ -54,6 +54,8 @@ pub struct Fetch<'a> {
     pub shard: Option<ShardId>,
     /// The position that the answer must have reached at least.
     pub least: Position,
+    /// When the origin is asked, in seconds since the Unix epoch.
+    pub asked: u64,
 }
 
 /// What a fetch came to. The flight is settled, or a fill goes on settling it.
@@ -71,13 +73,12 @@ impl Fetch<'_> {
     /// `stale`: the stored response to validate.
     pub async fn run(&self, stale: Option<&Arc<Entry>>, lead: Lead) -> Fetched {
         let began = lead.began();
-        let asked = clock::wall_secs();
         let mut answer = self.ask_origin(stale.map(|entry| &**entry)).await;
         if let (Ok(got), Some(entry)) = (&answer, stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
             if validate::confirms(&entry.fields(), &got.head.fields) {
-                return self.revalidated(entry, &got.head, asked, began, lead);
+                return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
             answer = Box::pin(self.ask_origin(None)).await;
@@ -97,7 +98,7 @@ impl Fetch<'_> {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, asked, began, lead),
+            Ok(answer) => self.answered(answer, began, lead),
         }
     }
 
@@ -117,18 +118,11 @@ impl Fetch<'_> {
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
-    fn revalidated(
-        &self,
-        stale: &Arc<Entry>,
-        head: &ResponseHead,
-        asked: u64,
-        began: PurgeSeq,
-        mut lead: Lead,
-    ) -> Fetched {
+    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let now = clock::wall_secs();
         let fields = validate::updated(&stale.fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
-        let times = freshness::times(&updated, &self.rule.policy, asked, now);
+        let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         let fields = forward::stored_fields(&updated.fields, now);
         let selection = match Vary::of(&updated.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -157,7 +151,7 @@ impl Fetch<'_> {
         }
     }
 
-    fn answered(&self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
+    fn answered(&self, answer: Answer, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
         let verdict = storability::judge(&self.request.method, self.ask, head, &self.rule.policy);
@@ -175,7 +169,7 @@ impl Fetch<'_> {
             return Fetched::Own(answer, reason);
         }
         self.gateway.remembered.remove(self.key.hash());
-        let draft = Arc::new(self.draft(head, answer.body.length, asked));
+        let draft = Arc::new(self.draft(head, answer.body.length));
         let flight = lead.flight();
         let mut fill = Fill {
             gateway: Arc::clone(self.gateway),
@@ -204,7 +198,7 @@ impl Fetch<'_> {
         Fetched::Shared(Outcome::Miss, flight)
     }
 
-    fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
+    fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
         let selection = match Vary::of(&head.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -212,7 +206,7 @@ impl Fetch<'_> {
         };
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now);
-        let times = freshness::times(head, &self.rule.policy, asked, now);
+        let times = freshness::times(head, &self.rule.policy, self.asked, now);
         let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         Draft { status: head.status, fields, times, selection, tags, stamp, length }
     }

@@ -190,10 +190,11 @@ impl Gateway {
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
         let own = (!visit.ask.collapse).then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
-            return self.lead(visit, stale, reason, self.flights.alone(self.store.purge_seq()), client).await;
+            let lead = self.flights.alone(self.store.purge_seq());
+            return self.lead(visit, stale, reason, lead, now_ms, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, reason, lead, client).await,
+            Join::Lead(lead) => self.lead(visit, stale, reason, lead, now_ms, client).await,
             Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
@@ -206,9 +207,10 @@ impl Gateway {
         stale: Option<Arc<Entry>>,
         reason: Reason,
         lead: Lead,
+        now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let fetch = self.fetch_of(visit);
+        let fetch = self.fetch_of(visit, now_ms);
         let asked_at = fetch.least;
         match fetch.run(stale.as_ref(), lead).await {
             Fetched::Shared(outcome, flight) => {
@@ -321,7 +323,7 @@ impl Gateway {
         let entry = Arc::clone(entry);
         tokio::spawn(async move {
             let visit = Visit { snapshot: &snapshot, rule: &rule, request: &request, ask: Ask::plain(), key };
-            let failed = match gateway.fetch_of(&visit).run(Some(&entry), lead).await {
+            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
                 Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
@@ -333,7 +335,7 @@ impl Gateway {
         });
     }
 
-    fn fetch_of<'a>(self: &'a Arc<Self>, visit: &'a Visit<'_>) -> Fetch<'a> {
+    fn fetch_of<'a>(self: &'a Arc<Self>, visit: &'a Visit<'_>, now_ms: u64) -> Fetch<'a> {
         Fetch {
             gateway: self,
             snapshot: visit.snapshot,
@@ -343,6 +345,7 @@ impl Gateway {
             key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
+            asked: now_ms / 1000,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A worker puts a connection onto its own shelf and takes it from there: no lock is contended, nothing wakes another
 //! thread, and no task watches a connection. Those that the server has closed are found when they are taken, or by the
-//! shelf's one reaper. Why not pingora's pool: `docs/decisions/0004-own-pool.md`.
+//! shelf's one reaper. Why not pingora's pool: `docs/decisions/0005-own-pool.md`.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
