@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 pub struct Counters {
     origin_requests: IntCounterVec,
@@ -11,6 +13,18 @@ pub struct Counters {
     refreshes: IntCounterVec,
     rejected: IntCounter,
     waiters: IntGauge,
+}
+
+/// What is counted of one origin, found by its labels once: finding costs more than counting.
+#[derive(Debug)]
+pub struct OriginCounters {
+    failed: IntCounter,
+    success: IntCounter,
+    redirection: IntCounter,
+    client_error: IntCounter,
+    server_error: IntCounter,
+    duration: Histogram,
+    inflight: IntGauge,
 }
 
 /// A gauge that is one higher for as long as this lives.
@@ -47,22 +61,18 @@ impl Counters {
         Ok(counters)
     }
 
-    /// An origin is asked.
-    pub fn asking(&self, origin: &str) -> Counted {
-        Counted::new(self.origin_inflight.with_label_values(&[origin]))
-    }
-
-    /// It answered with this status, or not at all.
-    pub fn answered(&self, origin: &str, status: Option<u16>, took: Duration) {
-        let outcome = match status.map(|status| status / 100) {
-            None => "failed",
-            Some(1 | 2) => "2xx",
-            Some(3) => "3xx",
-            Some(4) => "4xx",
-            Some(_) => "5xx",
-        };
-        self.origin_requests.with_label_values(&[origin, outcome]).inc();
-        self.origin_duration.with_label_values(&[origin]).observe(took.as_secs_f64());
+    /// Those of one origin.
+    pub fn of_origin(&self, origin: &str) -> OriginCounters {
+        let requests = |outcome| self.origin_requests.with_label_values(&[origin, outcome]);
+        OriginCounters {
+            failed: requests("failed"),
+            success: requests("2xx"),
+            redirection: requests("3xx"),
+            client_error: requests("4xx"),
+            server_error: requests("5xx"),
+            duration: self.origin_duration.with_label_values(&[origin]),
+            inflight: self.origin_inflight.with_label_values(&[origin]),
+        }
     }
 
     pub fn refreshed(&self, succeeded: bool) {
@@ -75,6 +85,26 @@ impl Counters {
 
     pub fn waiting(&self) -> Counted {
         Counted::new(self.waiters.clone())
+    }
+}
+
+impl OriginCounters {
+    /// It is asked.
+    pub fn asking(&self) -> Counted {
+        Counted::new(self.inflight.clone())
+    }
+
+    /// It answered with this status, or not at all.
+    pub fn answered(&self, status: Option<u16>, took: Duration) {
+        let outcome = match status.map(|status| status / 100) {
+            None => &self.failed,
+            Some(1 | 2) => &self.success,
+            Some(3) => &self.redirection,
+            Some(4) => &self.client_error,
+            Some(_) => &self.server_error,
+        };
+        outcome.inc();
+        self.duration.observe(took.as_secs_f64());
     }
 }
 
