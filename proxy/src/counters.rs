@@ -6,10 +6,13 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::upstreams::OriginError;
+
 pub struct Counters {
     origin_requests: IntCounterVec,
     origin_duration: HistogramVec,
     origin_inflight: IntGaugeVec,
+    origin_up: IntGaugeVec,
     refreshes: IntCounterVec,
     rejected: IntCounter,
     waiters: IntGauge,
@@ -25,6 +28,7 @@ pub struct OriginCounters {
     server_error: IntCounter,
     duration: Histogram,
     inflight: IntGauge,
+    up: IntGauge,
 }
 
 /// A gauge that is one higher for as long as this lives.
@@ -45,6 +49,10 @@ impl Counters {
                 Opts::new("millpond_origin_inflight", "Requests whose head an origin has not answered yet"),
                 &["origin"],
             )?,
+            origin_up: IntGaugeVec::new(
+                Opts::new("millpond_origin_up", "0 if the last request found no server of the origin, else 1"),
+                &["origin"],
+            )?,
             refreshes: IntCounterVec::new(
                 Opts::new("millpond_refresh_total", "Refreshes behind a stale answer"),
                 &["outcome"],
@@ -55,6 +63,7 @@ impl Counters {
         registry.register(Box::new(counters.origin_requests.clone()))?;
         registry.register(Box::new(counters.origin_duration.clone()))?;
         registry.register(Box::new(counters.origin_inflight.clone()))?;
+        registry.register(Box::new(counters.origin_up.clone()))?;
         registry.register(Box::new(counters.refreshes.clone()))?;
         registry.register(Box::new(counters.rejected.clone()))?;
         registry.register(Box::new(counters.waiters.clone()))?;
@@ -64,6 +73,8 @@ impl Counters {
     /// Those of one origin.
     pub fn of_origin(&self, origin: &str) -> OriginCounters {
         let requests = |outcome| self.origin_requests.with_label_values(&[origin, outcome]);
+        let up = self.origin_up.with_label_values(&[origin]);
+        up.set(1);
         OriginCounters {
             failed: requests("failed"),
             success: requests("2xx"),
@@ -72,6 +83,7 @@ impl Counters {
             server_error: requests("5xx"),
             duration: self.origin_duration.with_label_values(&[origin]),
             inflight: self.origin_inflight.with_label_values(&[origin]),
+            up,
         }
     }
 
@@ -95,8 +107,13 @@ impl OriginCounters {
     }
 
     /// It answered with this status, or not at all.
-    pub fn answered(&self, status: Option<u16>, took: Duration) {
-        let outcome = match status.map(|status| status / 100) {
+    pub fn answered(&self, answered: Result<u16, &OriginError>, took: Duration) {
+        let up = i64::from(!matches!(answered, Err(OriginError::Unreachable(_) | OriginError::NoShard(_))));
+        // Seldom changes: all workers only read it.
+        if self.up.get() != up {
+            self.up.set(up);
+        }
+        let outcome = match answered.ok().map(|status| status / 100) {
             None => &self.failed,
             Some(1 | 2) => &self.success,
             Some(3) => &self.redirection,

@@ -138,8 +138,7 @@ impl Upstreams {
             Upstream::Shards(shards) => shards.ask(&self.pool, outgoing, payload, retry).await,
             Upstream::Role(role) => ask_role(role.as_ref(), outgoing, payload).await,
         };
-        let status = answer.as_ref().ok().map(|answer| answer.head.status.as_u16());
-        counters.answered(status, began.elapsed());
+        counters.answered(answer.as_ref().map(|answer| answer.head.status.as_u16()), began.elapsed());
         answer
     }
 }
