@@ -45,6 +45,8 @@ fn rule() -> Rule {
         policy: Policy::default(),
         tags: Tags::default(),
         bypass: Vec::new(),
+        forward: Vec::new(),
+        content_types: Vec::new(),
         retry: true,
     }
 }

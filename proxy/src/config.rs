@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cache::{EvictionPolicy, Store, StoreLayout, StoreLimits};
+use crate::rules::Network;
 use crate::tls::{Certificate, Certificates, Part};
 
 /// The Shard API proxy.
@@ -29,6 +30,10 @@ pub struct WrittenProxy {
     pub object_max: Option<At<Size>>,
     /// Which responses go when the memory is used up; `"gdsf"` unless given.
     pub eviction: Option<At<EvictionPolicy>>,
+    /// Networks of proxies whose word about clients is taken (`X-Forwarded-For` and its like): `["10.0.0.0/8"]`.
+    pub trusted: Option<At<Vec<At<String>>>>,
+    /// Largest body of a request; beyond it 413. `"64MiB"` unless given.
+    pub body_max: Option<At<Size>>,
     /// Worker threads; as many as the machine has cores unless given.
     pub threads: Option<At<usize>>,
     /// How long open requests get to finish when the proxy is told to stop; `"10s"` unless given.
@@ -55,6 +60,10 @@ pub struct ProxyConfig {
     /// Bytes that one response may take; a tenth of the memory unless given.
     pub object_max_bytes: Option<u64>,
     pub eviction: EvictionPolicy,
+    /// Networks of peers whose word about clients is taken.
+    pub trusted: Vec<Network>,
+    /// Most bytes of a request's body.
+    pub body_max_bytes: u64,
     pub threads: usize,
     pub drain: Duration,
 }
@@ -62,6 +71,7 @@ pub struct ProxyConfig {
 /// Least memory with which a cache makes sense.
 const MEMORY_MIN: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 256 << 20;
+const BODY_MAX_DEFAULT: u64 = 64 << 20;
 const THREADS_MAX: usize = 1024;
 const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -75,6 +85,8 @@ impl ProxyConfig {
             memory_bytes: MEMORY_DEFAULT,
             object_max_bytes: None,
             eviction: EvictionPolicy::default(),
+            trusted: Vec::new(),
+            body_max_bytes: BODY_MAX_DEFAULT,
             threads,
             drain: DRAIN_DEFAULT,
         }
@@ -144,6 +156,14 @@ pub fn judge(
     if let Some(eviction) = &written.value.eviction {
         config.eviction = eviction.value;
     }
+    config.trusted = trusted(written.value.trusted.as_ref(), complaints);
+    if let Some(body_max) = &written.value.body_max {
+        if body_max.value.0 == 0 {
+            let fix = "give a size; to take no bodies, match only GET and HEAD in the rules";
+            complaints.add(body_max.span.clone(), "proxy.body_max", "0B lets no body through", fix);
+        }
+        config.body_max_bytes = body_max.value.0;
+    }
     if let Some(threads) = &written.value.threads {
         if !(1..=THREADS_MAX).contains(&threads.value) {
             let problem = format!("{} is out of range", threads.value);
@@ -155,6 +175,30 @@ pub fn judge(
         config.drain = drain.value.0;
     }
     (config, Certificates::new(certificates))
+}
+
+fn trusted(written: Option<&At<Vec<At<String>>>>, complaints: &mut Complaints) -> Vec<Network> {
+    let Some(written) = written else { return Vec::new() };
+    if written.value.is_empty() {
+        let fix = "name networks, as in [\"10.0.0.0/8\"], or remove it: nobody is trusted unless named";
+        complaints.add(written.span.clone(), "proxy.trusted", "is empty", fix);
+    }
+    let mut networks: Vec<Network> = Vec::new();
+    for (index, network) in written.value.iter().enumerate() {
+        let field = format!("proxy.trusted[{index}]");
+        match network.value.parse::<Network>() {
+            Ok(parsed) if networks.contains(&parsed) => {
+                let problem = format!("`{}` is listed twice", network.value);
+                complaints.add(network.span.clone(), field, problem, "list it once");
+            }
+            Ok(parsed) => networks.push(parsed),
+            Err(none) => {
+                let problem = format!("`{}` is no network", network.value);
+                complaints.add(network.span.clone(), field, problem, none.fix);
+            }
+        }
+    }
+    networks
 }
 
 fn addresses(field: &str, listen: Option<&At<Vec<At<String>>>>, complaints: &mut Complaints) -> Vec<SocketAddr> {

@@ -129,6 +129,8 @@ mod tests {
             policy: Policy::default(),
             tags: Tags::default(),
             bypass: Vec::new(),
+            forward: Vec::new(),
+            content_types: Vec::new(),
             retry: true,
         }
     }

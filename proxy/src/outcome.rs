@@ -47,7 +47,7 @@ words! {
         Collapsed = "collapsed",
         /// Handed through: a rule or the request forbids caching.
         Pass = "pass",
-        /// Not accepted: our own 4xx.
+        /// Not forwarded: our own answer, a 4xx unless the request was for us (`OPTIONS *`).
         Refused = "refused",
         /// Neither the origin nor the cache had an answer: our own 5xx.
         Error = "error",
@@ -124,6 +124,8 @@ words! {
         VaryAny = "vary-any",
         /// The response has no lifetime and no validator: stored, it could never be used.
         NoExplicitLifetime = "no-lifetime",
+        /// The rule stores other content types only.
+        ContentType = "content-type",
         /// The body is larger than the cache accepts.
         BodyTooLarge = "body-too-large",
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_origin::config::{roles, shards as shard_sections, source as source_section};
-use millpond_proxy::rules::{self, Known, WrittenOrigin, WrittenRule};
+use millpond_proxy::rules::{self, Forwarding, Known, WrittenOrigin, WrittenRule};
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection;
 
@@ -117,7 +117,9 @@ fn proxy(written: &Written, source: &Source, shards_elsewhere: bool, complaints:
     if written_rules.is_empty() {
         complaints.add(start(at), "rule", "there is none, so every request would be refused", "add a [[rule]]");
     }
-    let rules = rules::judge(written_rules, &known, complaints);
+    let mut rules = rules::judge(written_rules, &known, complaints);
+    rules.forwarding = Forwarding::Told { trusted: config.trusted.clone() };
+    rules.body_max = Some(config.body_max_bytes);
     Some(Proxy { config, certificates, rules, origins })
 }
 

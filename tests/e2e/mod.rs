@@ -5,6 +5,7 @@ mod examples;
 mod existing_api;
 pub mod feeds;
 mod flights;
+mod forwarding;
 mod framing;
 mod hot;
 mod http2;
@@ -15,6 +16,7 @@ mod purges;
 mod reload;
 mod replay;
 mod sharing;
+mod strict;
 mod tls;
 
 use crate::harness::origin::ScriptedOrigin;

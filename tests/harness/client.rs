@@ -194,6 +194,13 @@ impl Connection {
         }
     }
 
+    /// Reads one head, a 1xx as well.
+    #[track_caller]
+    pub fn interim_head(&mut self) -> Head {
+        let head = self.until(b"\r\n\r\n").map(|bytes| parsed_head(&bytes));
+        head.unwrap_or_else(|| panic!("the connection was closed without an answer: {:?}", self.broken))
+    }
+
     /// Reads the body behind a head.
     #[track_caller]
     pub fn rest(&mut self, method: &str, head: Head) -> Response {

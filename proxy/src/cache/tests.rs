@@ -34,6 +34,8 @@ pub fn key(path: &str) -> Key {
         policy: Policy::default(),
         tags: Tags::default(),
         bypass: Vec::new(),
+        forward: Vec::new(),
+        content_types: Vec::new(),
         retry: true,
     };
     Key::build(&rule, "http", "example.com", path)

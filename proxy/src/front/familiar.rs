@@ -20,6 +20,7 @@ pub(super) fn ask_of(head: &RequestHead, framing: Framing) -> Option<Ask> {
     let plain = head.minor == Minor::One
         && framing == Framing::None
         && matches!(head.target, Target::Origin(_))
+        && !head.fields.contains("expect")
         && head.fields.list("connection").all(|option| option.eq_ignore_ascii_case("keep-alive"));
     match request::judge(head) {
         RequestVerdict::Lookup(ask) if plain => Some(ask),
@@ -34,7 +35,7 @@ impl Familiar {
         let start = head.method.as_str().len() + 1;
         let end = start + head.target.path_and_query().len();
         let tail = raw.get(end..).filter(|_| raw.len() <= HEAD_MAX)?;
-        debug_assert!(tail.starts_with(b" HTTP/1.1\r\n"), "the head is as it came");
+        debug_assert!(tail.starts_with(b" HTTP/1."), "the head is as it came");
         let head = RequestHead { fields: head.fields.detached(), ..head.clone() };
         Some(Box::new(Familiar { head, ask, target: (start, end) }))
     }

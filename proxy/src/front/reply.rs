@@ -1,13 +1,15 @@
 //! The answer to one HTTP/1 request: framing, persistence, and the request's own body.
 
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use http::{Method, StatusCode};
 use millpond_shared::http1::{
-    BodyReader, Framing, LAST_CHUNK, Minor, RequestHead, Step, put_chunk, put_field, put_field_number, put_status_line,
+    BodyReader, Framing, LAST_CHUNK, Minor, RequestHead, ResponseHead, Step, put_chunk, put_field, put_field_number,
+    put_status_line,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -15,6 +17,8 @@ use tokio::time::timeout;
 use super::connection::{Connection, has_body};
 use super::send::COPY_MAX;
 use crate::gateway::{Client, Gone, ReplyHead};
+use crate::semantics::expectation::Expectation;
+use crate::semantics::hop;
 use crate::upstreams::{Inbound, InboundError};
 
 /// How long one write may take; a client that reads slower is cut off.
@@ -61,9 +65,8 @@ impl<'a> Reply<'a> {
                 Minor::One => !option("close"),
                 Minor::Zero => option("keep-alive") && !option("close"),
             };
-        let expects = head.minor == Minor::One
-            && has_body(framing)
-            && head.fields.get("expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        let expects =
+            head.minor == Minor::One && has_body(framing) && Expectation::of(&head.fields) == Expectation::Continue;
         Reply {
             connection,
             method: head.method.clone(),
@@ -130,7 +133,9 @@ impl<'a> Reply<'a> {
             _ => {}
         }
         // A request body that won't be read to its end can't be followed by another request.
-        self.keep &= self.mode != Mode::UntilClose && (!self.expects || self.body.is_done());
+        let rest_is_large = matches!(self.framing, Framing::Length(length) if length > DRAIN_MAX as u64);
+        let is_read = self.body.is_done() || !(self.expects || rest_is_large);
+        self.keep &= self.mode != Mode::UntilClose && is_read;
         match (self.keep, self.minor) {
             (false, _) => put_field(out, "Connection", "close"),
             (true, Minor::Zero) => put_field(out, "Connection", "keep-alive"),
@@ -180,6 +185,14 @@ impl<'a> Reply<'a> {
 impl Client for Reply<'_> {
     fn scheme(&self) -> &'static str {
         self.connection.scheme
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.connection.peer.map(|peer| peer.ip())
+    }
+
+    fn abandon_body(&mut self) {
+        self.keep = false;
     }
 
     fn inbound(&mut self) -> (Framing, &mut dyn Inbound) {
@@ -249,18 +262,37 @@ impl Inbound for Reply<'_> {
         if self.expects && !self.body.is_done() {
             self.connection.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             self.expects = false;
-            self.connection.write_output().await.map_err(|_| InboundError)?;
+            self.connection.write_output().await.map_err(|_| InboundError::Malformed)?;
         }
         loop {
-            match self.body.step(&mut self.connection.input).map_err(|_| InboundError)? {
+            match self.body.step(&mut self.connection.input).map_err(|_| InboundError::Malformed)? {
                 Step::Data(piece) => return Ok(Some(piece)),
                 Step::End { .. } => return Ok(None),
                 Step::NeedMore => {}
             }
             match timeout(BODY_TIMEOUT, self.connection.read_more()).await {
                 Ok(Ok(1..)) => {}
-                Ok(Ok(0) | Err(_)) | Err(_) => return Err(InboundError),
+                Ok(Ok(0) | Err(_)) => return Err(InboundError::Malformed),
+                Err(_) => return Err(InboundError::TooSlow),
             }
         }
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) {
+        // Version 1.0 has no interim answers, and leave is for who asked for it (RFC 9110 §15.2).
+        let is_leave = head.status == StatusCode::CONTINUE;
+        if self.minor == Minor::Zero || (is_leave && !std::mem::take(&mut self.expects)) {
+            return;
+        }
+        let out = &mut self.connection.output;
+        put_status_line(out, head.status);
+        for (name, value) in
+            hop::end_to_end(&head.fields).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
+        {
+            put_field(out, name, value);
+        }
+        out.extend_from_slice(b"\r\n");
+        // A client that is gone is noticed with the final answer.
+        let _ = self.write().await;
     }
 }

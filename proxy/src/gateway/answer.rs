@@ -9,6 +9,7 @@ use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
 
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::forward;
+use super::options::ALLOW;
 use super::{Gateway, Snapshot, Visit};
 use crate::cache::Entry;
 use crate::flight::{Draft, Piece, Reader};
@@ -80,8 +81,10 @@ impl Gateway {
 
     /// A HEAD that nothing stored answers is asked as it came, and not stored.
     pub(super) async fn forward_head<C: Client>(&self, visit: &Visit<'_>, reason: Reason, client: &mut C) -> Record {
-        let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit));
-        match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None).await {
+        let (sender, (_, inbound)) = (visit.sender.as_ref(), client.inbound());
+        let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit), sender);
+        let asked = self.ask(visit.snapshot, visit.rule, &outgoing, Payload::none(Some(inbound))).await;
+        match asked {
             Ok(answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
                 relay(client, visit.rule, answer, Outcome::Miss, Some(reason)).await
@@ -101,13 +104,17 @@ impl Gateway {
     ) -> Record {
         let scheme = client.scheme();
         let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
-        let outgoing = Outgoing::new(request, rule, Conditions::Client, least);
+        let sender = snapshot.rules.forwarding.sender(client.peer(), scheme);
+        let outgoing = Outgoing::new(request, rule, Conditions::Client, least, sender.as_ref());
         let asked = {
             let (framing, inbound) = client.inbound();
-            let payload = match framing {
-                Framing::None => Payload::None,
-                framing => Payload::Stream { inbound, framing },
+            // A rule's answers are told apart by URL, so an origin is not asked by what a GET carries.
+            let framing = match reason {
+                Reason::RequestBody if sender.is_some() => Framing::None,
+                _ => framing,
             };
+            let body_max = snapshot.rules.body_max.unwrap_or(u64::MAX);
+            let payload = Payload { framing, client: Some(inbound), body_max };
             self.ask(snapshot, rule, &outgoing, payload).await
         };
         match asked {
@@ -116,11 +123,13 @@ impl Gateway {
                 self.note_version(snapshot, rule, request, &answer.head);
                 relay(client, rule, answer, Outcome::Pass, Some(reason)).await
             }
-            Err(error @ (OriginError::RequestBody | OriginError::RequestTooLarge | OriginError::RequestTarget)) => {
+            Err(error) if error.reason() == Reason::BadRequest => {
                 let status = match error {
                     OriginError::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    OriginError::RequestTooSlow => StatusCode::REQUEST_TIMEOUT,
                     _ => StatusCode::BAD_REQUEST,
                 };
+                client.abandon_body();
                 self.refuse(client, Some(rule), status, Reason::BadRequest, &error.to_string()).await
             }
             Err(error) => respond_failed(client, rule, &error).await,
@@ -197,7 +206,7 @@ async fn own<C: Client>(
         ("Date", date::format(clock::wall_secs())),
     ];
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
+        fields.push(("Allow", ALLOW.to_owned()));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         fields.push(("Retry-After", "1".to_owned()));
@@ -295,6 +304,7 @@ async fn relay<C: Client>(
     if !answer.head.fields.contains("date") {
         added.push(("Date", date::format(clock::wall_secs())));
     }
+    added.push(("Via", forward::via(answer.head.minor).to_owned()));
     let head = ReplyHead { status, fields: ReplyFields::Relayed(&answer.head.fields), prepared: None, added };
     let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
     let sent = async {

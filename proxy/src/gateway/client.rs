@@ -1,6 +1,7 @@
 //! The client's side of a request, whatever protocol it speaks.
 
 use std::future::Future;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -58,6 +59,12 @@ impl<'a> ReplyFields<'a> {
 pub trait Client: Send {
     /// `http` or `https`.
     fn scheme(&self) -> &'static str;
+
+    /// Its address, if it has one.
+    fn peer(&self) -> Option<IpAddr>;
+
+    /// The rest of the request's body won't be read: where it ends is not known, or of no use.
+    fn abandon_body(&mut self);
 
     /// Framing of the request's body, and the body.
     fn inbound(&mut self) -> (Framing, &mut dyn Inbound);

@@ -13,11 +13,11 @@ use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
-use crate::rules::Rule;
+use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
 use crate::semantics::vary::{Selection, Vary};
 use crate::semantics::{freshness, reuse, storability, validate};
-use crate::upstreams::{Answer, Body, Conditions, OriginError, Outgoing, Payload, Ready};
+use crate::upstreams::{Answer, Body, Conditions, Inbound, OriginError, Outgoing, Payload, Ready};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
@@ -54,6 +54,8 @@ pub struct Fetch<'a> {
     pub shard: Option<ShardId>,
     /// The position that the answer must have reached at least.
     pub least: Position,
+    /// The client, if origins are told of clients.
+    pub sender: Option<&'a Sender>,
     /// When the origin is asked, in seconds since the Unix epoch.
     pub asked: u64,
 }
@@ -70,10 +72,15 @@ pub enum Fetched {
 }
 
 impl Fetch<'_> {
-    /// `stale`: the stored response to validate.
-    pub async fn run(&self, stale: Option<&Arc<Entry>>, lead: Lead) -> Fetched {
+    /// `stale`: the stored response to validate. `client`: who hears the origin's interim answers.
+    pub async fn run(
+        &self,
+        stale: Option<&Arc<Entry>>,
+        lead: Lead,
+        mut client: Option<&mut (dyn Inbound + '_)>,
+    ) -> Fetched {
         let began = lead.began();
-        let mut answer = self.ask_origin(stale.map(|entry| &**entry)).await;
+        let mut answer = self.ask_origin(stale.map(|entry| &**entry), client.as_deref_mut()).await;
         if let (Ok(got), Some(entry)) = (&answer, stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
@@ -81,7 +88,7 @@ impl Fetch<'_> {
                 return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = Box::pin(self.ask_origin(None)).await;
+            answer = Box::pin(self.ask_origin(None, client)).await;
         }
         match answer {
             Err(error) => {
@@ -102,11 +109,15 @@ impl Fetch<'_> {
         }
     }
 
-    async fn ask_origin(&self, stale: Option<&Entry>) -> Result<Answer, OriginError> {
+    async fn ask_origin(
+        &self,
+        stale: Option<&Entry>,
+        client: Option<&mut (dyn Inbound + '_)>,
+    ) -> Result<Answer, OriginError> {
         let stored = stale.map(Entry::fields);
         let conditions = stored.as_ref().map_or(Conditions::None, Conditions::Stored);
-        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least);
-        self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::None).await
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
+        self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
 
     /// The origin says that it failed, and there is a stale copy for that case.
@@ -123,7 +134,9 @@ impl Fetch<'_> {
         let fields = validate::updated(&stale.fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
-        let fields = forward::stored_fields(&updated.fields, now);
+        // Where the 304 has no Via, that of the stored response stays, with us in it.
+        let through = head.fields.contains("via").then_some(head.minor);
+        let fields = forward::stored_fields(&updated.fields, now, through);
         let selection = match Vary::of(&updated.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
             Vary::None | Vary::Any => stale.selection().clone(),
@@ -134,7 +147,7 @@ impl Fetch<'_> {
         let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
         let entry = Arc::new(entry);
         // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
-        match storability::judge(&self.request.method, self.ask, &updated, &self.rule.policy) {
+        match self.may_be_stored(&updated) {
             Ok(()) => {
                 self.gateway.admit(self.key, &entry, began);
                 let flight = lead.flight();
@@ -154,7 +167,7 @@ impl Fetch<'_> {
     fn answered(&self, answer: Answer, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
-        let verdict = storability::judge(&self.request.method, self.ask, head, &self.rule.policy);
+        let verdict = self.may_be_stored(head);
         let too_large = answer.body.length.is_some_and(|length| length > store_max);
         let verdict = verdict.and(if too_large { Err(Reason::BodyTooLarge) } else { Ok(()) });
         if let Err(reason) = verdict {
@@ -198,6 +211,12 @@ impl Fetch<'_> {
         Fetched::Shared(Outcome::Miss, flight)
     }
 
+    /// What HTTP says, and then the rule.
+    fn may_be_stored(&self, head: &ResponseHead) -> Result<(), Reason> {
+        storability::judge(&self.request.method, self.ask, head, &self.rule.policy)?;
+        if self.rule.stores(head.fields.get("content-type")) { Ok(()) } else { Err(Reason::ContentType) }
+    }
+
     fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
         let selection = match Vary::of(&head.fields) {
@@ -205,7 +224,7 @@ impl Fetch<'_> {
             Vary::None | Vary::Any => Selection::of(&[], &self.request.fields),
         };
         let stamp = self.stamp(&head.fields);
-        let fields = forward::stored_fields(&head.fields, now);
+        let fields = forward::stored_fields(&head.fields, now, Some(head.minor));
         let times = freshness::times(head, &self.rule.policy, self.asked, now);
         let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         Draft { status: head.status, fields, times, selection, tags, stamp, length }

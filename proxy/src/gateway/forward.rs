@@ -1,7 +1,7 @@
 //! Heads on their way into the store and to the client (pure).
 
 use http::{Method, StatusCode};
-use millpond_shared::http1::{Fields, FieldsBuilder, RequestHead};
+use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
 use millpond_shared::wire::headers;
 
 use crate::rules::Rule;
@@ -16,8 +16,9 @@ pub fn refreshing(request: &RequestHead) -> RequestHead {
 }
 
 /// The fields of a response that are stored: end to end, without framing, `Age` (it is counted anew) and what was
-/// meant for us alone; with `Date`, if there was none (RFC 9110 §6.6.1).
-pub fn stored_fields(response: &Fields, now: u64) -> Fields {
+/// meant for us alone; with `Date`, if there was none (RFC 9110 §6.6.1). `through`: the version in which it was received,
+/// to be told in `Via`, unless that was told of it before.
+pub fn stored_fields(response: &Fields, now: u64, through: Option<Minor>) -> Fields {
     let mut fields = FieldsBuilder::new();
     let has_date = response.get("date").is_some_and(|value| date::parse(value).is_some());
     for (name, value) in hop::end_to_end(response) {
@@ -29,7 +30,15 @@ pub fn stored_fields(response: &Fields, now: u64) -> Fields {
     if !has_date {
         fields.push("Date", date::format(now));
     }
+    if let Some(minor) = through {
+        fields.push("Via", via(minor));
+    }
     fields.build()
+}
+
+/// Our entry in the `Via` of a response (RFC 9110 §7.6.3).
+pub fn via(minor: Minor) -> &'static str {
+    if minor == Minor::Zero { "1.0 millpond" } else { "1.1 millpond" }
 }
 
 /// Whether an end-to-end field of a response is handed through with it.

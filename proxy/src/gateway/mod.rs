@@ -2,13 +2,14 @@
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
 //! that go to the origin and into the store, `early` finds hits before anything is waited for, `fetch` asks the origin and fills the cache, `answer` writes to the
-//! client, `remembered` knows which keys are not worth waiting for.
+//! client, `options` answers what is asked of the proxy itself, `remembered` knows which keys are not worth waiting for.
 
 mod answer;
 mod client;
 mod early;
 mod fetch;
 mod forward;
+mod options;
 mod remembered;
 
 use std::borrow::Cow;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Authority, RequestHead, ResponseHead, Target};
+use millpond_shared::http1::{Authority, Framing, Minor, RequestHead, ResponseHead};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
@@ -32,7 +33,8 @@ use crate::key::Key;
 use crate::live::{Live, Verdict};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
-use crate::rules::{Rule, RuleSet, path_of};
+use crate::rules::{Rule, RuleSet, Sender, path_of};
+use crate::semantics::expectation::Expectation;
 use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
 use crate::semantics::{invalidation, request};
@@ -65,6 +67,8 @@ struct Visit<'a> {
     snapshot: &'a Arc<Snapshot>,
     rule: &'a Arc<Rule>,
     request: &'a RequestHead,
+    /// The client, if origins are told of clients.
+    sender: Option<Sender>,
     ask: Ask,
     key: Key,
 }
@@ -121,6 +125,13 @@ impl Gateway {
         if let Some((status, why)) = not_served(request) {
             return self.refuse(client, None, status, Reason::Method, why).await;
         }
+        if options::is_for_us(request) {
+            return options::answer(client).await;
+        }
+        if let Some((status, why)) = unacceptable(request, client.inbound().0, snapshot.rules.body_max) {
+            client.abandon_body();
+            return self.refuse(client, None, status, Reason::BadRequest, why).await;
+        }
         let renamed = match snapshot.rules.path(request.target.path_and_query()) {
             Ok(Cow::Borrowed(_)) => None,
             Ok(Cow::Owned(path)) => Some(request.with_path(path)),
@@ -139,7 +150,8 @@ impl Gateway {
             RequestVerdict::Lookup(ask) => ask,
         };
         let key = Key::of(rule, request, client.scheme());
-        let visit = Visit { snapshot: &snapshot, rule, request, ask, key };
+        let sender = snapshot.rules.forwarding.sender(client.peer(), client.scheme());
+        let visit = Visit { snapshot: &snapshot, rule, request, sender, ask, key };
         let mut alone = None;
         for _ in 0..STARTS_MAX {
             match self.visit(&visit, alone, client).await {
@@ -212,7 +224,9 @@ impl Gateway {
     ) -> Result<Record, Again> {
         let fetch = self.fetch_of(visit, now_ms);
         let asked_at = fetch.least;
-        match fetch.run(stale.as_ref(), lead).await {
+        let (_, inbound) = client.inbound();
+        let fetched = fetch.run(stale.as_ref(), lead, Some(inbound)).await;
+        match fetched {
             Fetched::Shared(outcome, flight) => {
                 let seen = flight.seen().await;
                 self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
@@ -321,9 +335,11 @@ impl Gateway {
         let (gateway, snapshot, rule) = (Arc::clone(self), Arc::clone(visit.snapshot), Arc::clone(visit.rule));
         let (request, key) = (forward::refreshing(visit.request), visit.key.clone());
         let entry = Arc::clone(entry);
+        let nobody = visit.sender.clone().map(|sender| Sender { address: None, trusted: false, ..sender });
         tokio::spawn(async move {
-            let visit = Visit { snapshot: &snapshot, rule: &rule, request: &request, ask: Ask::plain(), key };
-            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead).await {
+            let (snapshot, rule, request, ask) = (&snapshot, &rule, &request, Ask::plain());
+            let visit = Visit { snapshot, rule, request, sender: nobody, ask, key };
+            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead, None).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
                 Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
@@ -345,6 +361,7 @@ impl Gateway {
             key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
+            sender: visit.sender.as_ref(),
             asked: now_ms / 1000,
         }
     }
@@ -391,10 +408,23 @@ impl Gateway {
 
 /// Requests that no rule can ask for.
 fn not_served(request: &RequestHead) -> Option<(StatusCode, &'static str)> {
-    match (&request.method, &request.target) {
-        (&Method::CONNECT, _) => Some((StatusCode::METHOD_NOT_ALLOWED, "this proxy opens no tunnels")),
-        (&Method::TRACE, _) => Some((StatusCode::METHOD_NOT_ALLOWED, "TRACE is not answered")),
-        (_, Target::Asterisk) => Some((StatusCode::NOT_FOUND, "OPTIONS * is for no resource here")),
+    match request.method {
+        Method::CONNECT => Some((StatusCode::METHOD_NOT_ALLOWED, "this proxy opens no tunnels")),
+        Method::TRACE => Some((StatusCode::METHOD_NOT_ALLOWED, "TRACE is not answered")),
+        _ => None,
+    }
+}
+
+/// Requests whose head alone says that they can't be served, whatever they ask for.
+fn unacceptable(request: &RequestHead, framing: Framing, body_max: Option<u64>) -> Option<(StatusCode, &'static str)> {
+    let expectation = || Expectation::of(&request.fields);
+    match framing {
+        Framing::Length(length) if body_max.is_some_and(|max| length > max) => {
+            Some((StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than the limit"))
+        }
+        _ if request.minor == Minor::One && expectation() == Expectation::Unknown => {
+            Some((StatusCode::EXPECTATION_FAILED, "the Expect field asks for something other than 100-continue"))
+        }
         _ => None,
     }
 }

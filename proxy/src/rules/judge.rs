@@ -7,6 +7,7 @@ use http::{HeaderName, Method};
 use millpond_shared::config::{At, Complaints, Seconds};
 use millpond_shared::http1::normal;
 
+use super::guarded::{WRITTEN, is_guarded};
 use super::written::{MatchTable, WrittenMatch, WrittenTtl};
 use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule};
 use crate::semantics::policy::{Policy, StaleWindows, Ttl};
@@ -48,7 +49,8 @@ pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Compla
             "name it as the origin of a rule, or remove it",
         );
     }
-    RuleSet { rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(), paths: Paths::Normal }
+    let rules = rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect();
+    RuleSet { rules, paths: Paths::Normal, ..RuleSet::default() }
 }
 
 struct Judge<'a> {
@@ -82,13 +84,14 @@ impl Judge<'_> {
         let policy = Policy { ttl: self.ttl(), stale: self.stale(), ..Policy::default() };
         let tags = self.tags();
         let bypass = self.bypass();
+        let (forward, content_types) = (self.forward(), self.content_types());
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
         if let Some(at) = written.name.as_ref().filter(|name| !is_name(&name.value)) {
             self.wrong("name", at.span.clone(), format!("`{name}` is no name"), "use letters, digits, - and _");
         }
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
-        Some(Rule { name, matches, origin: origin?, query, policy, tags, bypass, retry: true })
+        Some(Rule { name, matches, origin: origin?, query, policy, tags, bypass, forward, content_types, retry: true })
     }
 
     /// `None` if any part of it is wrong: the rest would match something else than what is meant.
@@ -298,6 +301,58 @@ impl Judge<'_> {
         all
     }
 
+    fn forward(&mut self) -> Vec<String> {
+        let Some(list) = &self.at.value.forward else { return Vec::new() };
+        if list.value.is_empty() {
+            self.wrong(
+                "forward",
+                list.span.clone(),
+                "is empty",
+                "name fields, as in [\"X-Original-URL\"], or remove it",
+            );
+        }
+        let mut names: Vec<String> = Vec::new();
+        for name in &list.value {
+            let is = |other: &str| name.value.eq_ignore_ascii_case(other);
+            let (problem, fix) = if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
+                ("is no field name", "write it as in \"X-Original-URL\"")
+            } else if WRITTEN.into_iter().any(is) {
+                ("is written by the proxy", "say whose word is taken for it in proxy.trusted")
+            } else if !is_guarded(&name.value) {
+                ("has no effect: the field needs no leave", "remove it")
+            } else if names.iter().any(|earlier| is(earlier)) {
+                ("is named twice", "name it once")
+            } else {
+                names.push(name.value.clone());
+                continue;
+            };
+            self.wrong("forward", name.span.clone(), format!("`{}` {problem}", name.value), fix);
+        }
+        names
+    }
+
+    fn content_types(&mut self) -> Vec<String> {
+        let Some(list) = &self.at.value.content_type else { return Vec::new() };
+        if list.value.is_empty() {
+            let fix = "name media types, as in [\"application/json\"], or remove it";
+            self.wrong("content_type", list.span.clone(), "is empty, so nothing would be stored", fix);
+        }
+        let mut types: Vec<String> = Vec::new();
+        for written in &list.value {
+            let media_type = written.value.to_ascii_lowercase();
+            let (problem, fix) = if !is_media_type(&media_type) {
+                ("is no media type", "write it without parameters, as in \"application/json\" or \"image/*\"")
+            } else if types.contains(&media_type) {
+                ("is named twice", "name it once")
+            } else {
+                types.push(media_type);
+                continue;
+            };
+            self.wrong("content_type", written.span.clone(), format!("`{}` {problem}", written.value), fix);
+        }
+        types
+    }
+
     /// A parameter that is in the key is forwarded and told apart; bypassing on it as well is a contradiction.
     fn bypass_can_work(&mut self, written: &At<String>, bypass: &Bypass) {
         let keyed = self.at.value.key.as_ref().and_then(|key| key.value.query.as_ref());
@@ -323,6 +378,7 @@ impl Judge<'_> {
             ("stale", written.stale.as_ref().map(|at| at.span.clone())),
             ("tags", written.tags.as_ref().map(|at| at.span.clone())),
             ("bypass", written.bypass.as_ref().and_then(|list| list.first()).map(|at| at.span.clone())),
+            ("content_type", written.content_type.as_ref().map(|at| at.span.clone())),
         ];
         for (field, span) in settings.into_iter().filter_map(|(field, span)| span.map(|span| (field, span))) {
             let fix = "remove it, or add GET to match.method";
@@ -336,6 +392,12 @@ fn role_needs(role: &str) -> &'static str {
         "shards" => "[[projection]], and [shards] or the addresses of [shard_map],",
         _ => "[ingest] and [[source]]",
     }
+}
+
+/// `type/subtype` or `type/*`.
+fn is_media_type(text: &str) -> bool {
+    let is_token = |text: &str| HeaderName::from_bytes(text.as_bytes()).is_ok() && !text.contains('*');
+    text.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && (rest == "*" || is_token(rest)))
 }
 
 fn is_name(text: &str) -> bool {

@@ -1,9 +1,12 @@
 //! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
 //!
-//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths.
+//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths, `trust`
+//! knows whose word is taken about clients, `guarded` which fields are such words.
 
+pub mod guarded;
 mod judge;
 mod pattern;
+mod trust;
 mod written;
 
 use std::borrow::Cow;
@@ -14,6 +17,7 @@ use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
 
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
+pub use trust::{Forwarding, Network, Sender};
 pub use written::{WrittenOrigin, WrittenRule};
 
 use crate::semantics::policy::Policy;
@@ -23,6 +27,9 @@ use crate::semantics::policy::Policy;
 pub struct RuleSet {
     pub rules: Vec<Arc<Rule>>,
     pub paths: Paths,
+    pub forwarding: Forwarding,
+    /// Most bytes of a request's body; a larger one is answered 413.
+    pub body_max: Option<u64>,
 }
 
 /// In which spelling a path is matched, keyed and forwarded.
@@ -46,6 +53,10 @@ pub struct Rule {
     pub policy: Policy,
     pub tags: Tags,
     pub bypass: Vec<Bypass>,
+    /// Guarded fields that origins get all the same; a request with one of them passes by the cache.
+    pub forward: Vec<String>,
+    /// Media types that are stored, in lower case, `type/*` among them; empty: any.
+    pub content_types: Vec<String>,
     /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
     pub retry: bool,
 }
@@ -109,6 +120,21 @@ impl Rule {
     /// Whether something in the request makes it pass by the cache.
     pub fn bypasses(&self, fields: &Fields, path_and_query: &str) -> bool {
         self.bypass.iter().any(|bypass| bypass.holds(fields, path_and_query))
+            // What it changes at the origin is not in the key.
+            || self.forward.iter().any(|name| fields.contains(name))
+    }
+
+    /// Whether the rule lets a response with this `Content-Type` be stored.
+    pub fn stores(&self, content_type: Option<&[u8]>) -> bool {
+        if self.content_types.is_empty() {
+            return true;
+        }
+        let text = content_type.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
+        let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        self.content_types.iter().any(|wanted| match wanted.strip_suffix('*') {
+            Some(start) => media_type.starts_with(start),
+            None => media_type == *wanted,
+        })
     }
 }
 

@@ -31,6 +31,11 @@ pub struct WrittenRule {
     pub tags: Option<At<WrittenTags>>,
     /// Requests that pass by the cache: `"header:NAME"`, `"cookie:NAME"`, `"query:NAME"`.
     pub bypass: Option<Vec<At<String>>>,
+    /// Fields like `X-Original-URL` that change what a request asks for, and that the origin gets all the same. A
+    /// request with one of them passes by the cache.
+    pub forward: Option<At<Vec<At<String>>>>,
+    /// Media types of responses that are stored, as in `["application/json", "image/*"]`; any unless given.
+    pub content_type: Option<At<Vec<At<String>>>>,
 }
 
 /// Which requests a rule is for.

@@ -1,6 +1,6 @@
 //! Fields that end at this hop, and the rest, which is forwarded and stored (RFC 9110 §7.6.1, RFC 9111 §3.1).
 
-use millpond_shared::http1::Fields;
+use millpond_shared::http1::{Fields, RequestHead};
 
 use super::list::{self, Quoted};
 
@@ -19,6 +19,12 @@ pub fn end_to_end(fields: &Fields) -> impl Iterator<Item = (&str, &[u8])> {
 /// must not be stored (RFC 9111 §3.1).
 pub fn is_hop_by_hop(name: &str, options: &ConnectionOptions<'_>) -> bool {
     is(ALWAYS, name.as_bytes()) || (options.names(name) && !is(NEVER, name.as_bytes()))
+}
+
+/// How often the request may still be forwarded (RFC 9110 §7.6.2); `None`: it does not say, or not in a number.
+pub fn max_forwards(request: &RequestHead) -> Option<u64> {
+    let text = request.fields.get_str("max-forwards")?;
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 const ALWAYS: &[&str] = &[

@@ -13,6 +13,7 @@
 //! | [`freshness`] | how old is it, how long is it fresh, how long may it be served stale? |
 //! | [`invalidation`] | what does a POST, PUT or DELETE make invalid? |
 //! | [`hop`] | which fields end at this hop? |
+//! | [`expectation`] | what does the client wait for before it sends its body? |
 //! | [`cache_status`] | how is the client told? |
 //!
 //! They share [`policy`] (what a rule says), [`cache_control`] (directives), [`date`] (HTTP dates), `status` (what a
@@ -22,6 +23,7 @@ pub mod cache_control;
 pub mod cache_status;
 pub mod date;
 mod entity_tag;
+pub mod expectation;
 pub mod freshness;
 pub mod hop;
 pub mod invalidation;

@@ -7,14 +7,22 @@ use millpond_shared::http1::{Fields, Framing, Minor, ResponseHead};
 use super::OriginError;
 use super::exchange::{Inbound, UpstreamBody};
 
-/// Body of a request to an origin.
-pub enum Payload<'a> {
-    None,
-    /// Read from the client while it is sent on.
-    Stream {
-        inbound: &'a mut dyn Inbound,
-        framing: Framing,
-    },
+/// The client's part in asking an origin: the body it sends meanwhile, and the interim answers it hears.
+pub struct Payload<'a> {
+    /// How the body is framed; [`Framing::None`]: none is sent.
+    pub framing: Framing,
+    /// `None`: nobody waits for this answer.
+    pub client: Option<&'a mut dyn Inbound>,
+    /// Most bytes of the body; beyond it [`OriginError::RequestTooLarge`].
+    pub body_max: u64,
+}
+
+impl<'a> Payload<'a> {
+    /// Without a body.
+    pub fn none(client: Option<&'a mut (dyn Inbound + '_)>) -> Payload<'a> {
+        let client = client.map(|client| client as &mut dyn Inbound);
+        Payload { framing: Framing::None, client, body_max: 0 }
+    }
 }
 
 /// Head of an answer, and its body.

@@ -7,11 +7,13 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::StatusCode;
 use millpond_shared::http1::{Limits, ResponseHead, take_response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::OriginError;
 use super::buffers::{self, BUFFER_BYTES};
+use super::exchange::Inbound;
 use super::timer::{Deadline, Elapsed, Timer};
 
 /// Longest that an origin may stay silent, before its head and between pieces of its body; then 504, or a cut body.
@@ -53,16 +55,24 @@ impl Connection {
         result.unwrap_or(Err(OriginError::Timeout))
     }
 
-    /// The first head that is not 1xx.
-    pub async fn final_head(&mut self) -> Result<ResponseHead, OriginError> {
+    /// The first head that is not 1xx; the others are the client's to hear.
+    pub async fn final_head(
+        &mut self,
+        client: &mut Option<&mut (dyn Inbound + '_)>,
+    ) -> Result<ResponseHead, OriginError> {
         // In all: an origin that drips bytes does not keep its waiters for ever.
         let mut deadline = Deadline::within(SILENCE_TIMEOUT);
         loop {
             // Before the first read there is nothing to look at.
-            if !self.buf.is_empty()
-                && let Some(head) = final_in(&mut self.buf)?
+            while !self.buf.is_empty()
+                && let Some(head) = head_in(&mut self.buf)?
             {
-                return Ok(head);
+                if !head.status.is_informational() {
+                    return Ok(head);
+                }
+                if let Some(client) = client {
+                    client.interim(&head).await;
+                }
             }
             if self.fill_by(&mut deadline).await? == 0 {
                 let cut = !self.buf.is_empty();
@@ -114,17 +124,13 @@ impl Connection {
     }
 }
 
-/// Takes heads off the buffer up to the first that is not 1xx.
-pub(super) fn final_in(buf: &mut BytesMut) -> Result<Option<ResponseHead>, OriginError> {
-    loop {
-        match take_response(buf, &RESPONSE_LIMITS) {
-            Err(refusal) => return Err(OriginError::Malformed(refusal.why)),
-            Ok(None) => return Ok(None),
-            Ok(Some(head)) if head.status.as_u16() == 101 => {
-                return Err(OriginError::Malformed("it switches protocols unasked"));
-            }
-            Ok(Some(head)) if head.status.is_informational() => {}
-            Ok(Some(head)) => return Ok(Some(head)),
+/// Takes a head off the buffer, a 1xx or the final one. `Upgrade` is never forwarded, so nobody may switch protocols.
+pub(super) fn head_in(buf: &mut BytesMut) -> Result<Option<ResponseHead>, OriginError> {
+    match take_response(buf, &RESPONSE_LIMITS) {
+        Err(refusal) => Err(OriginError::Malformed(refusal.why)),
+        Ok(Some(head)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            Err(OriginError::Malformed("it switches protocols unasked"))
         }
+        Ok(head) => Ok(head),
     }
 }

@@ -4,11 +4,13 @@
 //! is dropped, so that no answer is ever taken for another's.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::{Method, StatusCode};
 use millpond_shared::http1::{
     BodyReader, Framing, LAST_CHUNK, Minor, ResponseHead, Step, put_chunk, put_field, put_field_number,
     put_request_line, response_framing,
@@ -19,20 +21,23 @@ use tokio::time::sleep;
 use super::OriginError;
 use super::answer::{Answer, Payload, Ready};
 use super::buffers;
-use super::connection::{Connection, SILENCE_TIMEOUT, final_in};
+use super::connection::{Connection, SILENCE_TIMEOUT, head_in};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 
 /// The body of a client's request, as the exchange reads it.
 #[async_trait]
 pub trait Inbound: Send {
-    /// The next piece; `None`: complete.
+    /// The next piece; `None`: complete. A client that waits for leave to send its body (100) gets it here at last.
     async fn next(&mut self) -> Result<Option<Bytes>, InboundError>;
+
+    /// The origin sent an interim answer (1xx): passed on if the client may get it (RFC 9110 §15.2).
+    async fn interim(&mut self, head: &ResponseHead);
 
     /// All of it, at most `max` bytes.
     async fn read_all(&mut self, max: usize) -> Result<Bytes, OriginError> {
         let mut all = BytesMut::new();
-        while let Some(piece) = self.next().await.map_err(|InboundError| OriginError::RequestBody)? {
+        while let Some(piece) = self.next().await? {
             if all.len() + piece.len() > max {
                 return Err(OriginError::RequestTooLarge);
             }
@@ -42,9 +47,26 @@ pub trait Inbound: Send {
     }
 }
 
-/// The client's body broke off, was malformed, or took too long.
-#[derive(Debug)]
-pub struct InboundError;
+/// Why a client's body did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InboundError {
+    /// It broke off or was malformed.
+    Malformed,
+    /// The client paused for too long.
+    TooSlow,
+}
+
+impl From<InboundError> for OriginError {
+    fn from(error: InboundError) -> OriginError {
+        match error {
+            InboundError::Malformed => OriginError::RequestBody,
+            InboundError::TooSlow => OriginError::RequestTooSlow,
+        }
+    }
+}
+
+/// How long the body of a client that expects `100 Continue` is held back for the origin's word (RFC 9110 §10.1.1).
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How sending failed.
 pub(super) enum Failure {
@@ -65,12 +87,14 @@ impl Pool {
         anew: bool,
     ) -> Result<Answer, Failure> {
         let (mut connection, reused) = self.connection(server, anew).await.map_err(Failure::NotConnected)?;
-        let bodiless = matches!(payload, Payload::None);
+        let bodiless = payload.framing == Framing::None;
         let sent = send(&mut connection, outgoing, payload).await;
+        // After an early answer the rest of the request was not sent.
+        let whole = bodiless || matches!(sent, Ok(None));
         let head = match sent {
             Ok(Some(head)) => Ok(head),
             // A write that fails may hide an answer that came first.
-            Ok(None) | Err(OriginError::Closed) => connection.final_head().await,
+            Ok(None) | Err(OriginError::Closed) => connection.final_head(&mut payload.client).await,
             Err(error) => Err(error),
         };
         let head = head.map_err(|error| match error {
@@ -83,19 +107,13 @@ impl Pool {
         let mut body = UpstreamBody {
             connection: Some(connection),
             reader: BodyReader::new(framing),
-            // After an early answer the rest of the request was not sent.
-            release: (keep && (bodiless || payload_done(payload))).then(|| (Arc::clone(self), server)),
+            release: (keep && whole).then(|| (Arc::clone(self), server)),
         };
         if body.reader.is_done() {
             body.finish();
         }
         Ok(Answer::streamed(outgoing.method(), head, framing, body))
     }
-}
-
-fn payload_done(payload: &Payload<'_>) -> bool {
-    // `send` replaces a payload that was sent to its end.
-    matches!(payload, Payload::None)
 }
 
 fn says_close(head: &ResponseHead) -> bool {
@@ -111,35 +129,48 @@ async fn send(
     let mut head = buffers::take();
     put_request_line(&mut head, outgoing.method().as_str(), outgoing.target());
     outgoing.put_fields(|name, value| put_field(&mut head, name, value));
-    match payload {
-        Payload::None => {}
-        Payload::Stream { framing: Framing::Length(length), .. } => {
-            put_field_number(&mut head, "Content-Length", *length);
-        }
-        Payload::Stream { .. } => put_field(&mut head, "Transfer-Encoding", "chunked"),
+    match payload.framing {
+        Framing::None => {}
+        Framing::Length(length) => put_field_number(&mut head, "Content-Length", length),
+        Framing::Chunked | Framing::UntilClose => put_field(&mut head, "Transfer-Encoding", "chunked"),
+    }
+    let expects = outgoing.expects_continue() && !matches!(payload.framing, Framing::None | Framing::Length(0));
+    if expects {
+        put_field(&mut head, "Expect", "100-continue");
     }
     head.extend_from_slice(b"\r\n");
     connection.write(&head).await?;
     buffers::give_back(head);
-    let Payload::Stream { inbound, framing } = payload else { return Ok(None) };
-    let chunked = !matches!(framing, Framing::Length(_));
-    let early = Box::pin(send_body(connection, *inbound, chunked)).await?;
-    if early.is_none() {
-        *payload = Payload::None;
+    match &mut payload.client {
+        Some(client) if payload.framing != Framing::None => {
+            let chunked = !matches!(payload.framing, Framing::Length(_));
+            let form = BodyForm { chunked, max: payload.body_max, expects };
+            Box::pin(send_body(connection, *client, form)).await
+        }
+        _ => Ok(None),
     }
-    Ok(early)
+}
+
+/// How a request's body is sent.
+struct BodyForm {
+    chunked: bool,
+    /// Most bytes of it.
+    max: u64,
+    /// It is held back until the origin says 100, or for [`CONTINUE_TIMEOUT`].
+    expects: bool,
 }
 
 /// Sends the body as it comes. `Some`: the origin answered before its end.
 async fn send_body(
     connection: &mut Connection,
     inbound: &mut dyn Inbound,
-    chunked: bool,
+    form: BodyForm,
 ) -> Result<Option<ResponseHead>, OriginError> {
     let Connection { stream, buf, .. } = connection;
     let (mut reading, mut writing) = tokio::io::split(stream);
     let mut out = BytesMut::new();
-    let mut ended = false;
+    let (mut ended, mut sent, mut holds) = (false, 0, form.expects);
+    let mut held = pin!(sleep(CONTINUE_TIMEOUT));
     loop {
         // An answer that comes before the body is through ends the sending of it, unless it is an interim one.
         let pause = sleep(SILENCE_TIMEOUT);
@@ -147,8 +178,12 @@ async fn send_body(
             read = reading.read_buf(buf) => match read {
                 Ok(0) | Err(_) => return Err(OriginError::Closed),
                 Ok(_) => {
-                    if let Some(head) = final_in(buf)? {
-                        return Ok(Some(head));
+                    while let Some(head) = head_in(buf)? {
+                        if !head.status.is_informational() {
+                            return Ok(Some(head));
+                        }
+                        holds &= head.status != StatusCode::CONTINUE;
+                        inbound.interim(&head).await;
                     }
                 }
             },
@@ -157,12 +192,18 @@ async fn send_body(
                     return Err(OriginError::Closed);
                 }
             }
-            piece = inbound.next(), if out.is_empty() && !ended => match piece.map_err(|_| OriginError::RequestBody)? {
-                Some(piece) if chunked => put_chunk(&mut out, &piece),
-                Some(piece) => out.extend_from_slice(&piece),
+            () = held.as_mut(), if holds => holds = false,
+            piece = inbound.next(), if out.is_empty() && !ended && !holds => match piece? {
+                Some(piece) => {
+                    sent += piece.len() as u64;
+                    if sent > form.max {
+                        return Err(OriginError::RequestTooLarge);
+                    }
+                    if form.chunked { put_chunk(&mut out, &piece) } else { out.extend_from_slice(&piece) }
+                }
                 None => {
                     ended = true;
-                    if chunked {
+                    if form.chunked {
                         out.extend_from_slice(LAST_CHUNK);
                     }
                 }

@@ -3,12 +3,13 @@
 //! [`Upstreams::ask`] sends a request to the origin of a rule, over a socket or by a call, and gives back the head of
 //! the answer with its body still to be read. `servers` chooses among the servers of an existing API, `shards` finds
 //! the shard that owns a document, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
-//! `outgoing` writes the head of the request.
+//! `outgoing` writes the head of the request, and `forwarded` the part of it that tells of the client.
 
 mod answer;
 mod buffers;
 mod connection;
 mod exchange;
+mod forwarded;
 mod outgoing;
 mod pool;
 mod servers;
@@ -20,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use millpond_shared::clock;
-use millpond_shared::http1::Fields;
+use millpond_shared::http1::{Fields, Framing};
 use millpond_shared::wire;
 
 pub use answer::{Answer, Body, Payload, Ready};
@@ -48,8 +49,10 @@ pub enum OriginError {
     Truncated,
     #[error("the request body ended early, or is malformed")]
     RequestBody,
-    #[error("the request body is larger than 64 MiB, the most that goes to a role of this process")]
+    #[error("the request body is larger than the limit")]
     RequestTooLarge,
+    #[error("the request body stopped coming")]
+    RequestTooSlow,
     #[error("the request target holds a byte that must be percent-encoded")]
     RequestTarget,
     #[error("no address is known for shard {0}: add it to [shard_map]")]
@@ -63,7 +66,10 @@ impl OriginError {
             OriginError::Timeout => Reason::OriginTimeout,
             OriginError::Truncated => Reason::OriginTruncated,
             OriginError::Closed | OriginError::Malformed(_) => Reason::OriginError,
-            OriginError::RequestBody | OriginError::RequestTooLarge | OriginError::RequestTarget => Reason::BadRequest,
+            OriginError::RequestBody
+            | OriginError::RequestTooLarge
+            | OriginError::RequestTooSlow
+            | OriginError::RequestTarget => Reason::BadRequest,
         }
     }
 }
@@ -149,9 +155,10 @@ async fn ask_role(
     outgoing: &Outgoing<'_>,
     payload: Payload<'_>,
 ) -> Result<Answer, OriginError> {
-    let body = match payload {
-        Payload::None => Bytes::new(),
-        Payload::Stream { inbound, .. } => inbound.read_all(ROLE_BODY_MAX).await?,
+    let body_max = usize::try_from(payload.body_max).unwrap_or(usize::MAX).min(ROLE_BODY_MAX);
+    let body = match payload.client {
+        Some(client) if payload.framing != Framing::None => client.read_all(body_max).await?,
+        _ => Bytes::new(),
     };
     let mut request = http::Request::new(body);
     *request.method_mut() = outgoing.method().clone();

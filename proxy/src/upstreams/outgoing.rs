@@ -7,8 +7,10 @@ use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
 use millpond_shared::version::Position;
 use millpond_shared::wire::headers;
 
+use super::forwarded;
 use crate::key::forwarded_target;
-use crate::rules::Rule;
+use crate::rules::{Rule, Sender};
+use crate::semantics::expectation::Expectation;
 use crate::semantics::hop;
 use crate::semantics::validate::{self, Validators};
 
@@ -27,16 +29,31 @@ pub enum Conditions<'a> {
 #[derive(Clone, Debug)]
 pub struct Outgoing<'a> {
     request: &'a RequestHead,
+    rule: &'a Rule,
+    sender: Option<&'a Sender>,
     target: Cow<'a, str>,
     conditions: Conditions<'a>,
     least: Position,
 }
 
 impl<'a> Outgoing<'a> {
-    /// `least`: the position that a shard's answer must have reached; 0 asks for nothing.
-    pub fn new(request: &'a RequestHead, rule: &Rule, conditions: Conditions<'a>, least: Position) -> Outgoing<'a> {
+    /// `least`: the position that a shard's answer must have reached; 0 asks for nothing. `sender`: the client, if
+    /// origins are told of clients.
+    pub fn new(
+        request: &'a RequestHead,
+        rule: &'a Rule,
+        conditions: Conditions<'a>,
+        least: Position,
+        sender: Option<&'a Sender>,
+    ) -> Outgoing<'a> {
         let target = forwarded_target(rule, request.target.path_and_query());
-        Outgoing { request, target, conditions, least }
+        Outgoing { request, rule, sender, target, conditions, least }
+    }
+
+    /// Whether the client waits for leave to send its body: the origin is asked for it (RFC 9110 §10.1.1). What an
+    /// HTTP/1.0 client says of it is ignored.
+    pub fn expects_continue(&self) -> bool {
+        self.request.minor == Minor::One && Expectation::of(&self.request.fields) == Expectation::Continue
     }
 
     pub fn method(&self) -> &Method {
@@ -58,8 +75,13 @@ impl<'a> Outgoing<'a> {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let made_anew = is("host") || is("content-length") || is("expect") || is("via");
             let ours = is(headers::LEAST_POSITION);
-            if !made_anew && !ours && (client_conditions || !validate::is_condition(name)) {
-                put(name, value);
+            let held_back = || self.sender.is_some_and(|sender| self.rule.holds_back(name, sender));
+            if made_anew || ours || (!client_conditions && validate::is_condition(name)) || held_back() {
+                continue;
+            }
+            match fewer_forwards(self.request, name) {
+                Some(fewer) => put(name, fewer.to_string().as_bytes()),
+                None => put(name, value),
             }
         }
         if let Conditions::Stored(stored) = self.conditions {
@@ -67,26 +89,32 @@ impl<'a> Outgoing<'a> {
             validate::put_conditions(&Validators::of(stored), &mut conditions);
             conditions.build().iter().for_each(|(name, value)| put(name, value));
         }
-        put("Via", &via(fields, self.request.minor));
+        if let Some(sender) = self.sender {
+            forwarded::put(self.request, sender, &mut put);
+        }
+        put("Via", &via(fields, self.request.version));
         if self.least > 0 {
             put(headers::LEAST_POSITION, self.least.to_string().as_bytes());
         }
     }
 }
 
+/// What `Max-Forwards` becomes, where the method gives it a meaning (RFC 9110 §7.6.2). A request with 0 never gets here.
+fn fewer_forwards(request: &RequestHead, name: &str) -> Option<u64> {
+    let counts = request.method == Method::OPTIONS && name.eq_ignore_ascii_case("max-forwards");
+    if counts { hop::max_forwards(request).map(|forwards| forwards.saturating_sub(1)) } else { None }
+}
+
 /// `Via` with us appended (RFC 9110 §7.6.3).
-fn via(fields: &Fields, minor: Minor) -> Cow<'static, [u8]> {
-    let us: &'static [u8] = if minor == Minor::Zero { b"1.0 millpond" } else { b"1.1 millpond" };
+fn via(fields: &Fields, version: &str) -> Vec<u8> {
     let mut via = Vec::new();
-    for line in fields.get_all("via") {
+    for line in fields.get_all("via").filter(|line| !line.is_empty()) {
         via.extend_from_slice(line);
         via.extend_from_slice(b", ");
     }
-    if via.is_empty() {
-        return Cow::Borrowed(us);
-    }
-    via.extend_from_slice(us);
-    Cow::Owned(via)
+    via.extend_from_slice(version.as_bytes());
+    via.extend_from_slice(b" millpond");
+    via
 }
 
 #[cfg(test)]
@@ -108,9 +136,11 @@ mod tests {
             policy: Policy::default(),
             tags: Tags::default(),
             bypass: Vec::new(),
+            forward: Vec::new(),
+            content_types: Vec::new(),
             retry: true,
         };
-        let outgoing = Outgoing::new(&head, &rule, conditions, least);
+        let outgoing = Outgoing::new(&head, &rule, conditions, least, None);
         let mut text = format!("{} {}", outgoing.method(), outgoing.target());
         outgoing.put_fields(|name, value| text.push_str(&format!("|{name}: {}", String::from_utf8_lossy(value))));
         text

@@ -36,6 +36,8 @@ pub struct RequestHead {
     /// Host and port the request is for: from the target in absolute form, else from `Host`.
     pub authority: Authority,
     pub minor: Minor,
+    /// Version of HTTP that the client spoke, as `Via` names it: `1.0`, `1.1` or `2.0` (RFC 9110 §7.6.3).
+    pub version: &'static str,
     pub fields: Fields,
 }
 
@@ -75,7 +77,8 @@ pub fn take_request(buf: &mut BytesMut, limits: &Limits) -> Result<Option<Reques
     buf.advance(empty_line);
     let fields = Fields::new(buf.split_to(length).freeze(), lines);
     let authority = super::host::authority(&target, &fields, minor)?;
-    Ok(Some(RequestHead { method, target, authority, minor, fields }))
+    let version = if minor == Minor::Zero { "1.0" } else { "1.1" };
+    Ok(Some(RequestHead { method, target, authority, minor, version, fields }))
 }
 
 /// Takes one response head off the front of `buf`; `None`: more bytes are needed, nothing was taken.
@@ -104,7 +107,7 @@ const TARGET_TOO_LONG: Refusal =
 const METHOD_TOO_LONG: Refusal =
     Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "the method is longer than any that is implemented" };
 const VERSION_NOT_SUPPORTED: Refusal =
-    Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, why: "the version is not HTTP/1.0 or HTTP/1.1" };
+    Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, why: "the major version is not that of HTTP/1" };
 const NAME_IS_NO_TOKEN: Refusal = Refusal::bad("a field name is not a token directly before its colon");
 const LF_WITHOUT_CR: Refusal = Refusal::bad("a line ends in LF without CR");
 
@@ -241,14 +244,14 @@ fn begins_like(text: &[u8], shape: &[u8]) -> bool {
     text.iter().zip(shape).all(|(b, shape)| if *shape == b'#' { b.is_ascii_digit() } else { b == shape })
 }
 
-/// The version, or `None` for the beginning of one.
+/// The version, or `None` for the beginning of one. A minor version above 1 is read as 1.1 (RFC 9110 §2.5).
 fn minor(version: &[u8]) -> Result<Option<Minor>, Refusal> {
     match version {
-        b"HTTP/1.1" => Ok(Some(Minor::One)),
         b"HTTP/1.0" => Ok(Some(Minor::Zero)),
         _ if !begins_like(version, VERSION) => Err(Refusal::bad("the version is not HTTP/ and two digits")),
-        _ if version.len() == VERSION.len() => Err(VERSION_NOT_SUPPORTED),
-        _ => Ok(None),
+        _ if version.len() < VERSION.len() => Ok(None),
+        _ if version.starts_with(b"HTTP/1.") => Ok(Some(Minor::One)),
+        _ => Err(VERSION_NOT_SUPPORTED),
     }
 }
 

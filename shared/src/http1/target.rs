@@ -9,7 +9,7 @@ use super::{Authority, Refusal};
 pub enum Target {
     /// `/path?query`
     Origin(String),
-    /// `http://authority/path?query`; the second part always starts with `/`.
+    /// `http://authority/path?query`; the path starts with `/`, or is `*` where `OPTIONS` names none.
     Absolute { scheme: String, authority: Authority, path: String },
     /// `authority:port`, of `CONNECT` only.
     Authority(Authority),
@@ -26,9 +26,10 @@ pub(super) fn judge_bytes(text: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// The text of a request target that is a path and query (RFC 9112 §3.2.1); `None`: it is anything else, or refused.
+/// The text of a request target that is a path and query (RFC 9112 §3.2.1); `None`: it is anything else, or refused,
+/// or holds a `\`, which [`Target::parse`] takes in a query only.
 pub fn origin_form(text: &[u8]) -> Option<&str> {
-    let is_path = text.first() == Some(&b'/') && text.iter().all(|b| b.is_ascii_graphic() && *b != b'#');
+    let is_path = text.first() == Some(&b'/') && text.iter().all(|b| b.is_ascii_graphic() && !b"#\\".contains(b));
     std::str::from_utf8(text).ok().filter(|_| is_path)
 }
 
@@ -37,6 +38,10 @@ impl Target {
     pub(super) fn parse(text: &str, method: &Method) -> Result<Target, Refusal> {
         if text.contains('#') {
             return Err(Refusal::bad("the request target holds a fragment"));
+        }
+        // Some servers take it for a slash, and what they serve is then not what was asked for here.
+        if text.split('?').next().is_some_and(|path| path.contains('\\')) {
+            return Err(Refusal::bad("the path of the request target holds a backslash: percent-encode it"));
         }
         if method == Method::CONNECT {
             let authority = Authority::parse(text).filter(|authority| authority.port().is_some_and(|port| port != 0));
@@ -52,10 +57,10 @@ impl Target {
         if text.starts_with('/') {
             return Ok(Target::Origin(text.to_owned()));
         }
-        Target::absolute(text)
+        Target::absolute(text, method)
     }
 
-    fn absolute(text: &str) -> Result<Target, Refusal> {
+    fn absolute(text: &str, method: &Method) -> Result<Target, Refusal> {
         let (scheme, rest) =
             text.split_once("://").ok_or(Refusal::bad("the request target is neither a path nor an absolute URL"))?;
         let scheme = scheme.to_ascii_lowercase();
@@ -66,7 +71,12 @@ impl Target {
         let (authority, path) = rest.split_at(path_at);
         let authority = Authority::parse(authority)
             .ok_or(Refusal::bad("the authority of the request target is not a valid host and port"))?;
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = match path {
+            // The server as a whole (RFC 9112 §3.2.4).
+            "" if method == Method::OPTIONS => "*".to_owned(),
+            path if path.starts_with('/') => path.to_owned(),
+            path => format!("/{path}"),
+        };
         Ok(Target::Absolute { scheme, authority, path })
     }
 

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use millpond_shared::http1::ResponseHead;
 
 use crate::gateway::ReplyHead;
+use crate::semantics::hop;
 
 /// The head of an answer whose body has `length` bytes, if that is known; and its size, before compression.
 pub(super) fn response(head: &ReplyHead<'_>, length: Option<u64>) -> (Response<()>, u64) {
@@ -31,6 +33,16 @@ pub(super) fn prepared(status: StatusCode, head: &Bytes) -> (Response<()>, u64) 
     let mut fields = HeaderMap::with_capacity(FIELDS_EXPECTED);
     put_prepared(&mut fields, head);
     with_size(status, fields)
+}
+
+/// An interim answer of an origin.
+pub(super) fn interim(head: &ResponseHead) -> Response<()> {
+    let mut fields = HeaderMap::new();
+    for (name, value) in hop::end_to_end(&head.fields).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
+    {
+        put(&mut fields, name.as_bytes(), HeaderValue::from_bytes(value).ok());
+    }
+    with_size(head.status, fields).0
 }
 
 /// Fields that room is made for at once.

@@ -176,7 +176,7 @@ impl Serving {
         {
             return;
         }
-        let reply = Reply::new(respond, body, &parts, self.host.scheme);
+        let reply = Reply::new(respond, body, &parts, &self.host);
         tokio::spawn(answer(Arc::clone(&self.host), judged, reply));
     }
 }

@@ -1,5 +1,7 @@
 //! The answer to one HTTP/2 request, and the request's own body.
 
+use std::net::IpAddr;
+
 use ::h2::server::SendResponse;
 use ::h2::{Reason as ResetReason, RecvStream, SendStream};
 use async_trait::async_trait;
@@ -7,10 +9,10 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, header};
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, Framing, Refusal};
+use millpond_shared::http1::{Fields, Framing, Refusal, ResponseHead};
 use tokio::time::timeout;
 
-use super::head;
+use super::{Host, head};
 use crate::front::reply::{BODY_TIMEOUT, WRITE_TIMEOUT};
 use crate::gateway::{Client, Gone, ReplyFields, ReplyHead};
 use crate::outcome::{Outcome, Reason};
@@ -30,6 +32,7 @@ pub(super) struct Reply {
     taken: usize,
     framing: Framing,
     scheme: &'static str,
+    peer: Option<IpAddr>,
     is_head: bool,
     /// The client waits for a 100 before it sends its body.
     expects: bool,
@@ -54,7 +57,7 @@ enum Mode {
 }
 
 impl Reply {
-    pub fn new(respond: SendResponse<Bytes>, inbound: RecvStream, parts: &Parts, scheme: &'static str) -> Reply {
+    pub fn new(respond: SendResponse<Bytes>, inbound: RecvStream, parts: &Parts, host: &Host) -> Reply {
         let waits = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         let expects = !inbound.is_end_stream() && parts.headers.get(header::EXPECT).is_some_and(waits);
         Reply {
@@ -63,7 +66,8 @@ impl Reply {
             inbound,
             taken: 0,
             framing: Framing::None,
-            scheme,
+            scheme: host.scheme,
+            peer: host.peer.map(|peer| peer.ip()),
             is_head: parts.method == Method::HEAD,
             expects,
             mode: Mode::Head,
@@ -169,6 +173,13 @@ impl Client for Reply {
         self.scheme
     }
 
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
+    /// The rest of the stream is nobody else's; what is not read is reset with it.
+    fn abandon_body(&mut self) {}
+
     fn inbound(&mut self) -> (Framing, &mut dyn Inbound) {
         (self.framing, self)
     }
@@ -253,12 +264,12 @@ impl Inbound for Reply {
         if std::mem::take(&mut self.expects) {
             let mut response = Response::new(());
             *response.status_mut() = StatusCode::CONTINUE;
-            self.respond.send_informational(response).map_err(|_| InboundError)?;
+            self.respond.send_informational(response).map_err(|_| InboundError::Malformed)?;
         }
         // What was taken before is through: the client may send as much again.
         let taken = std::mem::take(&mut self.taken);
         if taken > 0 && self.inbound.flow_control().release_capacity(taken).is_err() {
-            return Err(InboundError);
+            return Err(InboundError::Malformed);
         }
         match timeout(BODY_TIMEOUT, self.inbound.data()).await {
             Ok(Some(Ok(piece))) => {
@@ -266,8 +277,18 @@ impl Inbound for Reply {
                 Ok(Some(piece))
             }
             Ok(None) => Ok(None),
-            Ok(Some(Err(_))) | Err(_) => Err(InboundError),
+            Ok(Some(Err(_))) => Err(InboundError::Malformed),
+            Err(_) => Err(InboundError::TooSlow),
         }
+    }
+
+    async fn interim(&mut self, head: &ResponseHead) {
+        if head.status == StatusCode::CONTINUE && !std::mem::take(&mut self.expects) {
+            return;
+        }
+        // A client that is gone is noticed with the final answer.
+        let _ = self.respond.send_informational(head::interim(head));
+        self.unwritten = true;
     }
 }
 

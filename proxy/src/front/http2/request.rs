@@ -24,7 +24,8 @@ pub(super) fn judge(parts: &Parts, has_body: bool) -> Result<(RequestHead, Frami
         Framing::None if has_body => Framing::Chunked,
         framing => framing,
     };
-    Ok((RequestHead { method: parts.method.clone(), target, authority, minor: Minor::One, fields }, framing))
+    let (method, minor, version) = (parts.method.clone(), Minor::One, "2.0");
+    Ok((RequestHead { method, target, authority, minor, version, fields }, framing))
 }
 
 const TOO_MANY_FIELDS: Refusal =
@@ -81,6 +82,9 @@ fn target(parts: &Parts, authority: &Authority, limits: &Limits) -> Result<Targe
     }
     if !path.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(bad("the :path holds a control, blank or 8-bit byte: percent-encode it"));
+    }
+    if path.split('?').next().is_some_and(|path| path.contains('\\')) {
+        return Err(bad("the :path holds a backslash: percent-encode it"));
     }
     match path {
         "*" if parts.method == Method::OPTIONS => Ok(Target::Asterisk),
