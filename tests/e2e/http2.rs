@@ -116,7 +116,7 @@ fn a_client_that_waits_for_a_100_gets_it() {
     client.wait_for_head(1);
     client.send(&frame(DATA, END_STREAM, 1, b"body"));
     assert_eq!(client.receive(1), Came::Answer("got body".to_owned()));
-    assert_eq!(origin.requests("/a").first().and_then(|seen| seen.field("expect")), None);
+    assert_eq!(origin.requests("/a").first().and_then(|seen| seen.field("expect")), Some("100-continue"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

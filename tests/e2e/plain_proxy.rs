@@ -107,7 +107,7 @@ fn an_answer_reaches_the_client_as_it_was_written() {
     let pond = plain(&origin, &[]);
     for (target, more) in [("/stored", None), ("/stored", None), ("/passed", Some(("Cache-Control", "no-store")))] {
         let answer = get(pond.proxy(), target);
-        let ours = ["content-length", "age"];
+        let ours = ["content-length", "age", "via"];
         let of_origin: Vec<(&str, &str)> = answer
             .head
             .fields

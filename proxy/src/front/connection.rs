@@ -126,7 +126,7 @@ pub(super) fn peer_of(stream: &Stream) -> Option<SocketAddr> {
 }
 
 impl Connection {
-    fn new(stream: Stream, scheme: &'static str) -> Connection {
+    pub fn new(stream: Stream, scheme: &'static str) -> Connection {
         let peer = peer_of(&stream);
         Connection {
             stream,

@@ -296,3 +296,50 @@ impl Inbound for Reply<'_> {
         let _ = self.write().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use millpond_shared::http1::{Limits, request_framing, take_request};
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn asked(head: &str) -> (RequestHead, Framing) {
+        let head = take_request(&mut BytesMut::from(head), &Limits::default()).expect("valid").expect("whole");
+        let framing = request_framing(&head.fields, head.minor).expect("valid");
+        (head, framing)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_pauses_within_its_body_is_told_apart_from_one_that_leaves() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(Box::new(ours), "http");
+        let (head, framing) = asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+        theirs.write_all(b"body").await.expect("room");
+        let mut reply = Reply::new(&mut connection, &head, framing, false);
+        assert_eq!(reply.next().await, Ok(Some(Bytes::from_static(b"body"))));
+        let paused = timeout(BODY_TIMEOUT - Duration::from_secs(1), reply.next()).await;
+        assert!(paused.is_err(), "it is waited for");
+        assert_eq!(reply.next().await, Err(InboundError::TooSlow));
+        drop(theirs);
+        assert_eq!(reply.next().await, Err(InboundError::Malformed));
+    }
+
+    #[tokio::test]
+    async fn leave_to_send_a_body_is_given_once() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(Box::new(ours), "http");
+        let (head, framing) = asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+        let mut reply = Reply::new(&mut connection, &head, framing, false);
+        let leave = ResponseHead { status: StatusCode::CONTINUE, minor: Minor::One, fields: Default::default() };
+        reply.interim(&leave).await;
+        reply.interim(&leave).await;
+        theirs.write_all(b"body").await.expect("room");
+        assert_eq!(reply.next().await, Ok(Some(Bytes::from_static(b"body"))));
+        drop(connection);
+        let mut told = String::new();
+        theirs.read_to_string(&mut told).await.expect("text");
+        assert_eq!(told, "HTTP/1.1 100 Continue\r\n\r\n");
+    }
+}
