@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use millpond_shared::http1::Fields;
 use millpond_shared::version::{Position, ShardId, Version};
@@ -11,7 +11,7 @@ use millpond_shared::version::{Position, ShardId, Version};
 use super::charge::{self, Charge};
 use super::head;
 use crate::semantics::freshness::Times;
-use crate::semantics::validate::Validators;
+use crate::semantics::validate::{self, Validators};
 use crate::semantics::vary::Selection;
 
 /// A complete response, with its head serialised once.
@@ -29,6 +29,8 @@ pub struct Entry {
     details: Option<Box<Details>>,
     /// Whether a request has to be compared with the selection.
     varies: bool,
+    /// Which lines of the head a 304 carries: the bit of a line is its number. Later lines are looked at by name.
+    in_304: u32,
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
@@ -85,6 +87,7 @@ impl Entry {
             times,
             details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp })),
             varies,
+            in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
             probe_at: AtomicU64::new(0),
@@ -94,6 +97,23 @@ impl Entry {
     /// Name and value of each stored field, read off the head; without `Content-Length`, as all framing.
     pub fn lines(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         head::lines(&self.head).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
+    }
+
+    /// Appends the field lines that a 304 carries.
+    pub fn put_fields_of_304(&self, out: &mut BytesMut) {
+        let mut starts = memchr::memchr_iter(b'\n', &self.head).map(|end| end + 1);
+        let mut start = starts.next().unwrap_or(self.head.len());
+        for (number, end) in starts.enumerate() {
+            let line = self.head.get(start..end).unwrap_or_default();
+            let kept = match number < u32::BITS as usize {
+                true => self.in_304 >> number & 1 == 1,
+                false => head::name(line).is_some_and(validate::belongs_in_304),
+            };
+            if kept {
+                out.extend_from_slice(line);
+            }
+            start = end;
+        }
     }
 
     /// The same as fields of their own: for what is done with the origin, not for every hit.
@@ -191,6 +211,13 @@ fn shareable(bytes: Bytes) -> Bytes {
     bytes
 }
 
+/// The bits of [`Entry::in_304`].
+fn in_304(fields: &Fields) -> u32 {
+    let kept =
+        fields.iter().take(u32::BITS as usize).enumerate().filter(|(_, (name, _))| validate::belongs_in_304(name));
+    kept.fold(0, |bits, (number, _)| bits | 1 << number)
+}
+
 /// Those that a new entry takes the place of, or that must go for it: of the same selection.
 pub(super) fn is_replaced_by(old: &Arc<Entry>, new: &Arc<Entry>) -> bool {
     old.selection() == new.selection()
@@ -231,6 +258,20 @@ mod tests {
                 .next()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_304_carries_its_lines_whichever_place_they_have() {
+        for before in [0, 1, 30, 31, 32, 40] {
+            let others = (0..before).map(|number| (format!("X-{number}"), "x"));
+            let ours = [("ETag", "\"a\""), ("X", "y"), ("vary", "Accept"), ("Cache-Control", "max-age=1")];
+            let all = others.chain(ours.map(|(name, value)| (name.to_owned(), value)));
+            let fields: Vec<(String, &str)> = all.collect();
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let mut out = BytesMut::new();
+            entry(&fields, TIMES).put_fields_of_304(&mut out);
+            assert_eq!(out, "ETag: \"a\"\r\nvary: Accept\r\nCache-Control: max-age=1\r\n", "{before} before");
+        }
     }
 
     #[test]

@@ -328,12 +328,7 @@ impl Turn<'_> {
     /// Its line is written before its answer is sent: the time is that until then.
     fn log(&self, head: &RequestHead, target: &str, record: &Record) {
         let head = RequestHead { target: Target::Origin(target.to_owned()), ..head.clone() };
-        let access = Access {
-            head: Some(&head),
-            peer: self.peer,
-            record,
-            took: self.began.elapsed(),
-        };
+        let access = Access { head: Some(&head), peer: self.peer, record, took: self.began.elapsed() };
         self.around.observer.log(&access);
     }
 }

@@ -235,7 +235,7 @@ async fn not_modified<C: Client>(
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> Record {
-    let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
+    let fields: Fields = stored.iter().filter(|(name, _)| validate::belongs_in_304(name)).collect();
     let status = StatusCode::NOT_MODIFIED;
     let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added };
     let sent = client.whole(head, Bytes::new()).await;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
-use millpond_shared::http1::{RequestHead, put_field, put_field_number, put_status_line};
+use millpond_shared::http1::{RequestHead, put_field_number, put_status_line};
 
 use super::Gateway;
-use super::forward;
 use crate::cache::Entry;
 use crate::key::{self, KeyRef};
 use crate::rules::{Rule, path_of};
@@ -96,8 +95,7 @@ impl Hit<'_> {
     pub fn put_head(&self, out: &mut BytesMut) {
         if self.not_modified {
             put_status_line(out, StatusCode::NOT_MODIFIED);
-            let fields = forward::not_modified_fields(self.entry.lines());
-            fields.for_each(|(name, value)| put_field(out, name, value));
+            self.entry.put_fields_of_304(out);
         } else {
             out.extend_from_slice(&self.entry.head);
         }

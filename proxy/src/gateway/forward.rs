@@ -37,15 +37,6 @@ pub fn is_relayed(name: &str) -> bool {
     !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case(headers::POSITION)
 }
 
-/// The fields that a 304 made from a stored response carries (RFC 9110 §15.4.5).
-pub fn not_modified_fields<'a>(
-    stored: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let kept =
-        ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", headers::VERSION];
-    stored.filter(move |(name, _)| kept.iter().any(|other| name.eq_ignore_ascii_case(other)))
-}
-
 /// Tags of a response: those of the rule, those its header lists, and the document's own.
 pub fn tags(rule: &Rule, response: &Fields, document: Option<&str>) -> Vec<Box<str>> {
     let listed = rule.tags.header.as_deref().into_iter().flat_map(|name| response.get_all(name));

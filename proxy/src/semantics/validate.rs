@@ -3,6 +3,7 @@
 
 use http::StatusCode;
 use millpond_shared::http1::{Fields, FieldsBuilder};
+use millpond_shared::wire::headers;
 
 use super::entity_tag::EntityTag;
 use super::hop;
@@ -151,6 +152,13 @@ pub fn updated(stored: &Fields, from: &Fields) -> Fields {
         fields.push(name, value);
     }
     fields.build()
+}
+
+/// Whether a 304 made from a stored response carries its field called `name` (RFC 9110 §15.4.5).
+pub fn belongs_in_304(name: &str) -> bool {
+    let kept =
+        ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", headers::VERSION];
+    is_one_of(name, &kept)
 }
 
 const BOUND_TO_THE_BODY: [&str; 3] = ["content-length", "content-encoding", "content-range"];
