@@ -180,7 +180,8 @@ fn a_client_that_has_it_is_told_304() {
     let miss = with("If-None-Match", "\"v1\"");
     assert_eq!((miss.status(), miss.detail()), (304, "miss/not-cached"), "and it was stored whole");
     let asked = origin.requests("/a");
-    assert_eq!(asked.first().and_then(|request| request.field("if-none-match")), None, "it is the client's condition");
+    let forwarded = asked.first().and_then(|request| request.field("if-none-match"));
+    assert_eq!(forwarded, Some("\"v1\""), "nothing was stored to compare it with");
     // The 304 went out before the last byte of the body was stored.
     witness.get_until("/a", "hit", &["collapsed"]);
     for (name, value, status) in [
@@ -236,14 +237,14 @@ fn variants_are_kept_apart() {
     let pond = plain(&origin, &[]);
     let witness = Witness::of(&pond);
     for (language, detail) in
-        [("en", "miss/not-cached"), ("de", "miss/vary"), ("en", "hit"), ("de", "hit"), ("EN", "miss/vary")]
+        [("en", "miss/not-cached"), ("de", "miss/vary"), ("en", "hit"), ("de", "hit"), ("EN", "hit")]
     {
         let answer = witness.ask(&Request::get("/a").field("Accept-Language", language));
-        assert_eq!((answer.text().as_str(), answer.detail()), (language, detail));
+        assert_eq!((answer.text(), answer.detail()), (language.to_lowercase(), detail));
     }
     let none = witness.get("/a");
     assert_eq!((none.text().as_str(), none.detail()), ("none", "miss/vary"));
-    assert_eq!(origin.count("/a"), 4);
+    assert_eq!(origin.count("/a"), 3);
     witness.all_agree();
 }
 

@@ -21,6 +21,7 @@ const TIMES: Times = Times {
     lifetime: 60,
     stale_revalidate: 0,
     stale_error: 0,
+    stale_disconnected: false,
     must_revalidate: false,
     no_cache: false,
 };

@@ -17,25 +17,26 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{RequestHead, ResponseHead, Target};
+use millpond_shared::http1::{Fields, RequestHead, ResponseHead, Target};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
 pub use client::{Added, Client, Gone, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
 
-use crate::cache::{Entry, Lookup, Mode, Purged, Store};
+use crate::cache::{Entry, Lookup, Mark, Mode, Purged, Store};
 use crate::counters::Counters;
 use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen, Waiting};
-use crate::key::Key;
+use crate::key::{Key, scheme_of};
 use crate::live::{Live, Verdict};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::{Rule, RuleSet, path_of};
 use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
-use crate::semantics::{invalidation, request};
+use crate::semantics::{freshness, groups, invalidation, request};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
+use answer::Account;
 use fetch::{Fetch, Fetched};
 use remembered::Remembered;
 
@@ -76,6 +77,8 @@ struct Landing {
     asked_at: Position,
     outcome: Outcome,
     reason: Reason,
+    /// Fields of the origin's answer that are for this client alone.
+    withheld: Fields,
 }
 
 /// Why a request starts over.
@@ -129,7 +132,7 @@ impl Gateway {
         }
         let ask = match request::judge(request) {
             RequestVerdict::Pass(reason) => return self.pass(&snapshot, rule, request, reason, client).await,
-            RequestVerdict::Lookup(ask) => ask,
+            RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
         let key = Key::of(rule, request, client.scheme());
         let visit = Visit { snapshot: &snapshot, rule, request, ask, key };
@@ -159,16 +162,20 @@ impl Gateway {
                 let verdict =
                     reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
                 match verdict {
-                    Reuse::Fresh { .. } => return Ok(self.stored(client, visit, &entry, Outcome::Hit, None).await),
+                    Reuse::Fresh { .. } => {
+                        return Ok(self.stored(client, visit, &entry, Account::of(Outcome::Hit, None)).await);
+                    }
                     Reuse::StaleRevalidate { .. } => {
                         self.refresh_behind(visit, &entry, now_ms);
-                        let reason = Some(Reason::NotFresh);
-                        return Ok(self.stored(client, visit, &entry, Outcome::Stale, reason).await);
+                        let account = Account::of(Outcome::Stale, Some(Reason::NotFresh));
+                        return Ok(self.stored(client, visit, &entry, account).await);
                     }
                     // The origin failed a moment ago: it is probed, not hammered.
-                    Reuse::Validate { error_until: Some(_), .. } if !entry.may_probe(now_ms) => {
-                        let reason = Some(Reason::OriginError);
-                        return Ok(self.stored(client, visit, &entry, Outcome::Stale, reason).await);
+                    Reuse::Validate { error_until, .. }
+                        if !entry.may_probe(now_ms) && (error_until.is_some() || goes_on_alone(&entry, now_ms)) =>
+                    {
+                        let account = Account::of(Outcome::Stale, Some(Reason::OriginError));
+                        return Ok(self.stored(client, visit, &entry, account).await);
                     }
                     Reuse::Validate { reason, .. } => (Some(entry), reason),
                 }
@@ -178,42 +185,49 @@ impl Gateway {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         if visit.ask.head_only {
-            return Ok(self.forward_head(visit, reason, client).await);
+            return Ok(self.forward_head(visit, stale, reason, client).await);
         }
+        let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
-        let own = (!visit.ask.collapse).then_some(reason);
+        // What comes of it is for this client alone: for its conditions, or because the response has to be validated
+        // for everyone.
+        let is_own = !visit.ask.collapse
+            || visit.is_conditional(stale.as_ref())
+            || stale.as_ref().is_some_and(|entry| entry.times.no_cache);
+        let own = is_own.then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
-            return self.lead(visit, stale, reason, self.flights.alone(self.store.purge_seq()), client).await;
+            return self.lead(visit, stale, (found, reason), self.flights.alone(self.store.purge_seq()), client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, reason, lead, client).await,
+            Join::Lead(lead) => self.lead(visit, stale, (found, reason), lead, client).await,
             Join::Wait(waiting) => self.wait(visit, stale, reason, waiting, client).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
 
-    /// Fetches, and reads the answer like everybody else.
+    /// Fetches, and reads the answer like everybody else. `found`: what the cache had; `reason`: what is told of it.
     async fn lead<C: Client>(
         self: &Arc<Self>,
         visit: &Visit<'_>,
         stale: Option<Arc<Entry>>,
-        reason: Reason,
+        (found, reason): (Reason, Reason),
         lead: Lead,
         client: &mut C,
     ) -> Result<Record, Again> {
         let flight = Arc::clone(lead.flight());
-        let fetch = self.fetch_of(visit);
+        let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit) };
         let asked_at = fetch.least;
         match fetch.run(stale.clone(), lead).await {
-            Fetched::Shared(outcome) => {
+            Fetched::Shared(outcome, withheld) => {
                 let seen = flight.seen().await;
-                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
+                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
             }
-            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why).await),
+            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why, found).await),
             Fetched::OwnEntry(entry, why) => {
-                Ok(self.stored(client, visit, &entry, Outcome::Revalidated, Some(why)).await)
+                let account = Account { went_for: Some(found), ..Account::of(Outcome::Revalidated, Some(why)) };
+                Ok(self.stored(client, visit, &entry, account).await)
             }
-            Fetched::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
+            Fetched::Failed(error) => Ok(self.failed(client, visit, stale, found, &error).await),
         }
     }
 
@@ -241,13 +255,25 @@ impl Gateway {
         if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
             return Err(Again::Alone(Reason::VaryMiss));
         }
+        // A response that has to be validated before every use, or is stale already, is for its own request only
+        // (RFC 9111 §4). Not so a document of a shard, whose changes are announced.
+        let times = match &seen {
+            Seen::Body(draft) if draft.stamp.is_none() => Some(&draft.times),
+            Seen::Complete(entry) if entry.stamp().is_none() => Some(&entry.times),
+            _ => None,
+        };
+        if let Some(times) = times
+            && let Reuse::Validate { reason, .. } = reuse::judge(times, &Ask::plain(), clock::wall_secs(), None)
+        {
+            return Err(Again::Alone(reason));
+        }
         // A purge between its fetch and this request: the answer is not for those who came after it.
         if self.store.purged_between(flight.began(), joined, &visit.key, tags).is_some() {
             self.flights.unlist(visit.key.hash(), &flight);
             return Err(Again::Newer);
         }
-        let outcome = Outcome::Collapsed;
-        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
+        let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
+        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
     }
 
     /// Sends what a flight brings.
@@ -258,7 +284,8 @@ impl Gateway {
         landing: Landing,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let Landing { flight, seen, asked_at, outcome, reason } = landing;
+        let Landing { flight, seen, asked_at, outcome, reason, withheld } = landing;
+        let account = Account { withheld, ..Account::of(outcome, Some(reason)) };
         let stamp = match &seen {
             Seen::Body(draft) => draft.stamp.as_ref(),
             Seen::Complete(entry) => entry.stamp(),
@@ -270,15 +297,15 @@ impl Gateway {
             return Err(Again::Newer);
         }
         match seen {
-            Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, outcome, Some(reason)).await),
+            Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, account).await),
             Seen::Body(draft) => match flight.reader() {
-                Some(reader) => Ok(self.draft(client, visit, &draft, reader, outcome, Some(reason)).await),
+                Some(reader) => Ok(self.draft(client, visit, &draft, reader, account).await),
                 // Too large to be held for a latecomer.
                 None => Err(Again::Alone(Reason::BodyTooLarge)),
             },
             // Not for sharing: then everyone for itself.
             Seen::Unshared(why) => Err(Again::Alone(why)),
-            Seen::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
+            Seen::Failed(error) => Ok(self.failed(client, visit, stale, reason, &error).await),
         }
     }
 
@@ -288,18 +315,30 @@ impl Gateway {
         client: &mut C,
         visit: &Visit<'_>,
         stale: Option<Arc<Entry>>,
+        found: Reason,
         error: &OriginError,
     ) -> Record {
         let now_ms = clock::wall_ms();
+        // Without contact a response that must be validated is answered for by a 504 (RFC 9111 §5.2.2.2).
+        let unvalidated = error.is_disconnected() && stale.as_ref().is_some_and(|entry| entry.times.must_revalidate);
         let usable = stale.filter(|entry| {
-            let age = crate::semantics::freshness::age(&entry.times, now_ms / 1000);
-            reuse::may_serve_on_error(&entry.times, age)
+            let age = freshness::age(&entry.times, now_ms / 1000);
+            let accepted = visit.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
+            reuse::may_serve_on_error(&entry.times, accepted, age)
+                || (error.is_disconnected() && goes_on_alone(entry, now_ms))
         });
         match usable {
             Some(entry) => {
                 entry.hold_off_until(now_ms + fetch::PROBE_PAUSE_MS);
-                self.stored(client, visit, &entry, Outcome::Stale, Some(error.reason())).await
+                let answered = match error {
+                    OriginError::Failed(status) => Some(*status),
+                    _ => None,
+                };
+                let went_for = Some(found).filter(|_| !matches!(error, OriginError::Unreachable(_)));
+                let account = Account::of(Outcome::Stale, Some(error.reason()));
+                self.stored(client, visit, &entry, Account { answered, went_for, ..account }).await
             }
+            None if unvalidated => self.fail(client, visit, StatusCode::GATEWAY_TIMEOUT, error.reason()).await,
             None => self.origin_failed(client, visit, error).await,
         }
     }
@@ -317,7 +356,7 @@ impl Gateway {
             let failed = match fetch.run(Some(Arc::clone(&entry)), lead).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
-                Fetched::Shared(_) | Fetched::OwnEntry(..) => false,
+                Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
             };
             counters.refreshed(!failed);
             if failed {
@@ -333,6 +372,7 @@ impl Gateway {
             rule: Arc::clone(visit.rule),
             request: visit.request.clone(),
             ask: visit.ask.clone(),
+            conditional: false,
             key: visit.key.clone(),
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
@@ -372,15 +412,45 @@ impl Gateway {
         Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), path), mode))
     }
 
-    /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4).
+    /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4), with the groups of that, and the groups that
+    /// the response names (RFC 9875).
     fn invalidate(&self, snapshot: &Snapshot, request: &RequestHead, scheme: &str, head: &ResponseHead) {
-        for path in invalidation::invalidated(request, scheme, head) {
-            let host = request.authority.normal(scheme);
+        let uris = invalidation::invalidated(request, scheme, head);
+        if uris.is_empty() {
+            return;
+        }
+        let scheme = scheme_of(request, scheme);
+        let host = request.authority.normal(scheme);
+        let mut invalid: Vec<Box<str>> = groups::invalidated(&head.fields, &format!("{scheme} {host}")).collect();
+        for path in uris {
             if let Some((_, rule)) = snapshot.rules.find_for(&Method::GET, request.authority.host(), path_of(&path)) {
-                self.store.purge_key(&Key::build(rule, scheme, host, &path), Mode::Delete);
+                let key = Key::build(rule, scheme, host, &path);
+                invalid.extend(self.store.tags_of(&key).into_iter().filter(|tag| groups::is_group(tag)));
+                self.store.purge_key(&key, Mode::Delete);
             }
         }
+        invalid.sort();
+        invalid.dedup();
+        for group in invalid {
+            self.store.purge_tag(&group, Mode::Delete);
+        }
     }
+}
+
+impl Visit<'_> {
+    /// Whether the client's conditions go to the origin, as there is nothing stored that they could be compared with
+    /// (RFC 9111 §4.3.2).
+    fn is_conditional(&self, stale: Option<&Arc<Entry>>) -> bool {
+        let has = |name| self.request.fields.contains(name);
+        self.rule.policy.forwards_conditions && stale.is_none() && (has("if-none-match") || has("if-modified-since"))
+    }
+}
+
+/// Whether a stored response is sent while the origin can't be reached, though nobody named a window for that. Not one
+/// that was made invalid, nor a document of a shard: of those it is known when they change.
+fn goes_on_alone(entry: &Entry, now_ms: u64) -> bool {
+    let age = freshness::age(&entry.times, now_ms / 1000);
+    entry.mark() == Mark::None && entry.stamp().is_none() && reuse::may_serve_disconnected(&entry.times, age)
 }
 
 /// Requests that no rule can ask for.
