@@ -131,7 +131,8 @@ impl Fetch {
                 Fetched::Shared(Outcome::Revalidated, forward::withheld_fields(&updated.fields))
             }
             Err(reason) => {
-                if !caused_by_request(reason) {
+                let nobody_may = storability::judge(&Method::GET, &Ask::plain(), &updated, &self.rule.policy).is_err();
+                if nobody_may {
                     self.gateway.store.purge_key(&self.key, Mode::Delete);
                 }
                 lead.unshared(reason);

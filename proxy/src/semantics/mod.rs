@@ -32,6 +32,8 @@ pub mod hop;
 pub mod invalidation;
 mod list;
 mod negotiation;
+#[cfg(test)]
+mod oracle;
 pub mod policy;
 pub mod request;
 pub mod reuse;
