@@ -13,7 +13,7 @@ use millpond_proxy::front::Listeners;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::Live;
 use millpond_proxy::observe::Observer;
-use millpond_proxy::rules::{Match, Query, Rule, RuleSet, Tags};
+use millpond_proxy::rules::{Match, Paths, Query, Rule, RuleSet, Tags};
 use millpond_proxy::semantics::policy::Policy;
 use millpond_proxy::tls::{Certificate, Certificates, Part, Tls};
 use millpond_proxy::upstreams::{ServerList, Upstream, Upstreams};
@@ -179,5 +179,8 @@ fn snapshot(to: SocketAddr) -> Snapshot {
         retry: false,
     };
     let origins = BTreeMap::from([(ORIGIN.to_owned(), Upstream::Servers(ServerList::new([to])))]);
-    Snapshot { rules: RuleSet { rules: vec![Arc::new(rule)] }, upstreams: Upstreams::new(origins) }
+    Snapshot {
+        rules: RuleSet { rules: vec![Arc::new(rule)], paths: Paths::AsTheyCame },
+        upstreams: Upstreams::new(origins),
+    }
 }

@@ -113,7 +113,10 @@ impl Trace {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Vec<(u64, String, u64, Option<u64>)>, String> {
+    /// Time, key, size and lifetime of each request.
+    type Row = (u64, String, u64, Option<u64>);
+
+    fn parsed(text: &str) -> Result<Vec<Row>, String> {
         let trace = Trace::parse(text.as_bytes())?;
         let all = trace.requests(TimeToLive::Trace).map(|request| {
             let Request { time, key, size, lifetime } = request;

@@ -9,6 +9,7 @@ mod framing;
 mod hot;
 mod http2;
 pub mod model;
+mod paths;
 mod plain_proxy;
 mod purges;
 mod reload;

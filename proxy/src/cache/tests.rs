@@ -44,7 +44,7 @@ pub fn request(language: &str) -> Fields {
     [("Accept-Language", language)].into_iter().collect()
 }
 
-fn entry(size: usize, language: Option<&str>, tags: &[&str]) -> Arc<Entry> {
+pub fn entry(size: usize, language: Option<&str>, tags: &[&str]) -> Arc<Entry> {
     let names: Vec<String> = language.map(|_| "accept-language".to_owned()).into_iter().collect();
     let selection = Selection::of(&names, &request(language.unwrap_or("")));
     let tags = tags.iter().map(|tag| Box::from(*tag)).collect();

@@ -1,5 +1,6 @@
 //! Writes answers to the client, each with its `Cache-Status`, and tells what was sent.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,8 @@ use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
 
-use super::client::{Added, Client, Gone, ReplyHead};
-use super::forward::{self, Conditions};
+use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
+use super::forward;
 use super::{Gateway, Snapshot, Visit};
 use crate::cache::Entry;
 use crate::flight::{Draft, Piece, Reader};
@@ -16,8 +17,8 @@ use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::Rule;
 use crate::semantics::freshness::{self, Times};
-use crate::semantics::{cache_status, validate};
-use crate::upstreams::{Answer, OriginError, Payload, Ready};
+use crate::semantics::{cache_status, date, validate};
+use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload, Ready};
 
 /// What is told of an answer from the store, or on its way into it.
 pub(super) struct Account {
@@ -37,8 +38,11 @@ impl Account {
     }
 
     /// Stored fields with those that are for this client alone.
-    fn complete(&self, stored: &Fields) -> Fields {
-        stored.iter().chain(self.withheld.iter()).collect()
+    fn complete<'a>(&self, stored: &'a Fields) -> Cow<'a, Fields> {
+        if self.withheld.is_empty() {
+            return Cow::Borrowed(stored);
+        }
+        Cow::Owned(stored.iter().chain(self.withheld.iter()).collect())
     }
 }
 
@@ -53,12 +57,13 @@ impl Gateway {
     ) -> Record {
         let Account { outcome, reason, .. } = account;
         let added = added(&entry.times, &account, entry.status);
-        let fields = account.complete(&entry.fields());
+        let fields = entry.fields();
+        let fields = account.complete(&fields);
         if validate::not_modified(&visit.request.fields, entry.status, fields.iter()) {
             return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
         let prepared = Some(&entry.head).filter(|_| account.withheld.is_empty());
-        let head = ReplyHead { status: entry.status, fields: &fields, prepared, added };
+        let head = ReplyHead { status: entry.status, fields: ReplyFields::All(&fields), prepared, added };
         let sent = client.whole(head, entry.body.clone()).await;
         record(client, Some(visit.rule), outcome, reason, entry.status, sent)
     }
@@ -78,7 +83,7 @@ impl Gateway {
         if validate::not_modified(&visit.request.fields, draft.status, fields.iter()) {
             return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let head = ReplyHead { status: draft.status, fields: &fields, prepared: None, added };
+        let head = ReplyHead { status: draft.status, fields: ReplyFields::All(&fields), prepared: None, added };
         let sent = stream(client, head, draft.length, reader).await;
         let (sent, reason) = match sent {
             Ok(()) => (Ok(()), reason),
@@ -112,15 +117,15 @@ impl Gateway {
         reason: Reason,
         client: &mut C,
     ) -> Record {
-        let outgoing = forward::outgoing(visit.request, visit.rule, &Conditions::Client);
-        let (least, began, asked) = (Some(self.least(visit)), self.store.purge_seq(), clock::wall_secs());
-        match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None, least).await {
+        let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit));
+        let (began, now_ms) = (self.store.purge_seq(), clock::wall_ms());
+        match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None).await {
             Ok(answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
                 if let Some(stale) = stale.filter(|entry| entry.stamp().is_none())
                     && answer.head.status == StatusCode::OK
                 {
-                    self.fetch_of(visit).learned_from_head(&stale, &answer.head, asked, began);
+                    self.fetch_of(visit, now_ms).learned_from_head(&stale, &answer.head, began);
                 }
                 relay(client, visit.rule, answer, (Outcome::Miss, reason, None)).await
             }
@@ -138,15 +143,15 @@ impl Gateway {
         client: &mut C,
     ) -> Record {
         let scheme = client.scheme();
-        let outgoing = forward::outgoing(request, rule, &Conditions::Client);
-        let least = self.shard(snapshot, rule, request).map(|shard| self.live.least(shard));
+        let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
+        let outgoing = Outgoing::new(request, rule, Conditions::Client, least);
         let asked = {
             let (framing, inbound) = client.inbound();
             let payload = match framing {
                 Framing::None => Payload::None,
                 framing => Payload::Stream { inbound, framing },
             };
-            self.ask(snapshot, rule, &outgoing, payload, least).await
+            self.ask(snapshot, rule, &outgoing, payload).await
         };
         match asked {
             Ok(answer) => {
@@ -235,7 +240,7 @@ async fn own<C: Client>(
     let mut fields = vec![
         ("Content-Type", "text/plain; charset=utf-8".to_owned()),
         ("Cache-Control", "no-store".to_owned()),
-        ("Date", crate::semantics::date::format(clock::wall_secs())),
+        ("Date", date::format(clock::wall_secs())),
     ];
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
@@ -246,7 +251,7 @@ async fn own<C: Client>(
     let fields: Fields = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let added = vec![("Cache-Status", cache_status::value(outcome, Some(reason), None, None, false, false))];
     let body = Bytes::from(format!("{} {}: {why}\n", status.as_str(), status.canonical_reason().unwrap_or("")));
-    let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, body).await;
+    let sent = client.whole(ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added }, body).await;
     record(client, rule, outcome, Some(reason), status, sent)
 }
 
@@ -281,7 +286,8 @@ async fn not_modified<C: Client>(
 ) -> Record {
     let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
     let status = StatusCode::NOT_MODIFIED;
-    let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, Bytes::new()).await;
+    let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added };
+    let sent = client.whole(head, Bytes::new()).await;
     record(client, Some(visit.rule), outcome, reason, status, sent)
 }
 
@@ -335,10 +341,12 @@ async fn relay<C: Client>(
 ) -> Record {
     let reason = Some(reason);
     let status = answer.head.status;
-    let fields = forward::relayed_fields(&answer.head, clock::wall_secs());
-    let added =
+    let mut added =
         vec![("Cache-Status", cache_status::member(outcome, reason, went_for, None, Some(status), false, false))];
-    let head = ReplyHead { status, fields: &fields, prepared: None, added };
+    if !answer.head.fields.contains("date") {
+        added.push(("Date", date::format(clock::wall_secs())));
+    }
+    let head = ReplyHead { status, fields: ReplyFields::Relayed(&answer.head.fields), prepared: None, added };
     let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
     let sent = async {
         client.begin(head, length);

@@ -57,6 +57,9 @@ impl Gateway {
     ) -> Option<R> {
         let Asked { head, target, ask, scheme, now_ms } = *asked;
         let snapshot = self.snapshot.load();
+        // A path that is refused is for the gateway to refuse.
+        let path = snapshot.rules.path(target).ok()?;
+        let target = path.as_ref();
         let (_, rule) = snapshot.rules.find_for(&head.method, head.authority.host(), path_of(target))?;
         if rule.bypasses(&head.fields, target) {
             return None;

@@ -8,17 +8,16 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
-use super::forward::{self, Conditions};
-use super::{Gateway, Snapshot};
+use super::{Gateway, Snapshot, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
-use crate::flight::{Draft, Filler, Lead};
+use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::Rule;
 use crate::semantics::request::Ask;
 use crate::semantics::vary::{Selection, Vary};
 use crate::semantics::{freshness, reuse, storability, validate};
-use crate::upstreams::{Answer, Body, OriginError, Payload, Ready};
+use crate::upstreams::{Answer, Body, Conditions, OriginError, Outgoing, Payload, Ready};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
@@ -31,48 +30,60 @@ impl Gateway {
         let tag = fields.get_str(headers::CACHE_TAG)?.into();
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
+
+    /// Takes a fetched response into the store; `began`: the last purge before its fetch.
+    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+        let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
+        if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
+            self.counters.rejected();
+        } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
+            self.live.given(stamp);
+        }
+    }
 }
 
-/// One fetch: owned, so that it can outlive the request that caused it.
-pub struct Fetch {
-    pub gateway: Arc<Gateway>,
-    pub snapshot: Arc<Snapshot>,
-    pub rule: Arc<Rule>,
-    pub request: RequestHead,
-    pub ask: Ask,
+/// One fetch. What has to outlive the request that caused it is in its [`Fill`].
+pub struct Fetch<'a> {
+    pub gateway: &'a Arc<Gateway>,
+    pub snapshot: &'a Snapshot,
+    pub rule: &'a Rule,
+    pub request: &'a RequestHead,
+    pub ask: &'a Ask,
     /// Nothing is stored that the client's conditions could be compared with: they go to the origin.
     pub conditional: bool,
-    pub key: Key,
+    pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
+    /// The position that the answer must have reached at least.
     pub least: Position,
+    /// When the origin is asked, in seconds since the Unix epoch.
+    pub asked: u64,
 }
 
 /// What a fetch came to. The flight is settled, or a fill goes on settling it.
 pub enum Fetched {
-    /// Everyone reads it from the flight; the fields beside it are for the one alone who fetched.
-    Shared(Outcome, Fields),
+    /// Everyone reads it from the flight; the fields are for the one alone who fetched.
+    Shared(Outcome, Arc<Flight>, Fields),
     /// Not for sharing: the one who fetched gets it, and nobody else.
-    Own(Box<Answer>, Reason),
+    Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
     OwnEntry(Arc<Entry>, Reason),
     Failed(OriginError),
 }
 
-impl Fetch {
+impl Fetch<'_> {
     /// `stale`: the stored response to validate.
-    pub async fn run(self, stale: Option<Arc<Entry>>, lead: Lead) -> Fetched {
-        let began = self.gateway.store.purge_seq();
-        let asked = clock::wall_secs();
-        let mut answer = self.ask_origin(stale.as_deref()).await;
-        if let (Ok(got), Some(entry)) = (&answer, &stale)
+    pub async fn run(&self, stale: Option<&Arc<Entry>>, lead: Lead) -> Fetched {
+        let began = lead.began();
+        let mut answer = self.ask_origin(stale.map(|entry| &**entry)).await;
+        if let (Ok(got), Some(entry)) = (&answer, stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
             if validate::confirms(&entry.fields(), &got.head.fields) {
-                return self.revalidated(entry, &got.head, asked, began, lead);
+                return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = self.ask_origin(None).await;
+            answer = Box::pin(self.ask_origin(None)).await;
         }
         match answer {
             Err(error) => {
@@ -82,19 +93,19 @@ impl Fetch {
             // It tells what the client has, and nothing that could be stored.
             Ok(answer) if answer.head.status == StatusCode::NOT_MODIFIED && self.conditional => {
                 lead.unshared(Reason::NotCached);
-                Fetched::Own(Box::new(answer), Reason::NotCached)
+                Fetched::Own(answer, Reason::NotCached)
             }
             Ok(answer) if answer.head.status == StatusCode::NOT_MODIFIED => {
                 let error = OriginError::Malformed("it answered 304 to a request without conditions");
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) if self.stale_is_better(&answer, stale.as_deref()) => {
+            Ok(answer) if self.stale_is_better(&answer, stale) => {
                 let error = OriginError::Failed(answer.head.status);
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, asked, began, lead).await,
+            Ok(answer) => self.answered(answer, began, lead),
         }
     }
 
@@ -105,13 +116,12 @@ impl Fetch {
             None if self.conditional => Conditions::Client,
             None => Conditions::None,
         };
-        let outgoing = forward::outgoing(&self.request, &self.rule, &conditions);
-        let least = self.shard.map(|_| self.least);
-        self.gateway.ask(&self.snapshot, &self.rule, &outgoing, Payload::None, least).await
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least);
+        self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::None).await
     }
 
     /// The origin says that it failed, and there is a stale copy for that case.
-    fn stale_is_better(&self, answer: &Answer, stale: Option<&Entry>) -> bool {
+    fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
         forward::is_failure(answer.head.status)
             && stale.is_some_and(|entry| {
                 let accepted = self.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
@@ -120,20 +130,21 @@ impl Fetch {
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
-    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
+    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let now = clock::wall_secs();
-        let (entry, updated) = self.updated(stale, head, asked, now);
+        let (entry, updated) = self.updated(stale, head, now);
         // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
-        match storability::judge(&self.request.method, &self.ask, &updated, &self.rule.policy) {
+        match storability::judge(&self.request.method, self.ask, &updated, &self.rule.policy) {
             Ok(()) => {
-                self.admit(&entry, began);
+                self.gateway.admit(self.key, &entry, began);
+                let flight = lead.flight();
                 lead.complete(entry);
-                Fetched::Shared(Outcome::Revalidated, forward::withheld_fields(&updated.fields))
+                Fetched::Shared(Outcome::Revalidated, flight, forward::withheld_fields(&updated.fields))
             }
             Err(reason) => {
                 let nobody_may = storability::judge(&Method::GET, &Ask::plain(), &updated, &self.rule.policy).is_err();
                 if nobody_may {
-                    self.gateway.store.purge_key(&self.key, Mode::Delete);
+                    self.gateway.store.purge_key(self.key, Mode::Delete);
                 }
                 lead.unshared(reason);
                 Fetched::OwnEntry(entry, reason)
@@ -143,10 +154,10 @@ impl Fetch {
 
     /// The stored response with the fields that a 304, or the answer to a HEAD, brought; and its head as it is to be
     /// judged.
-    fn updated(&self, stale: &Entry, head: &ResponseHead, asked: u64, now: u64) -> (Arc<Entry>, ResponseHead) {
+    fn updated(&self, stale: &Entry, head: &ResponseHead, now: u64) -> (Arc<Entry>, ResponseHead) {
         let fields = validate::updated(&forward::fields_to_update(stale), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
-        let times = freshness::times(&updated, &self.rule.policy, asked, now);
+        let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         let fields = forward::stored_fields(&updated.fields, now);
         let selection = match Vary::of(&updated.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -159,23 +170,23 @@ impl Fetch {
     }
 
     /// The origin answered 200 to a client's HEAD: what is stored for its GET is updated from that, or has to be
-    /// validated before it is used again (RFC 9111 §4.3.5).
-    pub fn learned_from_head(&self, stale: &Entry, head: &ResponseHead, asked: u64, began: PurgeSeq) {
+    /// validated before it is used again (RFC 9111 §4.3.5). `began`: the last purge before the origin was asked.
+    pub fn learned_from_head(&self, stale: &Entry, head: &ResponseHead, began: PurgeSeq) {
         let length = stale.body.len() as u64;
         let confirmed = stale.status == head.status && validate::head_confirms(&stale.fields(), length, &head.fields);
-        let (entry, updated) = self.updated(stale, head, asked, clock::wall_secs());
+        let (entry, updated) = self.updated(stale, head, clock::wall_secs());
         let ask = Ask { head_only: false, ..self.ask.clone() };
         if confirmed && storability::judge(&Method::GET, &ask, &updated, &self.rule.policy).is_ok() {
-            self.admit(&entry, began);
+            self.gateway.admit(self.key, &entry, began);
         } else {
             stale.set_mark(Mark::Purged);
         }
     }
 
-    async fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
+    fn answered(&self, answer: Answer, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
-        let verdict = storability::judge(&self.request.method, &self.ask, head, &self.rule.policy);
+        let verdict = storability::judge(&self.request.method, self.ask, head, &self.rule.policy);
         let too_large = answer.body.length.is_some_and(|length| length > store_max);
         let verdict = verdict.and(if too_large { Err(Reason::BodyTooLarge) } else { Ok(()) });
         if let Err(reason) = verdict {
@@ -187,15 +198,21 @@ impl Fetch {
                 self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
             }
             lead.unshared(reason);
-            return Fetched::Own(Box::new(answer), reason);
+            return Fetched::Own(answer, reason);
         }
         self.gateway.remembered.remove(self.key.hash());
         let withheld = forward::withheld_fields(&head.fields);
-        let draft = Arc::new(self.draft(head, answer.body.length, asked));
-        let mut fill =
-            Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
+        let draft = Arc::new(self.draft(head, answer.body.length));
+        let flight = lead.flight();
+        let mut fill = Fill {
+            gateway: Arc::clone(self.gateway),
+            key: self.key.clone(),
+            filler: Filler::new(&flight, store_max),
+            draft: Arc::clone(&draft),
+            began,
+        };
         let mut body = answer.body;
-        lead.flight().begin(draft);
+        flight.begin(draft);
         // Most bodies came with their head.
         match fill.take_ready(&mut body) {
             Ok(true) => fill.landed(lead),
@@ -211,10 +228,10 @@ impl Fetch {
             }
             Err(error) => lead.failed(error),
         }
-        Fetched::Shared(Outcome::Miss, withheld)
+        Fetched::Shared(Outcome::Miss, flight, withheld)
     }
 
-    fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
+    fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
         let selection = match Vary::of(&head.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -222,28 +239,18 @@ impl Fetch {
         };
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now);
-        let times = freshness::times(head, &self.rule.policy, asked, now);
+        let times = freshness::times(head, &self.rule.policy, self.asked, now);
         let tags = self.tags(&fields, stamp.as_ref());
         let control = forward::own_control(&head.fields);
         Draft { status: head.status, fields, times, selection, tags, stamp, control, length }
     }
 
     fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {
-        forward::tags(&self.rule, fields, stamp.map(|stamp| &*stamp.tag), self.key.uri_origin())
+        forward::tags(self.rule, fields, stamp.map(|stamp| &*stamp.tag), self.key.uri_origin())
     }
 
     fn stamp(&self, fields: &Fields) -> Option<Stamp> {
         self.gateway.stamp(self.shard?, fields)
-    }
-
-    fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
-        let live = &self.gateway.live;
-        let overtaken = || entry.stamp().is_some_and(|stamp| live.overtaken(stamp));
-        if !self.gateway.store.admit(&self.key, Arc::clone(entry), began, overtaken) {
-            self.gateway.counters.rejected();
-        } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
-            live.given(stamp);
-        }
     }
 }
 
@@ -252,9 +259,10 @@ fn caused_by_request(reason: Reason) -> bool {
     matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
 }
 
-/// Brings the body into the flight's log, and into the store.
+/// Brings the body into the flight's log, and into the store. Owned, so that it can outlive the request that caused it.
 struct Fill {
-    fetch: Fetch,
+    gateway: Arc<Gateway>,
+    key: Key,
     filler: Filler,
     draft: Arc<Draft>,
     began: PurgeSeq,
@@ -305,7 +313,7 @@ impl Fill {
             draft.stamp.clone(),
         );
         let entry = Arc::new(entry.controlled_by(draft.control.clone()));
-        self.fetch.admit(&entry, self.began);
+        self.gateway.admit(&self.key, &entry, self.began);
         lead.complete(entry);
     }
 }

@@ -11,17 +11,18 @@ mod fetch;
 mod forward;
 mod remembered;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, RequestHead, ResponseHead, Target};
+use millpond_shared::http1::{Authority, Fields, RequestHead, ResponseHead, Target};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
-pub use client::{Added, Client, Gone, ReplyHead};
+pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
 
 use crate::cache::{Entry, Lookup, Mark, Mode, Purged, Store};
@@ -123,15 +124,21 @@ impl Gateway {
         if let Some((status, why)) = not_served(request) {
             return self.refuse(client, None, status, Reason::Method, why).await;
         }
+        let renamed = match snapshot.rules.path(request.target.path_and_query()) {
+            Ok(Cow::Borrowed(_)) => None,
+            Ok(Cow::Owned(path)) => Some(request.with_path(path)),
+            Err(refusal) => return self.refuse(client, None, refusal.status, Reason::BadRequest, refusal.why).await,
+        };
+        let request = renamed.as_ref().unwrap_or(request);
         let Some((_, rule)) = snapshot.rules.find(request) else {
             let why = "no rule matches this host, path and method";
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
-            return self.pass(&snapshot, rule, request, Reason::RuleBypass, client).await;
+            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
         }
         let ask = match request::judge(request) {
-            RequestVerdict::Pass(reason) => return self.pass(&snapshot, rule, request, reason, client).await,
+            RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
             RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
         let key = Key::of(rule, request, client.scheme());
@@ -185,7 +192,7 @@ impl Gateway {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         if visit.ask.head_only {
-            return Ok(self.forward_head(visit, stale, reason, client).await);
+            return Ok(Box::pin(self.forward_head(visit, stale, reason, client)).await);
         }
         let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
@@ -196,11 +203,12 @@ impl Gateway {
             || stale.as_ref().is_some_and(|entry| entry.times.no_cache);
         let own = is_own.then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
-            return self.lead(visit, stale, (found, reason), self.flights.alone(self.store.purge_seq()), client).await;
+            let lead = self.flights.alone(self.store.purge_seq());
+            return self.lead(visit, stale, (found, reason), lead, now_ms, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, (found, reason), lead, client).await,
-            Join::Wait(waiting) => self.wait(visit, stale, reason, waiting, client).await,
+            Join::Lead(lead) => self.lead(visit, stale, (found, reason), lead, now_ms, client).await,
+            Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
@@ -212,17 +220,17 @@ impl Gateway {
         stale: Option<Arc<Entry>>,
         (found, reason): (Reason, Reason),
         lead: Lead,
+        now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let flight = Arc::clone(lead.flight());
-        let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit) };
+        let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit, now_ms) };
         let asked_at = fetch.least;
-        match fetch.run(stale.clone(), lead).await {
-            Fetched::Shared(outcome, withheld) => {
+        match fetch.run(stale.as_ref(), lead).await {
+            Fetched::Shared(outcome, flight, withheld) => {
                 let seen = flight.seen().await;
                 self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
             }
-            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why, found).await),
+            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why, found).await),
             Fetched::OwnEntry(entry, why) => {
                 let account = Account { went_for: Some(found), ..Account::of(Outcome::Revalidated, Some(why)) };
                 Ok(self.stored(client, visit, &entry, account).await)
@@ -349,50 +357,47 @@ impl Gateway {
         }
         let Some(lead) = self.flights.lead(visit.key.hash(), self.store.purge_seq()) else { return };
         // For everybody, not for this client: its credentials and wishes have no part in it.
-        let fetch = Fetch { request: forward::refreshing(visit.request), ask: Ask::plain(), ..self.fetch_of(visit) };
+        let (gateway, snapshot, rule) = (Arc::clone(self), Arc::clone(visit.snapshot), Arc::clone(visit.rule));
+        let (request, key) = (forward::refreshing(visit.request), visit.key.clone());
         let entry = Arc::clone(entry);
         tokio::spawn(async move {
-            let counters = Arc::clone(&fetch.gateway.counters);
-            let failed = match fetch.run(Some(Arc::clone(&entry)), lead).await {
+            let visit = Visit { snapshot: &snapshot, rule: &rule, request: &request, ask: Ask::plain(), key };
+            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
                 Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
             };
-            counters.refreshed(!failed);
+            gateway.counters.refreshed(!failed);
             if failed {
                 entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);
             }
         });
     }
 
-    fn fetch_of(self: &Arc<Self>, visit: &Visit<'_>) -> Fetch {
+    fn fetch_of<'a>(self: &'a Arc<Self>, visit: &'a Visit<'_>, now_ms: u64) -> Fetch<'a> {
         Fetch {
-            gateway: Arc::clone(self),
-            snapshot: Arc::clone(visit.snapshot),
-            rule: Arc::clone(visit.rule),
-            request: visit.request.clone(),
-            ask: visit.ask.clone(),
+            gateway: self,
+            snapshot: visit.snapshot,
+            rule: visit.rule,
+            request: visit.request,
+            ask: &visit.ask,
             conditional: false,
-            key: visit.key.clone(),
+            key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
+            asked: now_ms / 1000,
         }
     }
 
-    /// Asks the origin of the rule, and counts.
+    /// Asks the origin of the rule.
     async fn ask(
         &self,
         snapshot: &Snapshot,
         rule: &Rule,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         payload: Payload<'_>,
-        least: Option<Position>,
     ) -> Result<Answer, OriginError> {
-        let (_asking, began) = (self.counters.asking(&rule.origin), clock::monotonic());
-        let answer = snapshot.upstreams.ask(&rule.origin, outgoing, payload, least, rule.retry).await;
-        let status = answer.as_ref().ok().map(|answer| answer.head.status.as_u16());
-        self.counters.answered(&rule.origin, status, began.elapsed());
-        answer
+        snapshot.upstreams.ask(&rule.origin, outgoing, payload, rule.retry, &self.counters).await
     }
 
     /// The position that an answer to this request must have reached at least.
@@ -407,9 +412,9 @@ impl Gateway {
     /// Purges what `url` names: `http://host/path?query`, or a path with the host beside it.
     pub fn purge_url(&self, scheme: &str, host: &str, path: &str, mode: Mode) -> Option<Purged> {
         let snapshot = self.snapshot();
-        let bare = millpond_shared::http1::Authority::parse(host)?;
-        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(path))?;
-        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), path), mode))
+        let (bare, path) = (Authority::parse(host)?, snapshot.rules.path(path).ok()?);
+        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(&path))?;
+        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), &path), mode))
     }
 
     /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4), with the groups of that, and the groups that
@@ -423,6 +428,7 @@ impl Gateway {
         let host = request.authority.normal(scheme);
         let mut invalid: Vec<Box<str>> = groups::invalidated(&head.fields, &format!("{scheme} {host}")).collect();
         for path in uris {
+            let Ok(path) = snapshot.rules.path(&path) else { continue };
             if let Some((_, rule)) = snapshot.rules.find_for(&Method::GET, request.authority.host(), path_of(&path)) {
                 let key = Key::build(rule, scheme, host, &path);
                 invalid.extend(self.store.tags_of(&key).into_iter().filter(|tag| groups::is_group(tag)));

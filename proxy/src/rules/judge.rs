@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method};
 use millpond_shared::config::{At, Complaints, Seconds};
+use millpond_shared::http1::normal;
 
 use super::written::{MatchTable, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Query, Rule, RuleSet, Tags, WrittenRule};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule};
 use crate::semantics::policy::{ClientDirectives, Policy, StaleWindows, Ttl};
 
 /// What rules may refer to.
@@ -47,7 +48,7 @@ pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Compla
             "name it as the origin of a rule, or remove it",
         );
     }
-    RuleSet { rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect() }
+    RuleSet { rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(), paths: Paths::Normal }
 }
 
 struct Judge<'a> {
@@ -108,6 +109,15 @@ impl Judge<'_> {
         let mut matches = Match::default();
         if let Some(path) = &table.path {
             match path.value.parse() {
+                Ok(_) if normal(&path.value).as_deref() != Ok(path.value.as_str()) => {
+                    let problem = format!("`{}` can never match: paths are matched in their normal form", path.value);
+                    let fix = match normal(&path.value) {
+                        Ok(normal) => format!("write \"{normal}\""),
+                        Err(_) => "write % as %25".to_owned(),
+                    };
+                    self.wrong("match.path", path.span.clone(), problem, fix);
+                    return None;
+                }
                 Ok(pattern) => matches.path = pattern,
                 Err(problem) => {
                     self.wrong("match.path", path.span.clone(), problem, "write a pattern as in \"/api/**\"");

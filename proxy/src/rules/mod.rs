@@ -6,10 +6,11 @@ mod judge;
 mod pattern;
 mod written;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
-use millpond_shared::http1::{Fields, RequestHead};
+use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
 
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
@@ -21,6 +22,17 @@ use crate::semantics::policy::Policy;
 #[derive(Debug, Default)]
 pub struct RuleSet {
     pub rules: Vec<Arc<Rule>>,
+    pub paths: Paths,
+}
+
+/// In which spelling a path is matched, keyed and forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paths {
+    /// In its normal form ([`normal`]): no rule is passed by with another spelling of the same path.
+    #[default]
+    Normal,
+    /// As the client wrote it.
+    AsTheyCame,
 }
 
 /// One rule, judged.
@@ -75,6 +87,14 @@ pub enum Bypass {
 }
 
 impl RuleSet {
+    /// The path and query that are matched, keyed and forwarded.
+    pub fn path<'a>(&self, path_and_query: &'a str) -> Result<Cow<'a, str>, Refusal> {
+        match self.paths {
+            Paths::Normal => normal(path_and_query),
+            Paths::AsTheyCame => Ok(Cow::Borrowed(path_and_query)),
+        }
+    }
+
     /// The first rule that matches, and its place.
     pub fn find(&self, request: &RequestHead) -> Option<(usize, &Arc<Rule>)> {
         self.find_for(&request.method, request.authority.host(), path_of(request.target.path_and_query()))

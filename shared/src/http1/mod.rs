@@ -4,7 +4,7 @@
 //! origin roles' own servers and clients. It is strict: what RFC 9112 lets a recipient forgive is refused, since
 //! whatever two parsers read differently can be used to smuggle a request.
 //!
-//! `head` (start line, fields) → `target`, `host` (what was asked for) → `framing` (where the body ends) →
+//! `head` (start line, fields) → `target`, `host`, `normal` (what was asked for) → `framing` (where the body ends) →
 //! `body` and `chunk` (its bytes); `write` is the way back.
 
 mod body;
@@ -13,6 +13,7 @@ mod fields;
 mod framing;
 mod head;
 mod host;
+mod normal;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use fields::{Fields, FieldsBuilder};
 pub use framing::{Framing, request_framing, response_framing};
 pub use head::{Limits, RequestHead, ResponseHead, take_request, take_response};
 pub use host::Authority;
+pub use normal::normal;
 pub use target::{Target, origin_form};
 pub use write::{LAST_CHUNK, put_chunk, put_field, put_field_number, put_request_line, put_status_line, reason_phrase};
 

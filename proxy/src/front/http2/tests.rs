@@ -22,7 +22,7 @@ fn around() -> Arc<Around> {
     let live = Arc::new(Live::new(Arc::clone(&store), []));
     let observer = Arc::new(Observer::new(&registry, Arc::clone(&store), false).expect("metrics"));
     let counters = Arc::new(Counters::new(&registry).expect("metrics"));
-    let snapshot = Snapshot { rules: RuleSet { rules: Vec::new() }, upstreams: Upstreams::new(BTreeMap::new()) };
+    let snapshot = Snapshot { rules: RuleSet::default(), upstreams: Upstreams::new(BTreeMap::new()) };
     Arc::new(Around { gateway: Gateway::new(snapshot, store, live, counters), observer, drain: Drain::default() })
 }
 

@@ -12,6 +12,7 @@ use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use crate::front::connection::{LINGER_BYTES, LINGER_TIMEOUT};
 use crate::front::reply::WRITE_TIMEOUT;
 
 /// Bytes that are gathered before they are written, at most.
@@ -35,6 +36,14 @@ pub(super) struct Wire {
     corked: Arc<AtomicBool>,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs once everything is said and our side is closed.
+    lingering: Option<Lingering>,
+}
+
+/// What is read and thrown away so that the client gets to see the last words instead of a reset.
+struct Lingering {
+    left: usize,
+    until: Pin<Box<Sleep>>,
 }
 
 /// While it is in, a flush writes nothing.
@@ -56,7 +65,7 @@ impl Wire {
         let corked = Arc::new(AtomicBool::new(false));
         let cork = Cork(Arc::clone(&corked));
         let (gathered, written, expected) = (Vec::new(), 0, GATHERED_MIN);
-        (Wire { stream, read, gathered, written, expected, corked, stalled: None }, cork)
+        (Wire { stream, read, gathered, written, expected, corked, stalled: None, lingering: None }, cork)
     }
 
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -137,8 +146,27 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_write_gathered(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(self.poll_write_gathered(cx))?;
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        let Wire { stream, lingering, .. } = &mut *self;
+        let until = || Lingering { left: LINGER_BYTES, until: Box::pin(sleep(LINGER_TIMEOUT)) };
+        lingering.get_or_insert_with(until).poll(stream, cx).map(Ok)
+    }
+}
+
+impl Lingering {
+    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut thrown_away = [0; 1024];
+        while self.left > 0 && self.until.as_mut().poll(cx).is_pending() {
+            let mut into = ReadBuf::new(&mut thrown_away);
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut into)) {
+                Ok(()) if !into.filled().is_empty() => self.left = self.left.saturating_sub(into.filled().len()),
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -208,5 +236,23 @@ mod tests {
         wire.write_all(&[b'x'; 40]).await.expect("it is gathered");
         let stalled = wire.flush().await.expect_err("nobody reads");
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_client_still_sends_is_read_before_it_is_closed() {
+        let (mut wire, _cork, mut client) = wire(100);
+        wire.write_all(b"last words").await.expect("it is gathered");
+        let closing = wire.shutdown();
+        let client_side = async {
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).await.expect("our side is closed");
+            for _ in 0..3 {
+                client.write_all(&[b'x'; 100]).await.expect("somebody reads");
+            }
+            // It does not close its side.
+            (read, client)
+        };
+        let (closed, (read, _client)) = tokio::join!(closing, client_side);
+        assert_eq!((closed.is_ok(), read), (true, b"last words".to_vec()));
     }
 }
