@@ -1,15 +1,18 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go to the origin and into the store, `early` finds hits before anything is waited for, `fetch` asks the origin and fills the cache, `answer` writes to the
-//! client, `remembered` knows which keys are not worth waiting for.
+//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin
+//! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `invalidate` takes
+//! out what is no longer true, `remembered` knows which keys are not worth waiting for.
 
 mod answer;
 mod client;
 mod early;
 mod fetch;
 mod forward;
+mod invalidate;
 mod remembered;
+mod stale;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,28 +21,29 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Authority, Fields, RequestHead, ResponseHead, Target};
+use millpond_shared::http1::{Fields, RequestHead, Target};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
 
-use crate::cache::{Entry, Lookup, Mark, Mode, Purged, Store};
+use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
 use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen, Waiting};
-use crate::key::{Key, scheme_of};
+use crate::key::Key;
 use crate::live::{Live, Verdict};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
-use crate::rules::{Rule, RuleSet, path_of};
+use crate::rules::{Rule, RuleSet};
+use crate::semantics::request;
 use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
-use crate::semantics::{freshness, groups, invalidation, request};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
 use fetch::{Fetch, Fetched};
 use remembered::Remembered;
+use stale::goes_on_alone;
 
 /// Longest that a request waits for another's fetch to be answered; then 504.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(75);
@@ -179,7 +183,7 @@ impl Gateway {
                     }
                     // The origin failed a moment ago: it is probed, not hammered.
                     Reuse::Validate { error_until, .. }
-                        if !entry.may_probe(now_ms) && (error_until.is_some() || goes_on_alone(&entry, now_ms)) =>
+                        if !entry.may_probe(now_ms) && (error_until.is_some() || was_disconnected(&entry, now_ms)) =>
                     {
                         let account = Account::of(Outcome::Stale, Some(Reason::OriginError));
                         return Ok(self.stored(client, visit, &entry, account).await);
@@ -317,63 +321,6 @@ impl Gateway {
         }
     }
 
-    /// The origin failed: the stale copy if its window allows, else an error.
-    async fn failed<C: Client>(
-        &self,
-        client: &mut C,
-        visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
-        found: Reason,
-        error: &OriginError,
-    ) -> Record {
-        let now_ms = clock::wall_ms();
-        // Without contact a response that must be validated is answered for by a 504 (RFC 9111 §5.2.2.2).
-        let unvalidated = error.is_disconnected() && stale.as_ref().is_some_and(|entry| entry.times.must_revalidate);
-        let usable = stale.filter(|entry| {
-            let age = freshness::age(&entry.times, now_ms / 1000);
-            let accepted = visit.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
-            reuse::may_serve_on_error(&entry.times, accepted, age)
-                || (error.is_disconnected() && goes_on_alone(entry, now_ms))
-        });
-        match usable {
-            Some(entry) => {
-                entry.hold_off_until(now_ms + fetch::PROBE_PAUSE_MS);
-                let answered = match error {
-                    OriginError::Failed(status) => Some(*status),
-                    _ => None,
-                };
-                let went_for = Some(found).filter(|_| !matches!(error, OriginError::Unreachable(_)));
-                let account = Account::of(Outcome::Stale, Some(error.reason()));
-                self.stored(client, visit, &entry, Account { answered, went_for, ..account }).await
-            }
-            None if unvalidated => self.fail(client, visit, StatusCode::GATEWAY_TIMEOUT, error.reason()).await,
-            None => self.origin_failed(client, visit, error).await,
-        }
-    }
-
-    fn refresh_behind(self: &Arc<Self>, visit: &Visit<'_>, entry: &Arc<Entry>, now_ms: u64) {
-        if !entry.may_probe(now_ms) {
-            return;
-        }
-        let Some(lead) = self.flights.lead(visit.key.hash(), self.store.purge_seq()) else { return };
-        // For everybody, not for this client: its credentials and wishes have no part in it.
-        let (gateway, snapshot, rule) = (Arc::clone(self), Arc::clone(visit.snapshot), Arc::clone(visit.rule));
-        let (request, key) = (forward::refreshing(visit.request), visit.key.clone());
-        let entry = Arc::clone(entry);
-        tokio::spawn(async move {
-            let visit = Visit { snapshot: &snapshot, rule: &rule, request: &request, ask: Ask::plain(), key };
-            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead).await {
-                Fetched::Failed(_) => true,
-                Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
-                Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
-            };
-            gateway.counters.refreshed(!failed);
-            if failed {
-                entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);
-            }
-        });
-    }
-
     fn fetch_of<'a>(self: &'a Arc<Self>, visit: &'a Visit<'_>, now_ms: u64) -> Fetch<'a> {
         Fetch {
             gateway: self,
@@ -408,39 +355,6 @@ impl Gateway {
     fn shard(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead) -> Option<u16> {
         snapshot.upstreams.shards(&rule.origin)?.owner(request.target.path_and_query())
     }
-
-    /// Purges what `url` names: `http://host/path?query`, or a path with the host beside it.
-    pub fn purge_url(&self, scheme: &str, host: &str, path: &str, mode: Mode) -> Option<Purged> {
-        let snapshot = self.snapshot();
-        let (bare, path) = (Authority::parse(host)?, snapshot.rules.path(path).ok()?);
-        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(&path))?;
-        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), &path), mode))
-    }
-
-    /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4), with the groups of that, and the groups that
-    /// the response names (RFC 9875).
-    fn invalidate(&self, snapshot: &Snapshot, request: &RequestHead, scheme: &str, head: &ResponseHead) {
-        let uris = invalidation::invalidated(request, scheme, head);
-        if uris.is_empty() {
-            return;
-        }
-        let scheme = scheme_of(request, scheme);
-        let host = request.authority.normal(scheme);
-        let mut invalid: Vec<Box<str>> = groups::invalidated(&head.fields, &format!("{scheme} {host}")).collect();
-        for path in uris {
-            let Ok(path) = snapshot.rules.path(&path) else { continue };
-            if let Some((_, rule)) = snapshot.rules.find_for(&Method::GET, request.authority.host(), path_of(&path)) {
-                let key = Key::build(rule, scheme, host, &path);
-                invalid.extend(self.store.tags_of(&key).into_iter().filter(|tag| groups::is_group(tag)));
-                self.store.purge_key(&key, Mode::Delete);
-            }
-        }
-        invalid.sort();
-        invalid.dedup();
-        for group in invalid {
-            self.store.purge_tag(&group, Mode::Delete);
-        }
-    }
 }
 
 impl Visit<'_> {
@@ -452,11 +366,10 @@ impl Visit<'_> {
     }
 }
 
-/// Whether a stored response is sent while the origin can't be reached, though nobody named a window for that. Not one
-/// that was made invalid, nor a document of a shard: of those it is known when they change.
-fn goes_on_alone(entry: &Entry, now_ms: u64) -> bool {
-    let age = freshness::age(&entry.times, now_ms / 1000);
-    entry.mark() == Mark::None && entry.stamp().is_none() && reuse::may_serve_disconnected(&entry.times, age)
+/// Whether the pause after a failure is one without contact to the origin: one after a refresh that failed may be
+/// another.
+fn was_disconnected(entry: &Entry, now_ms: u64) -> bool {
+    entry.times.stale_revalidate == 0 && goes_on_alone(entry, now_ms)
 }
 
 /// Requests that no rule can ask for.
