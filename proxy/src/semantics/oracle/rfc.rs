@@ -141,9 +141,9 @@ impl Stored {
         let (foo, bar) = (self.request_foo == asked.foo, self.request_bar == asked.bar);
         match self.response.vary {
             None => true,
-            Some(Varies::OnFoo) => foo,
-            Some(Varies::OnBoth) => foo && bar,
-            Some(Varies::OnAnything) => false,
+            Some(Varies::Foo) => foo,
+            Some(Varies::Both) => foo && bar,
+            Some(Varies::Anything) => false,
         }
     }
 
@@ -254,7 +254,7 @@ impl Cache {
         let lifetime = stored.explicit_lifetime().unwrap_or(0);
         let lives = (lifetime > 0 || ahead) && !response.says("no-cache");
         let may_be_stale = states_expires && windows.iter().any(|window| *window > 0) && !stored.may_not_be_stale();
-        response.vary != Some(Varies::OnAnything) && (response.has_validator() || lives || may_be_stale)
+        response.vary != Some(Varies::Anything) && (response.has_validator() || lives || may_be_stale)
     }
 
     fn store(&mut self, new: Stored) {
@@ -263,8 +263,8 @@ impl Cache {
             old.uri == new.uri
                 && old.response.vary == new.response.vary
                 && match new.response.vary {
-                    Some(Varies::OnFoo) => foo,
-                    Some(Varies::OnBoth) => foo && bar,
+                    Some(Varies::Foo) => foo,
+                    Some(Varies::Both) => foo && bar,
                     _ => true,
                 }
         };
@@ -344,10 +344,10 @@ impl Cache {
         let result = Result::Stored { body: ours.body, age, had: updated.is_had_by(asked) };
         // Whether it could be stored had somebody else asked.
         let anybody = Asked { authorized: false, ..asked.clone() };
-        let for_others = updated.response.vary != Some(Varies::OnAnything)
+        let for_others = updated.response.vary != Some(Varies::Anything)
             && Cache::may_store(&anybody, &updated.response, &Wishes::default())
             && Cache::is_useful(&updated);
-        if updated.response.vary != Some(Varies::OnAnything)
+        if updated.response.vary != Some(Varies::Anything)
             && Cache::may_store(asked, &updated.response, &asked.wishes)
             && Cache::is_useful(&updated)
         {

@@ -71,9 +71,9 @@ pub type Directive = (&'static str, Option<Option<u64>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Varies {
-    OnFoo,
-    OnBoth,
-    OnAnything,
+    Foo,
+    Both,
+    Anything,
 }
 
 #[derive(Clone, Debug)]
@@ -177,7 +177,7 @@ pub fn answered(random: &mut Random, now: u64, body: u64) -> Answered {
         }),
         modified: random.maybe(3, |random| now - random.below(2000)),
         tag: random.maybe(3, tag),
-        vary: random.maybe(4, |random| random.of(&[Varies::OnFoo, Varies::OnFoo, Varies::OnBoth, Varies::OnAnything])),
+        vary: random.maybe(4, |random| random.of(&[Varies::Foo, Varies::Foo, Varies::Both, Varies::Anything])),
         location: random.maybe(3, |random| random.below(URIS)),
         body,
     }
@@ -246,9 +246,9 @@ impl Answered {
         }
         match self.vary {
             None => {}
-            Some(Varies::OnFoo) => drop(fields.push("Vary", "FOO")),
-            Some(Varies::OnBoth) => drop(fields.push("Vary", "bar").push("vary", "foo")),
-            Some(Varies::OnAnything) => drop(fields.push("Vary", "foo, *")),
+            Some(Varies::Foo) => drop(fields.push("Vary", "FOO")),
+            Some(Varies::Both) => drop(fields.push("Vary", "bar").push("vary", "foo")),
+            Some(Varies::Anything) => drop(fields.push("Vary", "foo, *")),
         }
         if let Some(location) = self.location {
             fields.push("Location", format!("/{location}"));
