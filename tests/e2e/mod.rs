@@ -14,6 +14,7 @@ mod plain_proxy;
 mod purges;
 mod reload;
 mod replay;
+mod semantics;
 mod sharing;
 mod tls;
 

@@ -43,6 +43,8 @@ struct Details {
     selection: Selection,
     tags: Box<[Box<str>]>,
     stamp: Option<Stamp>,
+    /// Directives for this cache alone, which no client is sent.
+    control: Option<Box<[u8]>>,
 }
 
 /// Which document of which shard, at which version.
@@ -85,13 +87,28 @@ impl Entry {
             head: shareable(head::serialised(status, &fields, body.len())),
             body: shareable(body),
             times,
-            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp })),
+            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, control: None })),
             varies,
             in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
             probe_at: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps the directives that are for this cache alone: a 304 may leave them out, and they still hold.
+    pub fn controlled_by(mut self, control: Option<Box<[u8]>>) -> Entry {
+        if control.is_some() {
+            let none =
+                || Box::new(Details { selection: Selection::NONE, tags: Box::default(), stamp: None, control: None });
+            self.details.get_or_insert_with(none).control = control;
+        }
+        self
+    }
+
+    /// The directives that are for this cache alone.
+    pub fn control(&self) -> Option<&[u8]> {
+        self.details.as_ref()?.control.as_deref()
     }
 
     /// Name and value of each stored field, read off the head; without `Content-Length`, as all framing.
@@ -187,7 +204,8 @@ impl Entry {
         let details = self.details.as_ref().map_or(0, |details| {
             let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
             let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
-            charge::allocated(size_of::<Details>()) + selection as u64 + stamp
+            let control = details.control.as_ref().map_or(0, |control| charge::allocated(control.len()));
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + control
         });
         let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
         Charge {
@@ -196,6 +214,11 @@ impl Entry {
             index: 0,
             tags,
         }
+    }
+
+    /// When the origin generated or confirmed it, in seconds since the Unix epoch.
+    pub(super) fn generated(&self) -> u64 {
+        self.times.received.saturating_sub(self.times.initial_age)
     }
 
     /// Seconds since it was received.
@@ -233,6 +256,7 @@ mod tests {
         lifetime: 60,
         stale_revalidate: 30,
         stale_error: 300,
+        stale_disconnected: false,
         must_revalidate: false,
         no_cache: false,
     };

@@ -63,11 +63,12 @@ impl Gateway {
         if rule.bypasses(&head.fields, target) {
             return None;
         }
+        let ask = ask.heeded(&rule.policy.client);
         scratch.key.clear();
         key::put_key(&mut scratch.key, rule, scheme, head.authority.normal(scheme), target);
         let found = self.store.read(KeyRef::new(&scratch.key), &head.fields, |entry| {
             let now = now_ms / 1000;
-            match reuse::judge(&entry.times, ask, now, self.live.invalidated(entry, now_ms)) {
+            match reuse::judge(&entry.times, &ask, now, self.live.invalidated(entry, now_ms)) {
                 Reuse::Fresh { age } => {
                     let not_modified = validate::not_modified(&head.fields, entry.status, entry.lines());
                     let ttl = freshness::ttl(&entry.times, now);
