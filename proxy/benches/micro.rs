@@ -75,6 +75,7 @@ fn entry(fields: &Fields) -> Arc<Entry> {
         lifetime: 600,
         stale_revalidate: 0,
         stale_error: 0,
+        stale_disconnected: false,
         must_revalidate: false,
         no_cache: false,
     };

@@ -63,6 +63,13 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The URI's own origin (RFC 9110 §4.3.1) within the text: scheme, a blank, and the authority in its normal form.
+    pub fn uri_origin(&self) -> &str {
+        let behind = |text: &str, blanks: usize| text.match_indices(' ').nth(blanks).map_or(text.len(), |(at, _)| at);
+        let (start, end) = (behind(&self.text, 0), behind(&self.text, 2));
+        self.text.get(start + 1..end).unwrap_or_default()
+    }
 }
 
 /// Appends the text of a key to `text`: the one place where keys are made, for every way in.
@@ -81,7 +88,7 @@ impl fmt::Debug for Key {
 }
 
 /// Scheme a request is for: that of an absolute target, else that of the listener.
-fn scheme_of<'a>(request: &'a RequestHead, listener: &'a str) -> &'a str {
+pub(crate) fn scheme_of<'a>(request: &'a RequestHead, listener: &'a str) -> &'a str {
     match &request.target {
         Target::Absolute { scheme, .. } => scheme,
         _ => listener,
@@ -144,6 +151,12 @@ mod tests {
         assert_eq!(target("/a?utm_source=x"), "/a");
         assert_eq!(target("/a?"), "/a");
         assert_eq!(forwarded_target(&rule(Query::AsItCame), "/a?b=1&a=2&"), "/a?b=1&a=2&");
+    }
+
+    #[test]
+    fn the_uri_origin_is_scheme_and_authority() {
+        let rule = rule(Query::AsItCame);
+        assert_eq!(Key::build(&rule, "https", "a:81", "/x?y z").uri_origin(), "https a:81");
     }
 
     #[test]

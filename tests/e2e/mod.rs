@@ -15,6 +15,7 @@ mod plain_proxy;
 mod purges;
 mod reload;
 mod replay;
+mod semantics;
 mod sharing;
 mod strict;
 mod tls;

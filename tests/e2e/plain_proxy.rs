@@ -178,10 +178,12 @@ fn a_client_that_has_it_is_told_304() {
     let with = |name: &str, value: &str| witness.ask(&Request::get("/a").field(name, value));
 
     let miss = with("If-None-Match", "\"v1\"");
-    assert_eq!((miss.status(), miss.detail()), (304, "miss/not-cached"), "and it was stored whole");
+    assert_eq!((miss.status(), miss.detail()), (304, "miss/not-cached"), "the origin's own");
     let asked = origin.requests("/a");
-    assert_eq!(asked.first().and_then(|request| request.field("if-none-match")), None, "it is the client's condition");
-    // The 304 went out before the last byte of the body was stored.
+    let forwarded = asked.first().and_then(|request| request.field("if-none-match"));
+    assert_eq!(forwarded, Some("\"v1\""), "nothing was stored to compare it with");
+    assert_eq!(witness.get("/a").detail(), "miss/not-cached", "there was nothing to store");
+    // It went out before its end was stored.
     witness.get_until("/a", "hit", &["collapsed"]);
     for (name, value, status) in [
         ("If-None-Match", "\"v1\"", 304),
@@ -197,7 +199,7 @@ fn a_client_that_has_it_is_told_304() {
         assert_eq!(answer.end == End::Bodiless, status == 304);
         assert_eq!((answer.field("etag"), answer.field("x-more").is_some()), (Some("\"v1\""), status == 200));
     }
-    assert_eq!(origin.count("/a"), 1);
+    assert_eq!(origin.count("/a"), 2);
     witness.all_agree();
 }
 
@@ -236,14 +238,14 @@ fn variants_are_kept_apart() {
     let pond = plain(&origin, &[]);
     let witness = Witness::of(&pond);
     for (language, detail) in
-        [("en", "miss/not-cached"), ("de", "miss/vary"), ("en", "hit"), ("de", "hit"), ("EN", "miss/vary")]
+        [("en", "miss/not-cached"), ("de", "miss/vary"), ("en", "hit"), ("de", "hit"), ("EN", "hit")]
     {
         let answer = witness.ask(&Request::get("/a").field("Accept-Language", language));
-        assert_eq!((answer.text().as_str(), answer.detail()), (language, detail));
+        assert_eq!((answer.text(), answer.detail()), (language.to_lowercase(), detail));
     }
     let none = witness.get("/a");
     assert_eq!((none.text().as_str(), none.detail()), ("none", "miss/vary"));
-    assert_eq!(origin.count("/a"), 4);
+    assert_eq!(origin.count("/a"), 3);
     witness.all_agree();
 }
 

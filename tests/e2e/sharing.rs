@@ -12,7 +12,7 @@ use crate::harness::origin::{Answer, Gate, ScriptedOrigin};
 use crate::harness::process::Millpond;
 
 /// Waits until so many requests wait for another's fetch.
-fn wait_for_waiters(pond: &Millpond, count: usize) {
+pub fn wait_for_waiters(pond: &Millpond, count: usize) {
     eventually("the waiters", || {
         let waiting = Metrics::of(pond.admin()).sum("millpond_collapse_waiters", &[]);
         if waiting as usize == count { Ok(()) } else { Err(format!("{waiting}")) }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use millpond_shared::http1::Fields;
 use millpond_shared::version::{Position, ShardId, Version};
@@ -11,7 +11,7 @@ use millpond_shared::version::{Position, ShardId, Version};
 use super::charge::{self, Charge};
 use super::head;
 use crate::semantics::freshness::Times;
-use crate::semantics::validate::Validators;
+use crate::semantics::validate::{self, Validators};
 use crate::semantics::vary::Selection;
 
 /// A complete response, with its head serialised once.
@@ -29,6 +29,8 @@ pub struct Entry {
     details: Option<Box<Details>>,
     /// Whether a request has to be compared with the selection.
     varies: bool,
+    /// Which lines of the head a 304 carries: the bit of a line is its number. Later lines are looked at by name.
+    in_304: u32,
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
@@ -41,6 +43,8 @@ struct Details {
     selection: Selection,
     tags: Box<[Box<str>]>,
     stamp: Option<Stamp>,
+    /// Directives for this cache alone, which no client is sent.
+    control: Option<Box<[u8]>>,
 }
 
 /// Which document of which shard, at which version.
@@ -83,17 +87,50 @@ impl Entry {
             head: shareable(head::serialised(status, &fields, body.len())),
             body: shareable(body),
             times,
-            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp })),
+            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, control: None })),
             varies,
+            in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
             probe_at: AtomicU64::new(0),
         }
     }
 
+    /// Keeps the directives that are for this cache alone: a 304 may leave them out, and they still hold.
+    pub fn controlled_by(mut self, control: Option<Box<[u8]>>) -> Entry {
+        if control.is_some() {
+            let none =
+                || Box::new(Details { selection: Selection::NONE, tags: Box::default(), stamp: None, control: None });
+            self.details.get_or_insert_with(none).control = control;
+        }
+        self
+    }
+
+    /// The directives that are for this cache alone.
+    pub fn control(&self) -> Option<&[u8]> {
+        self.details.as_ref()?.control.as_deref()
+    }
+
     /// Name and value of each stored field, read off the head; without `Content-Length`, as all framing.
     pub fn lines(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         head::lines(&self.head).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
+    }
+
+    /// Appends the field lines that a 304 carries.
+    pub fn put_fields_of_304(&self, out: &mut BytesMut) {
+        let mut starts = memchr::memchr_iter(b'\n', &self.head).map(|end| end + 1);
+        let mut start = starts.next().unwrap_or(self.head.len());
+        for (number, end) in starts.enumerate() {
+            let line = self.head.get(start..end).unwrap_or_default();
+            let kept = match number < u32::BITS as usize {
+                true => self.in_304 >> number & 1 == 1,
+                false => head::name(line).is_some_and(validate::belongs_in_304),
+            };
+            if kept {
+                out.extend_from_slice(line);
+            }
+            start = end;
+        }
     }
 
     /// The same as fields of their own: for what is done with the origin, not for every hit.
@@ -167,7 +204,8 @@ impl Entry {
         let details = self.details.as_ref().map_or(0, |details| {
             let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
             let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
-            charge::allocated(size_of::<Details>()) + selection as u64 + stamp
+            let control = details.control.as_ref().map_or(0, |control| charge::allocated(control.len()));
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + control
         });
         let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
         Charge {
@@ -176,6 +214,11 @@ impl Entry {
             index: 0,
             tags,
         }
+    }
+
+    /// When the origin generated or confirmed it, in seconds since the Unix epoch.
+    pub(super) fn generated(&self) -> u64 {
+        self.times.received.saturating_sub(self.times.initial_age)
     }
 
     /// Seconds since it was received.
@@ -189,6 +232,13 @@ impl Entry {
 fn shareable(bytes: Bytes) -> Bytes {
     drop(bytes.clone());
     bytes
+}
+
+/// The bits of [`Entry::in_304`].
+fn in_304(fields: &Fields) -> u32 {
+    let kept =
+        fields.iter().take(u32::BITS as usize).enumerate().filter(|(_, (name, _))| validate::belongs_in_304(name));
+    kept.fold(0, |bits, (number, _)| bits | 1 << number)
 }
 
 /// Those that a new entry takes the place of, or that must go for it: of the same selection.
@@ -206,6 +256,7 @@ mod tests {
         lifetime: 60,
         stale_revalidate: 30,
         stale_error: 300,
+        stale_disconnected: false,
         must_revalidate: false,
         no_cache: false,
     };
@@ -231,6 +282,20 @@ mod tests {
                 .next()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_304_carries_its_lines_whichever_place_they_have() {
+        for before in [0, 1, 30, 31, 32, 40] {
+            let others = (0..before).map(|number| (format!("X-{number}"), "x"));
+            let ours = [("ETag", "\"a\""), ("X", "y"), ("vary", "Accept"), ("Cache-Control", "max-age=1")];
+            let all = others.chain(ours.map(|(name, value)| (name.to_owned(), value)));
+            let fields: Vec<(String, &str)> = all.collect();
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let mut out = BytesMut::new();
+            entry(&fields, TIMES).put_fields_of_304(&mut out);
+            assert_eq!(out, "ETag: \"a\"\r\nvary: Accept\r\nCache-Control: max-age=1\r\n", "{before} before");
+        }
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub fn lines(head: &[u8]) -> Lines<'_> {
     Lines { rest }
 }
 
+/// The name on a field line.
+pub fn name(line: &[u8]) -> Option<&str> {
+    std::str::from_utf8(line.get(..memchr(b':', line)?)?).ok()
+}
+
 #[derive(Clone)]
 pub struct Lines<'a> {
     rest: &'a [u8],

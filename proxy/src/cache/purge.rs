@@ -30,6 +30,13 @@ impl Store {
         self.purge_slot(key.hash(), mode, |_| true)
     }
 
+    /// Tags of the responses under a key.
+    pub fn tags_of(&self, key: &Key) -> Vec<Box<str>> {
+        let shard = self.shard(key.hash()).read();
+        let slot = shard.find(key.borrowed());
+        slot.map_or_else(Vec::new, |slot| slot.variants().iter().flat_map(|entry| entry.tags()).cloned().collect())
+    }
+
     pub fn purge_tag(&self, tag: &str, mode: Mode) -> Purged {
         self.purges.add(Purge::Tag(tag.into()), mode);
         let keys = self.tags.keys(self.tags.hash(tag));

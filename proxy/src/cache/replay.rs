@@ -87,6 +87,7 @@ impl Replay {
             lifetime: lifetime.unwrap_or(u64::MAX),
             stale_revalidate: 0,
             stale_error: 0,
+            stale_disconnected: false,
             must_revalidate: false,
             no_cache: false,
         };

@@ -167,6 +167,7 @@ impl World {
             lifetime: fetch.lifetime,
             stale_revalidate: 0,
             stale_error: 0,
+            stale_disconnected: false,
             must_revalidate: false,
             no_cache: false,
         };

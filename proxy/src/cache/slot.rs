@@ -64,9 +64,14 @@ impl Slot {
         }
     }
 
-    /// The newest variant that answers the request.
+    /// The variant that answers the request. Of several, those that say what they vary on come first, and among them the
+    /// one that was generated last (RFC 9111 §4, §4.1).
     pub fn variant(&self, request: &Fields) -> Option<&Arc<Entry>> {
-        self.variants().iter().rev().find(|entry| entry.answers(request))
+        if let Variants::One(only) = &self.variants {
+            return Some(only).filter(|entry| entry.answers(request));
+        }
+        let answering = self.variants().iter().filter(|entry| entry.answers(request));
+        answering.max_by_key(|entry| (!entry.selection().is_none(), entry.generated()))
     }
 
     /// Adds a variant in place of those of the same selection, which are handed back.

@@ -21,6 +21,7 @@ const TIMES: Times = Times {
     lifetime: 60,
     stale_revalidate: 0,
     stale_error: 0,
+    stale_disconnected: false,
     must_revalidate: false,
     no_cache: false,
 };
@@ -189,4 +190,45 @@ fn a_seeded_history_leaves_index_and_counts_in_agreement() {
     let purged: u64 = (0..10).map(|tag| store.purge_tag(&format!("t{tag}"), Mode::Delete).objects).sum();
     assert_eq!(purged, found);
     assert_eq!((store.objects(), store.bytes()), (0, 0));
+}
+
+/// RFC 9111 §4, §4.1: not the one that was stored last.
+#[test]
+fn of_several_that_answer_the_one_that_varies_and_was_generated_last_is_chosen() {
+    let store = store(100_000);
+    let both = [("Accept", "a"), ("Foo", "1")].into_iter().collect::<Fields>();
+    let varying = |size: usize, names: &[&str], initial_age: u64| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let times = Times { received: 1_000, initial_age, ..TIMES };
+        let body = Bytes::from(vec![b'x'; size]);
+        let selection = Selection::of(&names, &both);
+        Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, times, selection, Vec::new(), None))
+    };
+    let chosen = || match store.lookup(&key("/a"), &both) {
+        Lookup::Found(entry) => entry.body.len(),
+        other => panic!("{other:?}"),
+    };
+    for (entry, expected) in [
+        (varying(1, &["accept"], 10), 1),
+        (varying(2, &["foo"], 20), 1),
+        (varying(3, &[], 0), 1),
+        (varying(2, &["foo"], 5), 2),
+    ] {
+        assert!(store.admit(&key("/a"), entry, store.purge_seq(), || false));
+        assert_eq!(chosen(), expected);
+    }
+}
+
+#[test]
+fn tags_of_a_key_and_the_directives_for_this_cache_alone() {
+    let store = store(100_000);
+    assert!(store.tags_of(&key("/a")).is_empty());
+    let plain = Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), TIMES, Selection::NONE, Vec::new(), None);
+    let before = plain.charge().total();
+    let controlled = plain.controlled_by(Some(b"max-age=5".as_slice().into()));
+    assert_eq!((controlled.control(), controlled.tags().len()), (Some(&b"max-age=5"[..]), 0));
+    assert!(controlled.charge().total() > before, "it is counted");
+    store.admit(&key("/a"), entry(1, Some("en"), &["x"]), store.purge_seq(), || false);
+    store.admit(&key("/a"), entry(1, Some("de"), &["y"]), store.purge_seq(), || false);
+    assert_eq!(store.tags_of(&key("/a")), ["x".into(), "y".into()]);
 }

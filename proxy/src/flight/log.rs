@@ -85,6 +85,8 @@ pub struct Draft {
     pub selection: Selection,
     pub tags: Vec<Box<str>>,
     pub stamp: Option<Stamp>,
+    /// Directives for this cache alone.
+    pub control: Option<Box<[u8]>>,
     /// Length of the body in bytes, if it was declared.
     pub length: Option<u64>,
 }

@@ -1,5 +1,6 @@
 //! Writes answers to the client, each with its `Cache-Status`, and tells what was sent.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +21,32 @@ use crate::semantics::freshness::{self, Times};
 use crate::semantics::{cache_status, date, validate};
 use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload, Ready};
 
+/// What is told of an answer from the store, or on its way into it.
+pub(super) struct Account {
+    pub outcome: Outcome,
+    pub reason: Option<Reason>,
+    /// What the cache had when the request went forward, where `reason` does not tell.
+    pub went_for: Option<Reason>,
+    /// What the origin answered, where neither outcome nor answer tell.
+    pub answered: Option<StatusCode>,
+    /// Fields that are for this client alone.
+    pub withheld: Fields,
+}
+
+impl Account {
+    pub fn of(outcome: Outcome, reason: Option<Reason>) -> Account {
+        Account { outcome, reason, went_for: None, answered: None, withheld: Fields::default() }
+    }
+
+    /// Stored fields with those that are for this client alone.
+    fn complete<'a>(&self, stored: &'a Fields) -> Cow<'a, Fields> {
+        if self.withheld.is_empty() {
+            return Cow::Borrowed(stored);
+        }
+        Cow::Owned(stored.iter().chain(self.withheld.iter()).collect())
+    }
+}
+
 impl Gateway {
     /// A stored response, or 304 if the client has it.
     pub(super) async fn stored<C: Client>(
@@ -27,16 +54,17 @@ impl Gateway {
         client: &mut C,
         visit: &Visit<'_>,
         entry: &Entry,
-        outcome: Outcome,
-        reason: Option<Reason>,
+        account: Account,
     ) -> Record {
-        let added = added(&entry.times, outcome, reason, entry.status);
+        let Account { outcome, reason, .. } = account;
+        let added = added(&entry.times, &account, entry.status);
         let fields = entry.fields();
+        let fields = account.complete(&fields);
         if validate::not_modified(&visit.request.fields, entry.status, fields.iter()) {
             return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let head =
-            ReplyHead { status: entry.status, fields: ReplyFields::All(&fields), prepared: Some(&entry.head), added };
+        let prepared = Some(&entry.head).filter(|_| account.withheld.is_empty());
+        let head = ReplyHead { status: entry.status, fields: ReplyFields::All(&fields), prepared, added };
         let sent = client.whole(head, entry.body.clone()).await;
         record(client, Some(visit.rule), outcome, reason, entry.status, sent)
     }
@@ -48,14 +76,15 @@ impl Gateway {
         visit: &Visit<'_>,
         draft: &Draft,
         reader: Reader,
-        outcome: Outcome,
-        reason: Option<Reason>,
+        account: Account,
     ) -> Record {
-        let added = added(&draft.times, outcome, reason, draft.status);
-        if validate::not_modified(&visit.request.fields, draft.status, draft.fields.iter()) {
-            return not_modified(client, visit, &draft.fields, added, outcome, reason).await;
+        let Account { outcome, reason, .. } = account;
+        let added = added(&draft.times, &account, draft.status);
+        let fields = account.complete(&draft.fields);
+        if validate::not_modified(&visit.request.fields, draft.status, fields.iter()) {
+            return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let head = ReplyHead { status: draft.status, fields: ReplyFields::All(&draft.fields), prepared: None, added };
+        let head = ReplyHead { status: draft.status, fields: ReplyFields::All(&fields), prepared: None, added };
         let sent = stream(client, head, draft.length, reader).await;
         let (sent, reason) = match sent {
             Ok(()) => (Ok(()), reason),
@@ -65,31 +94,45 @@ impl Gateway {
         record(client, Some(visit.rule), outcome, reason, draft.status, sent)
     }
 
-    /// An answer that could not be shared goes to the one who fetched it.
+    /// An answer that could not be shared goes to the one who fetched it. `found`: what the cache had.
     pub(super) async fn relay_miss<C: Client>(
         &self,
         client: &mut C,
         visit: &Visit<'_>,
         answer: Answer,
         why: Reason,
+        found: Reason,
     ) -> Record {
         // What the request itself forbids to share passes by the cache; the rest was worth a try.
         let by_request = matches!(why, Reason::Authorization | Reason::RequestNoStore);
         let outcome = if by_request { Outcome::Pass } else { Outcome::Miss };
-        relay(client, visit.rule, answer, outcome, Some(why)).await
+        relay(client, visit.rule, answer, (outcome, why, Some(found))).await
     }
 
-    /// A HEAD that nothing stored answers is asked as it came, and not stored.
-    pub(super) async fn forward_head<C: Client>(&self, visit: &Visit<'_>, reason: Reason, client: &mut C) -> Record {
+    /// A HEAD that nothing stored answers is asked as it came, and not stored; but what is stored for a GET may learn
+    /// from its answer. The documents of a shard need not: their changes are announced.
+    pub(super) async fn forward_head<C: Client>(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        stale: Option<Arc<Entry>>,
+        reason: Reason,
+        client: &mut C,
+    ) -> Record {
         let (sender, (_, inbound)) = (visit.sender.as_ref(), client.inbound());
         let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit), sender);
+        let (began, now_ms) = (self.store.purge_seq(), clock::wall_ms());
         let asked = self.ask(visit.snapshot, visit.rule, &outgoing, Payload::none(Some(inbound))).await;
         match asked {
             Ok(answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
-                relay(client, visit.rule, answer, Outcome::Miss, Some(reason)).await
+                if let Some(stale) = stale.filter(|entry| entry.stamp().is_none())
+                    && answer.head.status == StatusCode::OK
+                {
+                    self.fetch_of(visit, now_ms).learned_from_head(&stale, &answer.head, began);
+                }
+                relay(client, visit.rule, answer, (Outcome::Miss, reason, None)).await
             }
-            Err(error) => self.origin_failed(client, visit, &error).await,
+            Err(error) => self.failed(client, visit, stale, reason, &error).await,
         }
     }
 
@@ -121,7 +164,7 @@ impl Gateway {
             Ok(answer) => {
                 self.invalidate(snapshot, request, scheme, &answer.head);
                 self.note_version(snapshot, rule, request, &answer.head);
-                relay(client, rule, answer, Outcome::Pass, Some(reason)).await
+                relay(client, rule, answer, (Outcome::Pass, reason, None)).await
             }
             Err(error) if error.reason() == Reason::BadRequest => {
                 let status = match error {
@@ -167,6 +210,9 @@ impl Gateway {
         let why = match reason {
             Reason::OnlyIfCached => "nothing stored can be used, and the request allows nothing else",
             Reason::FlightFull => "too many requests wait for this response",
+            Reason::NoOrigin | Reason::OriginError | Reason::OriginTimeout => {
+                "the stored response must be validated, and the origin can't be reached"
+            }
             _ => "the response was overtaken by newer versions again and again",
         };
         own(client, Some(visit.rule), Outcome::Error, status, reason, why).await
@@ -219,18 +265,21 @@ async fn own<C: Client>(
 }
 
 /// `Age` and `Cache-Status` of what comes from the store or goes into it.
-fn added(times: &Times, outcome: Outcome, reason: Option<Reason>, status: StatusCode) -> Added {
+fn added(times: &Times, account: &Account, status: StatusCode) -> Added {
     let now = clock::wall_secs();
-    let forwarded = match outcome {
+    let Account { outcome, reason, went_for, .. } = *account;
+    let answered = account.answered.or(match outcome {
         Outcome::Revalidated => Some(StatusCode::NOT_MODIFIED),
         Outcome::Miss => Some(status),
         _ => None,
-    };
+    });
     let ttl = Some(freshness::ttl(times, now));
-    let value = cache_status::value(outcome, reason, ttl, forwarded, outcome == Outcome::Miss, false);
+    let value = cache_status::member(outcome, reason, went_for, ttl, answered, outcome == Outcome::Miss, false);
     let mut added = vec![("Cache-Status", value)];
-    // A response that was just generated has no age; anything from the store has one (RFC 9111 §4).
-    if outcome != Outcome::Miss || freshness::age(times, now) > 0 {
+    // A response that was just generated or validated has no age (RFC 9111 §5.1), unless it has come from another cache;
+    // anything else from the store has one (§4).
+    let is_new = matches!(outcome, Outcome::Miss | Outcome::Revalidated);
+    if !is_new || freshness::age(times, now) > 0 {
         added.push(("Age", freshness::age(times, now).to_string()));
     }
     added
@@ -244,7 +293,7 @@ async fn not_modified<C: Client>(
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> Record {
-    let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
+    let fields: Fields = stored.iter().filter(|(name, _)| validate::belongs_in_304(name)).collect();
     let status = StatusCode::NOT_MODIFIED;
     let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added };
     let sent = client.whole(head, Bytes::new()).await;
@@ -291,16 +340,18 @@ async fn stream<C: Client>(
     }
 }
 
-/// Streams an answer to the one client it is for.
+/// Streams an answer to the one client it is for. The last of the words: what the cache had, where the reason does not
+/// tell.
 async fn relay<C: Client>(
     client: &mut C,
     rule: &Arc<Rule>,
     mut answer: Answer,
-    outcome: Outcome,
-    reason: Option<Reason>,
+    (outcome, reason, went_for): (Outcome, Reason, Option<Reason>),
 ) -> Record {
+    let reason = Some(reason);
     let status = answer.head.status;
-    let mut added = vec![("Cache-Status", cache_status::value(outcome, reason, None, Some(status), false, false))];
+    let mut added =
+        vec![("Cache-Status", cache_status::member(outcome, reason, went_for, None, Some(status), false, false))];
     if !answer.head.fields.contains("date") {
         added.push(("Date", date::format(clock::wall_secs())));
     }

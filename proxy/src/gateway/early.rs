@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
-use millpond_shared::http1::{RequestHead, put_field, put_field_number, put_status_line};
+use millpond_shared::http1::{RequestHead, put_field_number, put_status_line};
 
 use super::Gateway;
-use super::forward;
 use crate::cache::Entry;
 use crate::key::{self, KeyRef};
 use crate::rules::{Rule, path_of};
@@ -64,11 +63,12 @@ impl Gateway {
         if rule.bypasses(&head.fields, target) {
             return None;
         }
+        let ask = ask.heeded(&rule.policy.client);
         scratch.key.clear();
         key::put_key(&mut scratch.key, rule, scheme, head.authority.normal(scheme), target);
         let found = self.store.read(KeyRef::new(&scratch.key), &head.fields, |entry| {
             let now = now_ms / 1000;
-            match reuse::judge(&entry.times, ask, now, self.live.invalidated(entry, now_ms)) {
+            match reuse::judge(&entry.times, &ask, now, self.live.invalidated(entry, now_ms)) {
                 Reuse::Fresh { age } => {
                     let not_modified = validate::not_modified(&head.fields, entry.status, entry.lines());
                     let ttl = freshness::ttl(&entry.times, now);
@@ -96,8 +96,7 @@ impl Hit<'_> {
     pub fn put_head(&self, out: &mut BytesMut) {
         if self.not_modified {
             put_status_line(out, StatusCode::NOT_MODIFIED);
-            let fields = forward::not_modified_fields(self.entry.lines());
-            fields.for_each(|(name, value)| put_field(out, name, value));
+            self.entry.put_fields_of_304(out);
         } else {
             out.extend_from_slice(&self.entry.head);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use millpond_shared::clock;
 use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
@@ -49,6 +49,8 @@ pub struct Fetch<'a> {
     pub rule: &'a Rule,
     pub request: &'a RequestHead,
     pub ask: &'a Ask,
+    /// Nothing is stored that the client's conditions could be compared with: they go to the origin.
+    pub conditional: bool,
     pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
@@ -62,8 +64,8 @@ pub struct Fetch<'a> {
 
 /// What a fetch came to. The flight is settled, or a fill goes on settling it.
 pub enum Fetched {
-    /// Everyone reads it from the flight.
-    Shared(Outcome, Arc<Flight>),
+    /// Everyone reads it from the flight; the fields are for the one alone who fetched.
+    Shared(Outcome, Arc<Flight>, Fields),
     /// Not for sharing: the one who fetched gets it, and nobody else.
     Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
@@ -95,13 +97,18 @@ impl Fetch<'_> {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
+            // It tells what the client has, and nothing that could be stored.
+            Ok(answer) if answer.head.status == StatusCode::NOT_MODIFIED && self.conditional => {
+                lead.unshared(Reason::NotCached);
+                Fetched::Own(answer, Reason::NotCached)
+            }
             Ok(answer) if answer.head.status == StatusCode::NOT_MODIFIED => {
                 let error = OriginError::Malformed("it answered 304 to a request without conditions");
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
             Ok(answer) if self.stale_is_better(&answer, stale) => {
-                let error = OriginError::Malformed("it answered with a server error");
+                let error = OriginError::Failed(answer.head.status);
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
@@ -115,7 +122,11 @@ impl Fetch<'_> {
         client: Option<&mut (dyn Inbound + '_)>,
     ) -> Result<Answer, OriginError> {
         let stored = stale.map(Entry::fields);
-        let conditions = stored.as_ref().map_or(Conditions::None, Conditions::Stored);
+        let conditions = match &stored {
+            Some(stored) => Conditions::Stored(stored),
+            None if self.conditional => Conditions::Client,
+            None => Conditions::None,
+        };
         let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
@@ -124,14 +135,38 @@ impl Fetch<'_> {
     fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
         forward::is_failure(answer.head.status)
             && stale.is_some_and(|entry| {
-                reuse::may_serve_on_error(&entry.times, freshness::age(&entry.times, clock::wall_secs()))
+                let accepted = self.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
+                reuse::may_serve_on_error(&entry.times, accepted, freshness::age(&entry.times, clock::wall_secs()))
             })
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
     fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let now = clock::wall_secs();
-        let fields = validate::updated(&stale.fields(), &head.fields);
+        let (entry, updated) = self.updated(stale, head, now);
+        // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
+        match self.may_be_stored(&self.request.method, self.ask, &updated) {
+            Ok(()) => {
+                self.gateway.admit(self.key, &entry, began);
+                let flight = lead.flight();
+                lead.complete(entry);
+                Fetched::Shared(Outcome::Revalidated, flight, forward::withheld_fields(&updated.fields))
+            }
+            Err(reason) => {
+                let nobody_may = self.may_be_stored(&Method::GET, &Ask::plain(), &updated).is_err();
+                if nobody_may {
+                    self.gateway.store.purge_key(self.key, Mode::Delete);
+                }
+                lead.unshared(reason);
+                Fetched::OwnEntry(entry, reason)
+            }
+        }
+    }
+
+    /// The stored response with the fields that a 304, or the answer to a HEAD, brought; and its head as it is to be
+    /// judged.
+    fn updated(&self, stale: &Entry, head: &ResponseHead, now: u64) -> (Arc<Entry>, ResponseHead) {
+        let fields = validate::updated(&forward::fields_to_update(stale), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         // Where the 304 has no Via, that of the stored response stays, with us in it.
@@ -142,32 +177,29 @@ impl Fetch<'_> {
             Vary::None | Vary::Any => stale.selection().clone(),
         };
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
-        let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
-        let body = stale.body.clone();
-        let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
-        let entry = Arc::new(entry);
-        // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
-        match self.may_be_stored(&updated) {
-            Ok(()) => {
-                self.gateway.admit(self.key, &entry, began);
-                let flight = lead.flight();
-                lead.complete(entry);
-                Fetched::Shared(Outcome::Revalidated, flight)
-            }
-            Err(reason) => {
-                if !caused_by_request(reason) {
-                    self.gateway.store.purge_key(self.key, Mode::Delete);
-                }
-                lead.unshared(reason);
-                Fetched::OwnEntry(entry, reason)
-            }
+        let tags = self.tags(&fields, stamp.as_ref());
+        let entry = Entry::new(stale.status, fields, stale.body.clone(), times, selection, tags, stamp);
+        (Arc::new(entry.controlled_by(forward::own_control(&updated.fields))), updated)
+    }
+
+    /// The origin answered 200 to a client's HEAD: what is stored for its GET is updated from that, or has to be
+    /// validated before it is used again (RFC 9111 §4.3.5). `began`: the last purge before the origin was asked.
+    pub fn learned_from_head(&self, stale: &Entry, head: &ResponseHead, began: PurgeSeq) {
+        let length = stale.body.len() as u64;
+        let confirmed = stale.status == head.status && validate::head_confirms(&stale.fields(), length, &head.fields);
+        let (entry, updated) = self.updated(stale, head, clock::wall_secs());
+        let ask = Ask { head_only: false, ..self.ask.clone() };
+        if confirmed && self.may_be_stored(&Method::GET, &ask, &updated).is_ok() {
+            self.gateway.admit(self.key, &entry, began);
+        } else {
+            stale.set_mark(Mark::Purged);
         }
     }
 
     fn answered(&self, answer: Answer, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
-        let verdict = self.may_be_stored(head);
+        let verdict = self.may_be_stored(&self.request.method, self.ask, head);
         let too_large = answer.body.length.is_some_and(|length| length > store_max);
         let verdict = verdict.and(if too_large { Err(Reason::BodyTooLarge) } else { Ok(()) });
         if let Err(reason) = verdict {
@@ -182,6 +214,7 @@ impl Fetch<'_> {
             return Fetched::Own(answer, reason);
         }
         self.gateway.remembered.remove(self.key.hash());
+        let withheld = forward::withheld_fields(&head.fields);
         let draft = Arc::new(self.draft(head, answer.body.length));
         let flight = lead.flight();
         let mut fill = Fill {
@@ -208,12 +241,12 @@ impl Fetch<'_> {
             }
             Err(error) => lead.failed(error),
         }
-        Fetched::Shared(Outcome::Miss, flight)
+        Fetched::Shared(Outcome::Miss, flight, withheld)
     }
 
     /// What HTTP says, and then the rule.
-    fn may_be_stored(&self, head: &ResponseHead) -> Result<(), Reason> {
-        storability::judge(&self.request.method, self.ask, head, &self.rule.policy)?;
+    fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
+        storability::judge(method, ask, head, &self.rule.policy)?;
         if self.rule.stores(head.fields.get("content-type")) { Ok(()) } else { Err(Reason::ContentType) }
     }
 
@@ -226,8 +259,13 @@ impl Fetch<'_> {
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now, Some(head.minor));
         let times = freshness::times(head, &self.rule.policy, self.asked, now);
-        let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
-        Draft { status: head.status, fields, times, selection, tags, stamp, length }
+        let tags = self.tags(&fields, stamp.as_ref());
+        let control = forward::own_control(&head.fields);
+        Draft { status: head.status, fields, times, selection, tags, stamp, control, length }
+    }
+
+    fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {
+        forward::tags(self.rule, fields, stamp.map(|stamp| &*stamp.tag), self.key.uri_origin())
     }
 
     fn stamp(&self, fields: &Fields) -> Option<Stamp> {
@@ -284,7 +322,7 @@ impl Fill {
             return lead.passed_on();
         }
         let draft = &self.draft;
-        let entry = Arc::new(Entry::new(
+        let entry = Entry::new(
             draft.status,
             draft.fields.clone(),
             self.filler.body(),
@@ -292,7 +330,8 @@ impl Fill {
             draft.selection.clone(),
             draft.tags.clone(),
             draft.stamp.clone(),
-        ));
+        );
+        let entry = Arc::new(entry.controlled_by(draft.control.clone()));
         self.gateway.admit(&self.key, &entry, self.began);
         lead.complete(entry);
     }

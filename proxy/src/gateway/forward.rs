@@ -4,8 +4,10 @@ use http::{Method, StatusCode};
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
 use millpond_shared::wire::headers;
 
+use crate::cache::Entry;
 use crate::rules::Rule;
-use crate::semantics::{date, hop};
+use crate::semantics::cache_control::ResponseDirectives;
+use crate::semantics::{date, groups, hop, targeted};
 
 /// The request by which a stored response is refreshed behind a client: a plain GET, without what was that client's
 /// own affair.
@@ -15,15 +17,18 @@ pub fn refreshing(request: &RequestHead) -> RequestHead {
     RequestHead { method: Method::GET, fields: kept.collect(), ..request.clone() }
 }
 
-/// The fields of a response that are stored: end to end, without framing, `Age` (it is counted anew) and what was
-/// meant for us alone; with `Date`, if there was none (RFC 9110 §6.6.1). `through`: the version in which it was received,
-/// to be told in `Via`, unless that was told of it before.
+/// The fields of a response that are stored: end to end, without framing, `Age` (it is counted anew), what was meant
+/// for us alone, and what is for the client alone whose request brought it; with `Date`, if there was none
+/// (RFC 9110 §6.6.1). `through`: the version in which it was received, to be told in `Via`, unless that was told of it
+/// before.
 pub fn stored_fields(response: &Fields, now: u64, through: Option<Minor>) -> Fields {
+    let directives = ResponseDirectives::of(response);
     let mut fields = FieldsBuilder::new();
     let has_date = response.get("date").is_some_and(|value| date::parse(value).is_some());
     for (name, value) in hop::end_to_end(response) {
-        let left_out = ["content-length", "age", headers::POSITION, if has_date { "age" } else { "date" }];
-        if !left_out.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+        let left_out =
+            ["content-length", "age", headers::POSITION, targeted::OWN, if has_date { "age" } else { "date" }];
+        if !left_out.iter().any(|other| name.eq_ignore_ascii_case(other)) && !directives.withholds(name) {
             fields.push(name, value);
         }
     }
@@ -41,29 +46,44 @@ pub fn via(minor: Minor) -> &'static str {
     if minor == Minor::Zero { "1.0 millpond" } else { "1.1 millpond" }
 }
 
+/// The fields of a response that are for the client alone whose request brought it (RFC 9111 §5.2.2.4, §5.2.2.7).
+pub fn withheld_fields(response: &Fields) -> Fields {
+    let directives = ResponseDirectives::of(response);
+    if directives.withheld.is_empty() {
+        return Fields::default();
+    }
+    let is_withheld = |name: &str| directives.withholds(name) && is_relayed(name);
+    hop::end_to_end(response).filter(|(name, _)| is_withheld(name)).collect()
+}
+
+/// The directives for this cache alone, all lines as one.
+pub fn own_control(response: &Fields) -> Option<Box<[u8]>> {
+    let lines: Vec<&[u8]> = response.get_all(targeted::OWN).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]).into())
+}
+
+/// The fields of a stored response with what was stored beside them: what an update from the origin is applied to.
+pub fn fields_to_update(stored: &Entry) -> Fields {
+    let own = stored.control().map(|control| (targeted::OWN, control));
+    stored.lines().chain(own).collect()
+}
+
 /// Whether an end-to-end field of a response is handed through with it.
 pub fn is_relayed(name: &str) -> bool {
-    !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case(headers::POSITION)
+    let ours = ["content-length", headers::POSITION, targeted::OWN];
+    !ours.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-/// The fields that a 304 made from a stored response carries (RFC 9110 §15.4.5).
-pub fn not_modified_fields<'a>(
-    stored: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let kept =
-        ["cache-control", "content-location", "date", "etag", "expires", "vary", "last-modified", headers::VERSION];
-    stored.filter(move |(name, _)| kept.iter().any(|other| name.eq_ignore_ascii_case(other)))
-}
-
-/// Tags of a response: those of the rule, those its header lists, and the document's own.
-pub fn tags(rule: &Rule, response: &Fields, document: Option<&str>) -> Vec<Box<str>> {
+/// Tags of a response: those of the rule, those its header lists, the document's own, and its groups, which are those
+/// of `uri_origin`.
+pub fn tags(rule: &Rule, response: &Fields, document: Option<&str>, uri_origin: &str) -> Vec<Box<str>> {
     let listed = rule.tags.header.as_deref().into_iter().flat_map(|name| response.get_all(name));
     let listed = listed
         .filter_map(|value| std::str::from_utf8(value).ok())
         .flat_map(|value| value.split([',', ' ', '\t']))
         .filter(|tag| !tag.is_empty());
-    let mut tags: Vec<Box<str>> =
-        rule.tags.add.iter().map(String::as_str).chain(document).chain(listed).map(Box::from).collect();
+    let told = rule.tags.add.iter().map(String::as_str).chain(document).chain(listed).map(Box::from);
+    let mut tags: Vec<Box<str>> = told.chain(groups::tags(response, uri_origin)).collect();
     tags.sort();
     tags.dedup();
     tags

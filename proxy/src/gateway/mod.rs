@@ -1,16 +1,20 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go to the origin and into the store, `early` finds hits before anything is waited for, `fetch` asks the origin and fills the cache, `answer` writes to the
-//! client, `options` answers what is asked of the proxy itself, `remembered` knows which keys are not worth waiting for.
+//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin
+//! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `options` answers
+//! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
+//! not worth waiting for.
 
 mod answer;
 mod client;
 mod early;
 mod fetch;
 mod forward;
+mod invalidate;
 mod options;
 mod remembered;
+mod stale;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,28 +23,30 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Authority, Framing, Minor, RequestHead, ResponseHead};
+use millpond_shared::http1::{Fields, Framing, Minor, RequestHead};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
 
-use crate::cache::{Entry, Lookup, Mode, Purged, Store};
+use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
 use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen, Waiting};
 use crate::key::Key;
 use crate::live::{Live, Verdict};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
-use crate::rules::{Rule, RuleSet, Sender, path_of};
+use crate::rules::{Rule, RuleSet, Sender};
 use crate::semantics::expectation::Expectation;
+use crate::semantics::request;
 use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
-use crate::semantics::{invalidation, request};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
+use answer::Account;
 use fetch::{Fetch, Fetched};
 use remembered::Remembered;
+use stale::goes_on_alone;
 
 /// Longest that a request waits for another's fetch to be answered; then 504.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(75);
@@ -81,6 +87,8 @@ struct Landing {
     asked_at: Position,
     outcome: Outcome,
     reason: Reason,
+    /// Fields of the origin's answer that are for this client alone.
+    withheld: Fields,
 }
 
 /// Why a request starts over.
@@ -147,7 +155,7 @@ impl Gateway {
         }
         let ask = match request::judge(request) {
             RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
-            RequestVerdict::Lookup(ask) => ask,
+            RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
         let key = Key::of(rule, request, client.scheme());
         let sender = snapshot.rules.forwarding.sender(client.peer(), client.scheme());
@@ -178,16 +186,20 @@ impl Gateway {
                 let verdict =
                     reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
                 match verdict {
-                    Reuse::Fresh { .. } => return Ok(self.stored(client, visit, &entry, Outcome::Hit, None).await),
+                    Reuse::Fresh { .. } => {
+                        return Ok(self.stored(client, visit, &entry, Account::of(Outcome::Hit, None)).await);
+                    }
                     Reuse::StaleRevalidate { .. } => {
                         self.refresh_behind(visit, &entry, now_ms);
-                        let reason = Some(Reason::NotFresh);
-                        return Ok(self.stored(client, visit, &entry, Outcome::Stale, reason).await);
+                        let account = Account::of(Outcome::Stale, Some(Reason::NotFresh));
+                        return Ok(self.stored(client, visit, &entry, account).await);
                     }
                     // The origin failed a moment ago: it is probed, not hammered.
-                    Reuse::Validate { error_until: Some(_), .. } if !entry.may_probe(now_ms) => {
-                        let reason = Some(Reason::OriginError);
-                        return Ok(self.stored(client, visit, &entry, Outcome::Stale, reason).await);
+                    Reuse::Validate { error_until, .. }
+                        if !entry.may_probe(now_ms) && (error_until.is_some() || was_disconnected(&entry, now_ms)) =>
+                    {
+                        let account = Account::of(Outcome::Stale, Some(Reason::OriginError));
+                        return Ok(self.stored(client, visit, &entry, account).await);
                     }
                     Reuse::Validate { reason, .. } => (Some(entry), reason),
                 }
@@ -197,45 +209,52 @@ impl Gateway {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         if visit.ask.head_only {
-            return Ok(Box::pin(self.forward_head(visit, reason, client)).await);
+            return Ok(Box::pin(self.forward_head(visit, stale, reason, client)).await);
         }
+        let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
-        let own = (!visit.ask.collapse).then_some(reason);
+        // What comes of it is for this client alone: for its conditions, or because the response has to be validated
+        // for everyone.
+        let is_own = !visit.ask.collapse
+            || visit.is_conditional(stale.as_ref())
+            || stale.as_ref().is_some_and(|entry| entry.times.no_cache);
+        let own = is_own.then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
             let lead = self.flights.alone(self.store.purge_seq());
-            return self.lead(visit, stale, reason, lead, now_ms, client).await;
+            return self.lead(visit, stale, (found, reason), lead, now_ms, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, reason, lead, now_ms, client).await,
+            Join::Lead(lead) => self.lead(visit, stale, (found, reason), lead, now_ms, client).await,
             Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
 
-    /// Fetches, and reads the answer like everybody else.
+    /// Fetches, and reads the answer like everybody else. `found`: what the cache had; `reason`: what is told of it.
     async fn lead<C: Client>(
         self: &Arc<Self>,
         visit: &Visit<'_>,
         stale: Option<Arc<Entry>>,
-        reason: Reason,
+        (found, reason): (Reason, Reason),
         lead: Lead,
         now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let fetch = self.fetch_of(visit, now_ms);
+        let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit, now_ms) };
         let asked_at = fetch.least;
         let (_, inbound) = client.inbound();
         let fetched = fetch.run(stale.as_ref(), lead, Some(inbound)).await;
         match fetched {
-            Fetched::Shared(outcome, flight) => {
+            Fetched::Shared(outcome, flight, withheld) => {
                 let seen = flight.seen().await;
-                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
+                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
             }
-            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why).await),
+            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why, found).await),
             Fetched::OwnEntry(entry, why) => {
-                Ok(self.stored(client, visit, &entry, Outcome::Revalidated, Some(why)).await)
+                let account = Account { went_for: Some(found), ..Account::of(Outcome::Revalidated, Some(why)) };
+                Ok(self.stored(client, visit, &entry, account).await)
             }
-            Fetched::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
+            Fetched::Failed(error) => Ok(self.failed(client, visit, stale, found, &error).await),
         }
     }
 
@@ -263,13 +282,25 @@ impl Gateway {
         if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
             return Err(Again::Alone(Reason::VaryMiss));
         }
+        // A response that has to be validated before every use, or is stale already, is for its own request only
+        // (RFC 9111 §4). Not so a document of a shard, whose changes are announced.
+        let times = match &seen {
+            Seen::Body(draft) if draft.stamp.is_none() => Some(&draft.times),
+            Seen::Complete(entry) if entry.stamp().is_none() => Some(&entry.times),
+            _ => None,
+        };
+        if let Some(times) = times
+            && let Reuse::Validate { reason, .. } = reuse::judge(times, &Ask::plain(), clock::wall_secs(), None)
+        {
+            return Err(Again::Alone(reason));
+        }
         // A purge between its fetch and this request: the answer is not for those who came after it.
         if self.store.purged_between(flight.began(), joined, &visit.key, tags).is_some() {
             self.flights.unlist(visit.key.hash(), &flight);
             return Err(Again::Newer);
         }
-        let outcome = Outcome::Collapsed;
-        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
+        let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
+        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
     }
 
     /// Sends what a flight brings.
@@ -280,7 +311,8 @@ impl Gateway {
         landing: Landing,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let Landing { flight, seen, asked_at, outcome, reason } = landing;
+        let Landing { flight, seen, asked_at, outcome, reason, withheld } = landing;
+        let account = Account { withheld, ..Account::of(outcome, Some(reason)) };
         let stamp = match &seen {
             Seen::Body(draft) => draft.stamp.as_ref(),
             Seen::Complete(entry) => entry.stamp(),
@@ -292,63 +324,16 @@ impl Gateway {
             return Err(Again::Newer);
         }
         match seen {
-            Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, outcome, Some(reason)).await),
+            Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, account).await),
             Seen::Body(draft) => match flight.reader() {
-                Some(reader) => Ok(self.draft(client, visit, &draft, reader, outcome, Some(reason)).await),
+                Some(reader) => Ok(self.draft(client, visit, &draft, reader, account).await),
                 // Too large to be held for a latecomer.
                 None => Err(Again::Alone(Reason::BodyTooLarge)),
             },
             // Not for sharing: then everyone for itself.
             Seen::Unshared(why) => Err(Again::Alone(why)),
-            Seen::Failed(error) => Ok(self.failed(client, visit, stale, &error).await),
+            Seen::Failed(error) => Ok(self.failed(client, visit, stale, reason, &error).await),
         }
-    }
-
-    /// The origin failed: the stale copy if its window allows, else an error.
-    async fn failed<C: Client>(
-        &self,
-        client: &mut C,
-        visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
-        error: &OriginError,
-    ) -> Record {
-        let now_ms = clock::wall_ms();
-        let usable = stale.filter(|entry| {
-            let age = crate::semantics::freshness::age(&entry.times, now_ms / 1000);
-            reuse::may_serve_on_error(&entry.times, age)
-        });
-        match usable {
-            Some(entry) => {
-                entry.hold_off_until(now_ms + fetch::PROBE_PAUSE_MS);
-                self.stored(client, visit, &entry, Outcome::Stale, Some(error.reason())).await
-            }
-            None => self.origin_failed(client, visit, error).await,
-        }
-    }
-
-    fn refresh_behind(self: &Arc<Self>, visit: &Visit<'_>, entry: &Arc<Entry>, now_ms: u64) {
-        if !entry.may_probe(now_ms) {
-            return;
-        }
-        let Some(lead) = self.flights.lead(visit.key.hash(), self.store.purge_seq()) else { return };
-        // For everybody, not for this client: its credentials and wishes have no part in it.
-        let (gateway, snapshot, rule) = (Arc::clone(self), Arc::clone(visit.snapshot), Arc::clone(visit.rule));
-        let (request, key) = (forward::refreshing(visit.request), visit.key.clone());
-        let entry = Arc::clone(entry);
-        let nobody = visit.sender.clone().map(|sender| Sender { address: None, trusted: false, ..sender });
-        tokio::spawn(async move {
-            let (snapshot, rule, request, ask) = (&snapshot, &rule, &request, Ask::plain());
-            let visit = Visit { snapshot, rule, request, sender: nobody, ask, key };
-            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead, None).await {
-                Fetched::Failed(_) => true,
-                Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
-                Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
-            };
-            gateway.counters.refreshed(!failed);
-            if failed {
-                entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);
-            }
-        });
     }
 
     fn fetch_of<'a>(self: &'a Arc<Self>, visit: &'a Visit<'_>, now_ms: u64) -> Fetch<'a> {
@@ -358,6 +343,7 @@ impl Gateway {
             rule: visit.rule,
             request: visit.request,
             ask: &visit.ask,
+            conditional: false,
             key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
@@ -385,25 +371,21 @@ impl Gateway {
     fn shard(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead) -> Option<u16> {
         snapshot.upstreams.shards(&rule.origin)?.owner(request.target.path_and_query())
     }
+}
 
-    /// Purges what `url` names: `http://host/path?query`, or a path with the host beside it.
-    pub fn purge_url(&self, scheme: &str, host: &str, path: &str, mode: Mode) -> Option<Purged> {
-        let snapshot = self.snapshot();
-        let (bare, path) = (Authority::parse(host)?, snapshot.rules.path(path).ok()?);
-        let (_, rule) = snapshot.rules.find_for(&Method::GET, bare.host(), path_of(&path))?;
-        Some(self.store.purge_key(&Key::build(rule, scheme, bare.normal(scheme), &path), mode))
+impl Visit<'_> {
+    /// Whether the client's conditions go to the origin, as there is nothing stored that they could be compared with
+    /// (RFC 9111 §4.3.2).
+    fn is_conditional(&self, stale: Option<&Arc<Entry>>) -> bool {
+        let has = |name| self.request.fields.contains(name);
+        self.rule.policy.forwards_conditions && stale.is_none() && (has("if-none-match") || has("if-modified-since"))
     }
+}
 
-    /// An unsafe request succeeded: what it named is gone (RFC 9111 §4.4).
-    fn invalidate(&self, snapshot: &Snapshot, request: &RequestHead, scheme: &str, head: &ResponseHead) {
-        for path in invalidation::invalidated(request, scheme, head) {
-            let host = request.authority.normal(scheme);
-            let Ok(path) = snapshot.rules.path(&path) else { continue };
-            if let Some((_, rule)) = snapshot.rules.find_for(&Method::GET, request.authority.host(), path_of(&path)) {
-                self.store.purge_key(&Key::build(rule, scheme, host, &path), Mode::Delete);
-            }
-        }
-    }
+/// Whether the pause after a failure is one without contact to the origin: one after a refresh that failed may be
+/// another.
+fn was_disconnected(entry: &Entry, now_ms: u64) -> bool {
+    entry.times.stale_revalidate == 0 && goes_on_alone(entry, now_ms)
 }
 
 /// Requests that no rule can ask for.

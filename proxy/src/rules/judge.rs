@@ -10,7 +10,7 @@ use millpond_shared::http1::normal;
 use super::guarded::{WRITTEN, is_guarded};
 use super::written::{MatchTable, WrittenMatch, WrittenTtl};
 use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule};
-use crate::semantics::policy::{Policy, StaleWindows, Ttl};
+use crate::semantics::policy::{ClientDirectives, Policy, StaleWindows, Ttl};
 
 /// What rules may refer to.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Judge<'_> {
         let matches = self.matches();
         let origin = self.origin();
         let query = self.query();
-        let policy = Policy { ttl: self.ttl(), stale: self.stale(), ..Policy::default() };
+        let policy = Policy { ttl: self.ttl(), stale: self.stale(), client: self.client(), ..Policy::default() };
         let tags = self.tags();
         let bypass = self.bypass();
         let (forward, content_types) = (self.forward(), self.content_types());
@@ -233,6 +233,7 @@ impl Judge<'_> {
             at.as_ref().map(|at| self.whole_seconds(&format!("stale.{name}"), at.span.clone(), at.value))
         };
         let windows = StaleWindows {
+            disconnected: false,
             revalidate: part("revalidate", &stale.value.revalidate),
             error: part("error", &stale.value.error),
         };
@@ -240,6 +241,26 @@ impl Judge<'_> {
             self.wrong("stale", stale.span.clone(), "is empty", "give revalidate or error, or remove it");
         }
         windows
+    }
+
+    fn client(&mut self) -> ClientDirectives {
+        let heeded = ClientDirectives::default();
+        let Some(client) = &self.at.value.client else { return heeded };
+        let written = &client.value;
+        let judged = ClientDirectives {
+            no_cache: written.no_cache.unwrap_or(heeded.no_cache),
+            no_store: written.no_store.unwrap_or(heeded.no_store),
+            max_age: written.max_age.unwrap_or(heeded.max_age),
+            min_fresh: written.min_fresh.unwrap_or(heeded.min_fresh),
+            max_stale: written.max_stale.unwrap_or(heeded.max_stale),
+            stale_if_error: written.stale_if_error.unwrap_or(heeded.stale_if_error),
+            only_if_cached: written.only_if_cached.unwrap_or(heeded.only_if_cached),
+        };
+        if judged == heeded {
+            let fix = "name what is not to be heeded, as in { no_cache = false }, or remove it";
+            self.wrong("client", client.span.clone(), "changes nothing: all of them are heeded anyway", fix);
+        }
+        judged
     }
 
     /// Ages and lifetimes are whole seconds in HTTP.
@@ -377,6 +398,7 @@ impl Judge<'_> {
             ("ttl", written.ttl.as_ref().map(|at| at.span.clone())),
             ("stale", written.stale.as_ref().map(|at| at.span.clone())),
             ("tags", written.tags.as_ref().map(|at| at.span.clone())),
+            ("client", written.client.as_ref().map(|at| at.span.clone())),
             ("bypass", written.bypass.as_ref().and_then(|list| list.first()).map(|at| at.span.clone())),
             ("content_type", written.content_type.as_ref().map(|at| at.span.clone())),
         ];

@@ -29,6 +29,8 @@ pub struct WrittenRule {
     pub stale: Option<At<WrittenStale>>,
     /// Labels on stored responses, purged together.
     pub tags: Option<At<WrittenTags>>,
+    /// Cache directives of clients that are not heeded: `{ no_cache = false, max_age = false }`. All are, unless given.
+    pub client: Option<At<WrittenClient>>,
     /// Requests that pass by the cache: `"header:NAME"`, `"cookie:NAME"`, `"query:NAME"`.
     pub bypass: Option<Vec<At<String>>>,
     /// Fields like `X-Original-URL` that change what a request asks for, and that the origin gets all the same. A
@@ -90,6 +92,27 @@ pub struct WrittenStale {
     pub revalidate: Option<At<Seconds>>,
     /// While the origin fails.
     pub error: Option<At<Seconds>>,
+}
+
+/// Which cache directives of a client are heeded.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Client")]
+pub struct WrittenClient {
+    /// `no-cache`, and `Pragma: no-cache`: the origin is asked before a stored response is sent.
+    pub no_cache: Option<bool>,
+    /// `no-store`: the response is not stored.
+    pub no_store: Option<bool>,
+    /// `max-age`: a stored response is not older.
+    pub max_age: Option<bool>,
+    /// `min-fresh`: a stored response stays fresh for as long.
+    pub min_fresh: Option<bool>,
+    /// `max-stale`: a stale response will do.
+    pub max_stale: Option<bool>,
+    /// `stale-if-error`: a stale response will do when the origin fails.
+    pub stale_if_error: Option<bool>,
+    /// `only-if-cached`: the origin is not asked.
+    pub only_if_cached: Option<bool>,
 }
 
 /// Where tags come from.

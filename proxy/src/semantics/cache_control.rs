@@ -1,22 +1,25 @@
 //! The directives of `Cache-Control` in requests and responses, and `Pragma` in requests (RFC 9111 §5.2, §5.4;
 //! RFC 5861 for the two stale windows). Unknown directives are ignored; where a directive is doubled or malformed, the
-//! most restrictive reading is taken (RFC 9111 §4.2.1).
+//! most restrictive reading is taken (RFC 9111 §4.2.1): of two lifetimes the smaller, which is never longer than the
+//! first, and otherwise counts the response as stale; the RFC allows both.
 
 use std::borrow::Cow;
 
 use millpond_shared::http1::Fields;
 
 use super::list::{self, Quoted};
+use super::policy::ClientDirectives;
+use super::targeted;
 
 /// Stands for any number of seconds too large to matter (RFC 9111 §1.2.2).
 pub const SECONDS_MAX: u64 = 1 << 31;
 
-/// What a response says. Seconds are at most [`SECONDS_MAX`]; an invalid number of seconds counts as 0.
-///
-/// `no-cache="field"` and `private="field"` count as `no-cache` and `private`, which is stricter than they say and
-/// what most caches do (RFC 9111 §5.2.2.4).
+/// What a response says, in `Cache-Control` or in the field that takes its place (`targeted`). Seconds are at most
+/// [`SECONDS_MAX`]; an invalid number of seconds counts as 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseDirectives {
+    /// They are from a targeted field: neither `Cache-Control` nor `Expires` counts (RFC 9213 §2.2).
+    pub targeted: bool,
     pub no_store: bool,
     pub no_cache: bool,
     pub private: bool,
@@ -28,17 +31,23 @@ pub struct ResponseDirectives {
     pub s_maxage: Option<u64>,
     pub stale_while_revalidate: Option<u64>,
     pub stale_if_error: Option<u64>,
+    /// The fields that `private="..."` and `no-cache="..."` name, in lower case: neither stored nor sent to anybody but
+    /// the client whose request brought them (RFC 9111 §3.1, §5.2.2.4, §5.2.2.7).
+    pub withheld: Vec<String>,
 }
 
 impl ResponseDirectives {
     pub fn of(fields: &Fields) -> ResponseDirectives {
+        if let Some(targeted) = targeted::directives(fields) {
+            return targeted;
+        }
         let mut found = ResponseDirectives::default();
         for directive in directives(fields) {
             let seconds = || directive.seconds().unwrap_or(0);
             match directive.name.as_str() {
                 "no-store" => found.no_store = true,
-                "no-cache" => found.no_cache = true,
-                "private" => found.private = true,
+                "no-cache" => found.no_cache |= !found.withhold(directive.field_names()),
+                "private" => found.private |= !found.withhold(directive.field_names()),
                 "must-revalidate" => found.must_revalidate = true,
                 "proxy-revalidate" => found.proxy_revalidate = true,
                 // These two widen what may be stored: with an argument, which neither has, they are not taken.
@@ -53,10 +62,23 @@ impl ResponseDirectives {
         }
         found
     }
+
+    /// Whether the field may go to nobody but the client whose request brought it.
+    pub fn withholds(&self, name: &str) -> bool {
+        self.withheld.iter().any(|withheld| withheld.eq_ignore_ascii_case(name))
+    }
+
+    /// Takes in the fields that a directive names. `false`: it names none, so it is about the whole response.
+    pub(super) fn withhold(&mut self, names: Option<Vec<String>>) -> bool {
+        let names = names.unwrap_or_default();
+        let qualified = !names.is_empty();
+        self.withheld.extend(names);
+        qualified
+    }
 }
 
 /// What a request says. Seconds are at most [`SECONDS_MAX`]; an invalid `max-age` counts as 0, an invalid
-/// `min-fresh` or `max-stale` as absent. `stale-if-error` in a request is ignored: the rule and the origin say that.
+/// `min-fresh`, `max-stale` or `stale-if-error` as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestDirectives {
     pub no_store: bool,
@@ -65,6 +87,8 @@ pub struct RequestDirectives {
     pub max_age: Option<u64>,
     pub min_fresh: Option<u64>,
     pub max_stale: Option<MaxStale>,
+    /// How far past its lifetime the client accepts a response when the origin fails (RFC 5861 §4).
+    pub stale_if_error: Option<u64>,
 }
 
 /// How stale a response the client accepts (RFC 9111 §5.2.1.2).
@@ -85,6 +109,7 @@ impl RequestDirectives {
                 "no-cache" => found.no_cache = true,
                 "only-if-cached" => found.only_if_cached = true,
                 "max-age" => lower(&mut found.max_age, directive.seconds().unwrap_or(0)),
+                "stale-if-error" => found.stale_if_error = directive.seconds().or(found.stale_if_error),
                 "min-fresh" => found.min_fresh = found.min_fresh.max(directive.seconds()),
                 "max-stale" if directive.argument == Argument::None => lower(&mut found.max_stale, MaxStale::Any),
                 "max-stale" => {
@@ -100,6 +125,19 @@ impl RequestDirectives {
             found.no_cache = fields.list("pragma").any(|member| member.eq_ignore_ascii_case("no-cache"));
         }
         found
+    }
+
+    /// Without those that are not to be heeded.
+    pub fn heeded(&self, heed: &ClientDirectives) -> RequestDirectives {
+        RequestDirectives {
+            no_store: self.no_store && heed.no_store,
+            no_cache: self.no_cache && heed.no_cache,
+            only_if_cached: self.only_if_cached && heed.only_if_cached,
+            max_age: self.max_age.filter(|_| heed.max_age),
+            min_fresh: self.min_fresh.filter(|_| heed.min_fresh),
+            max_stale: self.max_stale.filter(|_| heed.max_stale),
+            stale_if_error: self.stale_if_error.filter(|_| heed.stale_if_error),
+        }
     }
 }
 
@@ -149,6 +187,25 @@ impl<'a> Directive<'a> {
             Argument::None | Argument::Malformed => None,
         }
     }
+
+    /// The fields that the argument names.
+    fn field_names(&self) -> Option<Vec<String>> {
+        match &self.argument {
+            Argument::Text(text) => field_names(text),
+            Argument::None | Argument::Malformed => None,
+        }
+    }
+}
+
+/// `#field-name`, in lower case; `None` where it names nothing, or anything that is no name.
+pub(super) fn field_names(text: &[u8]) -> Option<Vec<String>> {
+    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let name = |member: &[u8]| {
+        let text = std::str::from_utf8(member).ok().filter(|_| member.iter().all(is_token));
+        text.map(str::to_ascii_lowercase)
+    };
+    let names: Vec<String> = list::members(text, Quoted::Strings).map(name).collect::<Option<_>>()?;
+    (!names.is_empty()).then_some(names)
 }
 
 /// Content of a quoted string, given what follows its opening quote; the closing one must be the last byte.
@@ -239,6 +296,7 @@ mod tests {
             s_maxage: Some(2),
             stale_while_revalidate: Some(3),
             stale_if_error: Some(4),
+            ..ResponseDirectives::default()
         };
         assert_eq!(found, expected);
         assert_eq!(response("X: no-store"), ResponseDirectives::default());
@@ -246,13 +304,54 @@ mod tests {
 
     #[test]
     fn malformed_directives_are_read_strictly() {
-        assert!(response(r#"Cache-Control: private="set-cookie", max-age=9"#).private);
-        assert!(response(r#"Cache-Control: no-cache="a, b""#).no_cache);
+        for whole in [r#"="""#, r#"=", ,""#, r#"="a"#, r#"="a b""#, r#"="a", private"#, "=", r#"="a/b""#] {
+            assert!(response(&format!("Cache-Control: private{whole}, max-age=9")).private, "{whole}");
+        }
         assert!(response("Cache-Control: no-store=0").no_store);
         assert!(response(r#"Cache-Control: ext="a, no-store"#).no_store, "an unclosed quote hides nothing");
         assert!(!response(r#"Cache-Control: ext="a, no-store""#).no_store);
         assert!(!response("Cache-Control: public=x").public);
         assert_eq!(response("Cache-Control: stale-if-error=soon").stale_if_error, Some(0));
+    }
+
+    #[test]
+    fn a_directive_that_names_fields_is_about_those() {
+        for (value, withheld) in [
+            (r#"private="set-cookie", max-age=9"#, &["set-cookie"][..]),
+            (r#"no-cache="A, b ,,c""#, &["a", "b", "c"]),
+            (r#"no-cache="a", private=B"#, &["a", "b"]),
+            (r#"private="a", private="b""#, &["a", "b"]),
+        ] {
+            let found = response(&format!("Cache-Control: {value}"));
+            assert_eq!(
+                (found.withheld.as_slice(), found.private, found.no_cache),
+                (&withheld.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()[..], false, false),
+                "{value}"
+            );
+        }
+        let both = response(r#"Cache-Control: no-cache="a", no-cache"#);
+        assert!(both.no_cache && both.withholds("A") && !both.withholds("b"));
+    }
+
+    #[test]
+    fn each_wish_of_a_client_can_be_left_unheeded() {
+        let all = RequestDirectives::of(&fields(
+            "Cache-Control: no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3, stale-if-error=4",
+        ));
+        assert_eq!(all.heeded(&ClientDirectives::default()), all);
+        let none = ClientDirectives {
+            no_store: false,
+            no_cache: false,
+            only_if_cached: false,
+            max_age: false,
+            min_fresh: false,
+            max_stale: false,
+            stale_if_error: false,
+        };
+        assert_eq!(all.heeded(&none), RequestDirectives::default());
+        let reload = ClientDirectives { no_cache: false, max_age: false, ..ClientDirectives::default() };
+        let expected = RequestDirectives { no_cache: false, max_age: None, ..all.clone() };
+        assert_eq!(all.heeded(&reload), expected);
     }
 
     #[test]
@@ -272,6 +371,8 @@ mod tests {
                 RequestDirectives { max_stale: Some(MaxStale::Seconds(9)), ..none.clone() },
             ),
             ("Cache-Control: max-stale=x", none.clone()),
+            ("Cache-Control: stale-if-error=7", RequestDirectives { stale_if_error: Some(7), ..none.clone() }),
+            ("Cache-Control: stale-if-error, stale-if-error=x", none.clone()),
             ("Pragma: x, No-Cache", RequestDirectives { no_cache: true, ..none.clone() }),
             ("Pragma: unrecognised-extension", none.clone()),
             ("Pragma: no-cache\nCache-Control: max-age=9", RequestDirectives { max_age: Some(9), ..none.clone() }),

@@ -13,11 +13,7 @@ const CACHE: &str = "Millpond";
 /// The largest Integer of a structured field (RFC 9651 §3.3.1).
 const INTEGER_MAX: i64 = 999_999_999_999_999;
 
-/// One list member, for example `Millpond; hit; ttl=29; detail=hit`.
-///
-/// `ttl`: seconds of freshness left, negative once stale. `fwd_status`: what the origin answered. `fwd_status`,
-/// `stored` and `collapsed` are left out where they mean nothing: without `fwd` (§2.3, §2.5, §2.6). `detail` is the
-/// outcome, and after a slash the reason, if there is one: `detail=pass/authorization` is one Token.
+/// What [`member`] gives where the reason tells all about why the request went forward, if it did.
 pub fn value(
     outcome: Outcome,
     reason: Option<Reason>,
@@ -26,8 +22,27 @@ pub fn value(
     stored: bool,
     collapsed: bool,
 ) -> String {
+    member(outcome, reason, None, ttl, fwd_status, stored, collapsed)
+}
+
+/// One list member, for example `Millpond; hit; ttl=29; detail=hit`.
+///
+/// `went_for`: what the cache had when the request went forward, where `reason` does not tell it; a stale response is
+/// taken for a hit unless this says that the origin was asked first (§2.1).
+/// `ttl`: seconds of freshness left, negative once stale. `fwd_status`: what the origin answered. `fwd_status`,
+/// `stored` and `collapsed` are left out where they mean nothing: without `fwd` (§2.3, §2.5, §2.6). `detail` is the
+/// outcome, and after a slash the reason, if there is one: `detail=pass/authorization` is one Token.
+pub fn member(
+    outcome: Outcome,
+    reason: Option<Reason>,
+    went_for: Option<Reason>,
+    ttl: Option<i64>,
+    fwd_status: Option<StatusCode>,
+    stored: bool,
+    collapsed: bool,
+) -> String {
     let mut value = String::with_capacity(96);
-    let handled = handling(outcome, reason);
+    let handled = handling(outcome, reason, went_for);
     value.push_str(CACHE);
     match handled {
         Handling::Hit => value.push_str("; hit"),
@@ -76,21 +91,22 @@ enum Handling {
     Neither,
 }
 
-fn handling(outcome: Outcome, reason: Option<Reason>) -> Handling {
+fn handling(outcome: Outcome, reason: Option<Reason>, went_for: Option<Reason>) -> Handling {
+    let found = || went_for.and_then(why_not_reused).or_else(|| reason.and_then(why_not_reused));
     match outcome {
         Outcome::Hit => Handling::Hit,
         // Sent because the origin failed when asked; otherwise it did not go forward, and is a hit (§2.1).
-        Outcome::Stale => match reason {
-            Some(Reason::OriginError | Reason::OriginTimeout | Reason::OriginTruncated) => Handling::Forwarded("stale"),
-            _ => Handling::Hit,
-        },
+        Outcome::Stale if went_for.is_some() => Handling::Forwarded(found().unwrap_or("stale")),
+        Outcome::Stale => Handling::Hit,
         Outcome::Pass if reason == Some(Reason::Method) => Handling::Forwarded("method"),
+        // The request was looked up, but its response is not for sharing.
+        Outcome::Pass if went_for.is_some() => Handling::Forwarded(found().unwrap_or("miss")),
         Outcome::Pass => Handling::Forwarded("bypass"),
-        Outcome::Revalidated => Handling::Forwarded(reason.and_then(why_not_reused).unwrap_or("stale")),
+        Outcome::Revalidated => Handling::Forwarded(found().unwrap_or("stale")),
         Outcome::Miss | Outcome::Collapsed => {
             // A reason that tells of the response leaves open what the cache had: `miss` says just that.
             let unknown = if reason.is_none() { "uri-miss" } else { "miss" };
-            Handling::Forwarded(reason.and_then(why_not_reused).unwrap_or(unknown))
+            Handling::Forwarded(found().unwrap_or(unknown))
         }
         Outcome::Refused | Outcome::Error => Handling::Neither,
     }
@@ -179,7 +195,8 @@ mod tests {
             (Error, Some(Reason::OriginTimeout), None, None, false, "detail=error/origin-timeout"),
             (Refused, Some(Reason::BadRequest), None, None, false, "detail=refused/bad-request"),
         ] {
-            let found = value(outcome, reason, ttl, fwd_status, stored, false);
+            let went_for = (reason == Some(Reason::OriginError)).then_some(Reason::NotFresh);
+            let found = member(outcome, reason, went_for, ttl, fwd_status, stored, false);
             assert_eq!(found, format!("Millpond; {expected}"));
         }
         let collapsed = value(Miss, None, None, None, false, true);
@@ -190,13 +207,30 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_most_specific_reason_is_given() {
+        use Outcome::*;
+        for (outcome, reason, went_for, expected) in [
+            (Miss, Reason::NoStore, Some(Reason::NotCached), "fwd=uri-miss; detail=miss/no-store"),
+            (Miss, Reason::Private, Some(Reason::VaryMiss), "fwd=vary-miss; detail=miss/private"),
+            (Pass, Reason::Authorization, Some(Reason::NotCached), "fwd=uri-miss; detail=pass/authorization"),
+            (Pass, Reason::RequestNoStore, Some(Reason::NotFresh), "fwd=stale; detail=pass/request-no-store"),
+            (Pass, Reason::Authorization, Some(Reason::Remembered), "fwd=miss; detail=pass/authorization"),
+            (Stale, Reason::OriginError, None, "hit; detail=stale/origin-error"),
+            (Stale, Reason::OriginTimeout, Some(Reason::RequestNoCache), "fwd=request; detail=stale/origin-timeout"),
+        ] {
+            let found = member(outcome, Some(reason), went_for, None, None, false, false);
+            assert_eq!(found, format!("Millpond; {expected}"));
+        }
+    }
+
     /// RFC 9211 §2.1: `hit` and `fwd` are exclusive; §2.2: no other `fwd` values; RFC 9651 §3.3.4: what a Token is.
     #[test]
     fn every_pair_makes_a_valid_member() {
         let forwards = ["bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"];
         for outcome in Outcome::ALL {
             for reason in std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some)) {
-                let member = value(*outcome, reason, Some(1), None, true, true);
+                let member = super::member(*outcome, reason, reason, Some(1), None, true, true);
                 let parameters: Vec<&str> = member.split("; ").skip(1).collect();
                 let forward = parameters.iter().find_map(|parameter| parameter.strip_prefix("fwd="));
                 assert!(forward.is_none_or(|why| forwards.contains(&why)), "{member}");

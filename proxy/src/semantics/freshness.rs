@@ -13,6 +13,10 @@ const HEURISTIC_MAX: u64 = 24 * 3600;
 /// The share of its age at receipt for which an unmarked response is taken to be fresh (RFC 9111 §4.2.2).
 const HEURISTIC_PART: u64 = 10;
 
+/// How far past its lifetime, in seconds, a response may be served while the origin can't be reached and nobody names a
+/// window: a week, after which even an outage is no reason to believe it.
+pub const DISCONNECTED_MAX: u64 = 7 * 24 * 3600;
+
 /// The times of a stored response: all that is needed to judge it later without its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
@@ -28,6 +32,8 @@ pub struct Times {
     pub stale_revalidate: u64,
     /// How far past its lifetime it may be served when the origin fails; 0: not at all.
     pub stale_error: u64,
+    /// Neither origin nor rule name an error window, and the rule lets a disconnected cache go on without.
+    pub stale_disconnected: bool,
     /// Must not be served stale, whatever the windows and the client say.
     pub must_revalidate: bool,
     /// Must be validated before every use.
@@ -46,6 +52,7 @@ pub fn times(response: &ResponseHead, policy: &Policy, request_time: u64, respon
         lifetime: lifetime(response, &directives, policy, initial_age, response_time),
         stale_revalidate: window(directives.stale_while_revalidate, policy.stale.revalidate),
         stale_error: window(directives.stale_if_error, policy.stale.error),
+        stale_disconnected: policy.stale.disconnected && directives.stale_if_error.or(policy.stale.error).is_none(),
         must_revalidate: forbids_stale(&directives, policy),
         no_cache: directives.no_cache && !policy.overrides_lifetime(),
     }
@@ -71,11 +78,15 @@ pub(super) fn forbids_stale(directives: &ResponseDirectives, policy: &Policy) ->
 
 /// The lifetime that the origin states (RFC 9111 §4.2.1), measured like an age. `None`: it states none.
 ///
-/// An invalid `Expires` lies in the past (§5.3); of several the earliest counts.
+/// An invalid `Expires` lies in the past (§5.3); of several the earliest counts. Where a targeted field is obeyed,
+/// `Expires` is not there (RFC 9213 §2.2).
 pub(super) fn explicit_lifetime(directives: &ResponseDirectives, fields: &Fields, response_time: u64) -> Option<u64> {
     let stated = directives.s_maxage.or(directives.max_age);
-    let expires = || fields.get_all("expires").map(|value| date::parse(value).unwrap_or(0)).min();
-    stated.or_else(|| Some(expires()?.saturating_sub(date_of(fields, response_time))))
+    if stated.is_some() || directives.targeted {
+        return stated;
+    }
+    let expires = fields.get_all("expires").map(|value| date::parse(value).unwrap_or(0)).min()?;
+    Some(expires.saturating_sub(date_of(fields, response_time)))
 }
 
 fn lifetime(
@@ -126,7 +137,7 @@ fn initial_age(fields: &Fields, request_time: u64, response_time: u64) -> u64 {
 
 /// The first member of `Age`; 0 if that is no number (RFC 9111 §5.1).
 fn age_value(fields: &Fields) -> u64 {
-    let first = fields.get("age").and_then(|value| list::members(value, Quoted::Strings).next());
+    let first = fields.get_all("age").flat_map(|value| list::members(value, Quoted::Strings)).next();
     first.and_then(cache_control::delta_seconds).unwrap_or(0)
 }
 
@@ -167,6 +178,11 @@ mod tests {
             (format!("Expires: 0\n{}\n{date}", at("Last-Modified", -1000)), 0),
             (format!("{}\n{}\n{date}", at("Expires", 90), at("Expires", 30)), 30),
             (format!("{}\nExpires: x\n{date}", at("Expires", 90)), 0),
+            // A targeted field takes the place of both.
+            (format!("CDN-Cache-Control: max-age=5\nCache-Control: s-maxage=60\n{}\n{date}", at("Expires", 90)), 5),
+            (format!("CDN-Cache-Control: none\nCache-Control: max-age=60\n{}\n{date}", at("Expires", 90)), 0),
+            (format!("CDN-Cache-Control: none\n{}\n{date}", at("Last-Modified", -1000)), 100),
+            (format!("CDN-Cache-Control:\n{}\n{date}", at("Expires", 90)), 90),
             (format!("{}\n{date}", at("Last-Modified", -1000)), 100),
             (format!("{}\n{}", at("Last-Modified", -1000), at("Date", -500)), 50),
             (at("Last-Modified", -1000), 100),
@@ -212,6 +228,9 @@ mod tests {
             ("Age: 7200, 0".to_owned(), 0, 7200),
             ("Age: 7200\nAge: 0".to_owned(), 0, 7200),
             ("Age: 0, 7200".to_owned(), 0, 0),
+            ("Age:\nAge: 7200".to_owned(), 0, 7200),
+            ("Age: x, 7200".to_owned(), 0, 0),
+            ("Age: \"7200\"".to_owned(), 0, 0),
             ("Age: abc".to_owned(), 0, 0),
             ("Age: -7200".to_owned(), 0, 0),
             ("Age: 7200.0".to_owned(), 0, 0),
@@ -269,8 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_somebody_names_also_counts_when_disconnected() {
+        let plain = Policy::plain_http();
+        let named = Policy { stale: StaleWindows { error: Some(9), ..plain.stale }, ..plain };
+        for (policy, lines, disconnected) in [
+            (plain, "", true),
+            (plain, "Cache-Control: stale-while-revalidate=9", true),
+            (plain, "Cache-Control: stale-if-error=0", false),
+            (named, "", false),
+            (Policy::default(), "", false),
+        ] {
+            let times = times(&response(200, lines), &policy, NOW, NOW);
+            assert_eq!(times.stale_disconnected, disconnected, "{lines}");
+        }
+    }
+
+    #[test]
     fn windows_and_prohibitions() {
-        let stale = StaleWindows { revalidate: Some(100), error: Some(200) };
+        let stale = StaleWindows { revalidate: Some(100), error: Some(200), disconnected: true };
         let origin = Policy { stale, ..Policy::default() };
         let fixed = Policy { ttl: Ttl::Fixed(30), ..origin };
         for (policy, lines, windows, must_revalidate, no_cache) in [

@@ -1,5 +1,5 @@
 //! HTTP caching as decisions: RFC 9111, with RFC 9110 (preconditions, hop-by-hop fields), RFC 5861 (stale windows) and
-//! RFC 9211 (`Cache-Status`). Pure: heads and times in, verdicts out; time is given in seconds since the Unix epoch.
+//! RFC 9211 (`Cache-Status`), RFC 9213 (targeted directives) and RFC 9875 (groups). Pure: heads and times in, verdicts out; time is given in seconds since the Unix epoch.
 //!
 //! In the order of a request's walk:
 //!
@@ -12,12 +12,16 @@
 //! | [`storability`] | may this response be stored? |
 //! | [`freshness`] | how old is it, how long is it fresh, how long may it be served stale? |
 //! | [`invalidation`] | what does a POST, PUT or DELETE make invalid? |
+//! | [`groups`] | which other responses does it make invalid? |
 //! | [`hop`] | which fields end at this hop? |
 //! | [`expectation`] | what does the client wait for before it sends its body? |
 //! | [`cache_status`] | how is the client told? |
 //!
-//! They share [`policy`] (what a rule says), [`cache_control`] (directives), [`date`] (HTTP dates), `status` (what a
-//! status code implies), `entity_tag` and `list` (quoted members of a list).
+//! They share [`policy`] (what a rule says), [`cache_control`] and [`targeted`] (directives), [`date`] (HTTP dates),
+//! `status` (what a status code implies), `negotiation` (fields whose order does not matter), `entity_tag` and `list`
+//! (quoted members of a list). `oracle` reads the RFC a second time, for the tests.
+//!
+//! docs/CONFORMANCE.md has the requirements one by one, each with the test that holds it.
 
 pub mod cache_control;
 pub mod cache_status;
@@ -25,9 +29,13 @@ pub mod date;
 mod entity_tag;
 pub mod expectation;
 pub mod freshness;
+pub mod groups;
 pub mod hop;
 pub mod invalidation;
 mod list;
+mod negotiation;
+#[cfg(test)]
+mod oracle;
 pub mod policy;
 pub mod request;
 pub mod reuse;
@@ -35,5 +43,6 @@ pub mod reuse;
 mod sample;
 mod status;
 pub mod storability;
+pub mod targeted;
 pub mod validate;
 pub mod vary;

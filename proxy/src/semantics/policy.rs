@@ -12,6 +12,42 @@ pub struct Policy {
     /// Whether `Set-Cookie` keeps a response from being stored, whatever else it says. RFC 9111 §7.3 allows storing
     /// it, but then every client gets the cookie of the first.
     pub set_cookie_is_private: bool,
+    /// Which of a client's wishes count.
+    pub client: ClientDirectives,
+    /// What happens to `If-None-Match` and `If-Modified-Since` where nothing stored answers the request. `true`: they
+    /// go to the origin, whose answer to them is the client's (RFC 9111 §4.3.2). `false`: the whole response is
+    /// fetched, stored and shared, and the condition is compared with that: clients that poll fill the cache, too.
+    pub forwards_conditions: bool,
+}
+
+/// The cache directives of requests, each with whether it is heeded. They are wishes, which a cache need not fulfil
+/// (RFC 9111 §5.2.1); in front of clients that may send anything, `no-cache` and `max-age=0` let each of them make the
+/// origin work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientDirectives {
+    /// And with it `Pragma: no-cache`.
+    pub no_cache: bool,
+    pub no_store: bool,
+    pub max_age: bool,
+    pub min_fresh: bool,
+    pub max_stale: bool,
+    pub stale_if_error: bool,
+    pub only_if_cached: bool,
+}
+
+impl Default for ClientDirectives {
+    /// All of them are heeded.
+    fn default() -> ClientDirectives {
+        ClientDirectives {
+            no_cache: true,
+            no_store: true,
+            max_age: true,
+            min_fresh: true,
+            max_stale: true,
+            stale_if_error: true,
+            only_if_cached: true,
+        }
+    }
 }
 
 /// Where the lifetime of a response comes from. None of these overrides `no-store`, `private`, `Authorization` or
@@ -43,18 +79,32 @@ pub struct StaleWindows {
     pub revalidate: Option<u64>,
     /// When the origin fails (`stale-if-error`).
     pub error: Option<u64>,
+    /// Whether a response for which nobody names an error window may be served while the origin can't be reached, up
+    /// to [`super::freshness::DISCONNECTED_MAX`] past its lifetime (RFC 9111 §4.2.4 allows it to a disconnected cache).
+    pub disconnected: bool,
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { ttl: Ttl::Origin, stale: StaleWindows::default(), set_cookie_is_private: true }
+        Policy {
+            ttl: Ttl::Origin,
+            stale: StaleWindows::default(),
+            set_cookie_is_private: true,
+            client: ClientDirectives::default(),
+            forwards_conditions: false,
+        }
     }
 }
 
 impl Policy {
     /// RFC 9111 to the letter: what a proxy without rules does.
     pub fn plain_http() -> Policy {
-        Policy { set_cookie_is_private: false, ..Policy::default() }
+        Policy {
+            set_cookie_is_private: false,
+            forwards_conditions: true,
+            stale: StaleWindows { disconnected: true, ..StaleWindows::default() },
+            ..Policy::default()
+        }
     }
 
     /// Whether the rule puts its own lifetime in place of everything the origin says about lifetimes.
@@ -80,9 +130,10 @@ mod tests {
     #[test]
     fn the_default_shares_no_cookies_and_plain_http_does() {
         assert_eq!(Policy::default().ttl, Ttl::Origin);
-        assert_eq!(Policy::default().stale, StaleWindows { revalidate: None, error: None });
+        assert_eq!(Policy::default().stale, StaleWindows { revalidate: None, error: None, disconnected: false });
         assert!(Policy::default().set_cookie_is_private);
-        assert!(!Policy::plain_http().set_cookie_is_private);
+        assert_eq!(Policy::default().client, Policy::plain_http().client);
+        assert!(!Policy::plain_http().set_cookie_is_private && Policy::plain_http().stale.disconnected);
     }
 
     #[test]

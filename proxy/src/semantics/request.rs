@@ -1,12 +1,15 @@
 //! May the cache look at this request, and what does the client ask of it (RFC 9111 §4, §5.2.1)? Whatever the cache does
 //! not implement is passed to the origin, which is always correct.
 
+use std::borrow::Cow;
+
 use http::Method;
 use millpond_shared::http1::{Fields, Minor, RequestHead};
 
 use super::cache_control::RequestDirectives;
 use super::hop::ConnectionOptions;
 use super::list::{self, Quoted};
+use super::policy::ClientDirectives;
 use crate::outcome::Reason;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,16 @@ impl Ask {
     /// What a GET without any directive asks; also what a refresh behind a stale answer asks.
     pub fn plain() -> Ask {
         Ask { head_only: false, directives: RequestDirectives::default(), authorized: false, collapse: true }
+    }
+
+    /// The same without the wishes that are not heeded.
+    pub fn heeded(&self, heed: &ClientDirectives) -> Cow<'_, Ask> {
+        if *heed == ClientDirectives::default() {
+            return Cow::Borrowed(self);
+        }
+        let directives = self.directives.heeded(heed);
+        let collapse = !self.authorized && !directives.no_store;
+        Cow::Owned(Ask { directives, collapse, ..*self })
     }
 }
 
@@ -177,6 +190,11 @@ mod tests {
     fn directives_and_credentials() {
         let no_store = ask("GET /", "Cache-Control: no-store");
         assert!(no_store.directives.no_store && !no_store.collapse);
+        assert_eq!(
+            *no_store.heeded(&ClientDirectives { no_store: false, ..ClientDirectives::default() }),
+            Ask::plain()
+        );
+        assert_eq!(*no_store.heeded(&ClientDirectives::default()), no_store);
         let authorized = ask("GET /", "authorization: Bearer x");
         assert!(authorized.authorized && !authorized.collapse);
         let no_cache = ask("GET /", "Pragma: no-cache");

@@ -4,7 +4,7 @@
 use http::StatusCode;
 
 use super::cache_control::{MaxStale, RequestDirectives};
-use super::freshness::{self, Times};
+use super::freshness::{self, DISCONNECTED_MAX, Times};
 use super::request::Ask;
 use crate::outcome::Reason;
 
@@ -41,20 +41,29 @@ pub fn judge(times: &Times, ask: &Ask, now: u64, invalidated: Option<Reason>) ->
         Reason::NotFresh
     } else if directives.no_cache {
         Reason::RequestNoCache
-    } else if directives.max_age.is_some_and(|most| age > most) {
+    } else if directives.max_age.is_some_and(|most| exceeds(age, most)) {
         Reason::RequestMaxAge
     } else if directives.min_fresh.is_some_and(|least| times.lifetime - age < least) {
         Reason::RequestMinFresh
     } else {
         return Reuse::Fresh { age };
     };
-    Reuse::Validate { age, reason, error_until: error_until(times, now) }
+    Reuse::Validate { age, reason, error_until: error_until(times, directives, now, invalidated) }
 }
 
 /// Whether a response of this age may be sent because the origin failed: it could not be reached, broke off, or
 /// answered 500, 502, 503 or 504 (RFC 5861 §4). Also for one that is fresh but had to be validated.
-pub fn may_serve_on_error(times: &Times, age: u64) -> bool {
-    !times.must_revalidate && !times.no_cache && within(times, times.stale_error, age)
+///
+/// `accepted`: the window of the client that asks; it may only widen that of the origin, and is nothing to a response
+/// that was made invalid.
+pub fn may_serve_on_error(times: &Times, accepted: Option<u64>, age: u64) -> bool {
+    !times.must_revalidate && !times.no_cache && within(times, times.stale_error.max(accepted.unwrap_or(0)), age)
+}
+
+/// Whether a response of this age may be sent because the origin can't be reached, though nobody named a window for
+/// that (RFC 9111 §4.2.4). Not for one that was made invalid.
+pub fn may_serve_disconnected(times: &Times, age: u64) -> bool {
+    !times.must_revalidate && !times.no_cache && times.stale_disconnected && within(times, DISCONNECTED_MAX, age)
 }
 
 /// The answer to a request with `only-if-cached` for which nothing stored can be sent (RFC 9111 §5.2.1.7);
@@ -70,7 +79,7 @@ fn may_be_sent_stale(times: &Times, directives: &RequestDirectives, age: u64) ->
     if times.must_revalidate || directives.no_cache || directives.min_fresh.is_some() {
         return false;
     }
-    if directives.max_age.is_some_and(|most| age > most) {
+    if directives.max_age.is_some_and(|most| exceeds(age, most)) {
         return false;
     }
     let staleness = age.saturating_sub(times.lifetime);
@@ -81,16 +90,23 @@ fn may_be_sent_stale(times: &Times, directives: &RequestDirectives, age: u64) ->
     }
 }
 
+/// Whether a stored response is older than a client wants. Ages are whole seconds rounded down: what is stored is always
+/// some part of a second older than 0.
+fn exceeds(age: u64, most: u64) -> bool {
+    age > most || most == 0
+}
+
 /// Whether the age is within a window past the lifetime, its last second included (RFC 5861 §4.1); a window of 0 is
 /// none.
 fn within(times: &Times, window: u64, age: u64) -> bool {
     window > 0 && age <= times.lifetime.saturating_add(window)
 }
 
-fn error_until(times: &Times, now: u64) -> Option<u64> {
-    let oldest = times.lifetime.saturating_add(times.stale_error);
+fn error_until(times: &Times, directives: &RequestDirectives, now: u64, invalidated: Option<Reason>) -> Option<u64> {
+    let accepted = directives.stale_if_error.filter(|_| invalidated.is_none());
+    let oldest = times.lifetime.saturating_add(times.stale_error.max(accepted.unwrap_or(0)));
     let until = times.received.saturating_add(oldest.saturating_sub(times.initial_age));
-    may_serve_on_error(times, freshness::age(times, now)).then_some(until)
+    may_serve_on_error(times, accepted, freshness::age(times, now)).then_some(until)
 }
 
 #[cfg(test)]
@@ -105,6 +121,7 @@ mod tests {
         lifetime: 600,
         stale_revalidate: 0,
         stale_error: 0,
+        stale_disconnected: false,
         must_revalidate: false,
         no_cache: false,
     };
@@ -140,8 +157,10 @@ mod tests {
             ("no-cache", 10, "request-no-cache"),
             ("no-cache", 700, "expired"),
             ("no-store", 10, "fresh"),
-            ("max-age=0", 0, "fresh"),
+            ("max-age=0", 0, "request-max-age"),
             ("max-age=0", 1, "request-max-age"),
+            ("max-age=0, max-stale", 700, "expired"),
+            ("max-age=1", 1, "fresh"),
             ("max-age=10", 10, "fresh"),
             ("max-age=10", 11, "request-max-age"),
             ("max-age=1000", 700, "expired"),
@@ -187,7 +206,7 @@ mod tests {
         assert_eq!(verdict(&strict, "max-stale", 601), "expired");
         assert_eq!(verdict(&no_cache, "max-stale", 1), "no-cache");
         for times in [strict, no_cache] {
-            assert!(!may_serve_on_error(&times, 601));
+            assert!(!may_serve_on_error(&times, Some(9999), 601));
             let reuse = judge(&times, &ask(""), NOW + 601, None);
             assert!(matches!(reuse, Reuse::Validate { error_until: None, .. }), "{reuse:?}");
         }
@@ -198,8 +217,8 @@ mod tests {
     fn stale_if_error() {
         let window = Times { stale_error: 1200, ..PLAIN };
         for (age, allowed) in [(0, true), (600, true), (900, true), (1800, true), (1801, false)] {
-            assert_eq!(may_serve_on_error(&window, age), allowed, "{age}");
-            assert!(!may_serve_on_error(&PLAIN, age), "no window: {age}");
+            assert_eq!(may_serve_on_error(&window, None, age), allowed, "{age}");
+            assert!(!may_serve_on_error(&PLAIN, None, age), "no window: {age}");
         }
         let aged = Times { initial_age: 100, ..window };
         for (times, later, error_until) in [
@@ -212,6 +231,43 @@ mod tests {
             let expected =
                 Reuse::Validate { age: freshness::age(&times, NOW + later), reason: Reason::NotFresh, error_until };
             assert_eq!(judge(&times, &ask(""), NOW + later, None), expected, "{later}");
+        }
+    }
+
+    #[test]
+    fn a_client_can_widen_the_error_window() {
+        for (window, accepted, age, allowed) in
+            [(0, 30, 630, true), (0, 30, 631, false), (100, 30, 700, true), (100, 200, 800, true), (0, 0, 600, false)]
+        {
+            let times = Times { stale_error: window, ..PLAIN };
+            assert_eq!(may_serve_on_error(&times, Some(accepted), age), allowed, "{window} {accepted} {age}");
+            let ask = ask(&format!("stale-if-error={accepted}"));
+            let reuse = judge(&times, &ask, NOW + age, None);
+            assert!(
+                matches!(reuse, Reuse::Validate { error_until, .. } if error_until.is_some() == allowed),
+                "{reuse:?}"
+            );
+            let invalid = judge(&times, &ask, NOW + age, Some(Reason::Purged));
+            let by_origin = may_serve_on_error(&times, None, age);
+            assert!(matches!(invalid, Reuse::Validate { error_until, .. } if error_until.is_some() == by_origin));
+        }
+    }
+
+    #[test]
+    fn a_disconnected_cache_may_go_on_for_a_week() {
+        let times = Times { stale_disconnected: true, ..PLAIN };
+        let week = 600 + DISCONNECTED_MAX;
+        for (times, age, allowed) in [
+            (times, 600, true),
+            (times, week, true),
+            (times, week + 1, false),
+            (PLAIN, 601, false),
+            (Times { must_revalidate: true, ..times }, 601, false),
+            (Times { no_cache: true, ..times }, 1, false),
+        ] {
+            assert_eq!(may_serve_disconnected(&times, age), allowed, "{times:?} {age}");
+            let reuse = judge(&times, &ask(""), NOW + age, None);
+            assert!(!matches!(reuse, Reuse::StaleRevalidate { .. }), "only once the origin was asked");
         }
     }
 
@@ -251,6 +307,7 @@ mod tests {
             lifetime: u64::MAX,
             stale_revalidate: u64::MAX,
             stale_error: u64::MAX,
+            stale_disconnected: false,
             ..PLAIN
         };
         let _ = judge(&huge, &ask("max-stale=99999999999, min-fresh=99999999999"), u64::MAX, None);

@@ -36,7 +36,8 @@ pub fn judge(method: &Method, ask: &Ask, response: &ResponseHead, policy: &Polic
     if ask.authorized && !may_be_shared(&directives, policy) {
         return Err(Reason::Authorization);
     }
-    if policy.set_cookie_is_private && (fields.contains("set-cookie") || fields.contains("set-cookie2")) {
+    let sets = |name| fields.contains(name) && !directives.withholds(name);
+    if policy.set_cookie_is_private && (sets("set-cookie") || sets("set-cookie2")) {
         return Err(Reason::SetCookie);
     }
     if Vary::of(fields) == Vary::Any {
@@ -167,7 +168,9 @@ mod tests {
             (200, "no-store", Err(Reason::NoStore)),
             (200, "No-StOrE, public", Err(Reason::NoStore)),
             (200, "private", Err(Reason::Private)),
-            (200, "private=\"set-cookie\"", Err(Reason::Private)),
+            (200, "private=\"\"", Err(Reason::Private)),
+            (200, "private=\"set-cookie\"", Ok(())),
+            (200, "private=\"set-cookie\", private", Err(Reason::Private)),
             (200, "private, public", Err(Reason::Private)),
             (200, "no-store, must-understand", Ok(())),
             (404, "no-store, must-understand", Ok(())),
@@ -188,6 +191,26 @@ mod tests {
             let lines = format!("Cache-Control: max-age=60\n{vary}");
             assert_eq!(plain(200, &lines), Err(Reason::VaryAny), "{lines}");
         }
+    }
+
+    #[test]
+    fn a_targeted_field_decides_alone() {
+        for (lines, verdict) in [
+            ("CDN-Cache-Control: max-age=60\nCache-Control: no-store, private", Ok(())),
+            ("CDN-Cache-Control: no-store\nCache-Control: max-age=60", Err(Reason::NoStore)),
+            ("CDN-Cache-Control: private\nCache-Control: public, max-age=60", Err(Reason::Private)),
+            (&format!("CDN-Cache-Control: none\n{LATER}"), Err(Reason::NoExplicitLifetime)),
+            ("CDN-Cache-Control: max-age=x\nCache-Control: max-age=60", Err(Reason::NoExplicitLifetime)),
+            ("CDN-Cache-Control: ;\nCache-Control: max-age=60", Ok(())),
+            ("Millpond-Cache-Control: no-store\nCDN-Cache-Control: max-age=60", Err(Reason::NoStore)),
+        ] {
+            assert_eq!(plain(200, lines), verdict, "{lines}");
+        }
+        let authorized = Ask { authorized: true, collapse: false, ..Ask::plain() };
+        let shared = response(200, "CDN-Cache-Control: s-maxage=60\nCache-Control: max-age=60");
+        assert_eq!(judge(&Method::GET, &authorized, &shared, &Policy::default()), Ok(()));
+        let unshared = response(200, "CDN-Cache-Control: max-age=60\nCache-Control: public");
+        assert_eq!(judge(&Method::GET, &authorized, &unshared, &Policy::default()), Err(Reason::Authorization));
     }
 
     #[test]
@@ -233,12 +256,15 @@ mod tests {
             let lines = format!("Cache-Control: max-age=60, public\n{name}: a=b");
             assert_eq!(get(200, &lines, &Policy::default()), Err(Reason::SetCookie), "{name}");
             assert_eq!(plain(200, &lines), Ok(()), "{name}");
+            // What is not stored is shared with nobody.
+            let withheld = format!("Cache-Control: max-age=60, private=\"{name}\"\n{name}: a=b");
+            assert_eq!(get(200, &withheld, &Policy::default()), Ok(()), "{name}");
         }
     }
 
     #[test]
     fn a_rule_gives_lifetimes_to_answers_not_to_failures() {
-        let stale = StaleWindows { revalidate: Some(9), error: None };
+        let stale = StaleWindows { revalidate: Some(9), ..StaleWindows::default() };
         let bounded = |default, min| Ttl::Bounded { default, min, max: None };
         let no_use = Err(Reason::NoExplicitLifetime);
         for (ttl, status, lines, verdict) in [

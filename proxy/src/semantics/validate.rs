@@ -3,6 +3,7 @@
 
 use http::StatusCode;
 use millpond_shared::http1::{Fields, FieldsBuilder};
+use millpond_shared::wire::headers;
 
 use super::entity_tag::EntityTag;
 use super::hop;
@@ -137,8 +138,18 @@ pub fn confirms(stored: &Fields, not_modified: &Fields) -> bool {
     }
 }
 
-/// The stored fields as updated from a 304 that confirms them (RFC 9111 §3.2): each field of the 304 replaces all
-/// stored lines of its name.
+/// Whether the 200 answer to a HEAD is about the stored response, whose body has so many bytes (RFC 9111 §4.3.5): every
+/// validator and the length that it has are those of the stored response.
+pub fn head_confirms(stored: &Fields, length: u64, head: &Fields) -> bool {
+    let (ours, theirs) = (Validators::of(stored), Validators::of(head));
+    let same_tag = theirs.etag.is_none() || ours.etag == theirs.etag;
+    let same_date = theirs.last_modified.is_none() || ours.modified() == theirs.modified();
+    let mut lengths = head.get_all("content-length").map(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    same_tag && same_date && lengths.all(|declared: Option<u64>| declared == Some(length))
+}
+
+/// The stored fields as updated from a 304, or the answer to a HEAD, that confirms them (RFC 9111 §3.2): each field of it
+/// replaces all stored lines of its name.
 ///
 /// Not updated: `Content-Length`, and what describes the stored bytes as they were transferred (`Content-Encoding`,
 /// `Content-Range`), since the bytes stay; nor anything that ends at this hop. `Age` and `Date` go even if the 304 has
@@ -151,6 +162,23 @@ pub fn updated(stored: &Fields, from: &Fields) -> Fields {
         fields.push(name, value);
     }
     fields.build()
+}
+
+/// Whether a 304 made from a stored response carries its field called `name` (RFC 9110 §15.4.5).
+pub fn belongs_in_304(name: &str) -> bool {
+    let kept = [
+        "cache-control",
+        "cache-status",
+        "cdn-cache-control",
+        "content-location",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "vary",
+        headers::VERSION,
+    ];
+    is_one_of(name, &kept)
 }
 
 const BOUND_TO_THE_BODY: [&str; 3] = ["content-length", "content-encoding", "content-range"];
@@ -265,6 +293,30 @@ mod tests {
             (LM, "", true),
         ] {
             assert_eq!(confirms(&fields(stored), &fields(not_modified)), expected, "{stored} / {not_modified}");
+        }
+    }
+
+    #[test]
+    fn which_head_confirms() {
+        let both = format!("ETag: \"a\"\n{LM}");
+        for (stored, head, expected) in [
+            ("", "", true),
+            (&both, "", true),
+            (&both, "ETag: \"a\"", true),
+            (&both, "ETag: W/\"a\"", false),
+            (&both, "ETag: \"b\"", false),
+            (&both, LM_850, true),
+            (&both, &format!("ETag: \"a\"\n{LM_LATER}"), false),
+            ("", "ETag: \"a\"", false),
+            ("", LM, false),
+            (&both, "Content-Length: 5", true),
+            (&both, "Content-Length: 005", true),
+            (&both, "Content-Length: 6", false),
+            (&both, "Content-Length: 5\nContent-Length: 6", false),
+            (&both, "Content-Length: x", false),
+            (&both, "ETag: \"b\"\nContent-Length: 5", false),
+        ] {
+            assert_eq!(head_confirms(&fields(stored), 5, &fields(head)), expected, "{stored} / {head}");
         }
     }
 

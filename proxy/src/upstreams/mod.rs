@@ -45,6 +45,8 @@ pub enum OriginError {
     Closed,
     #[error("the origin's answer is malformed: {0}")]
     Malformed(&'static str),
+    #[error("the origin answered {0}")]
+    Failed(http::StatusCode),
     #[error("the origin's answer ended before its body did")]
     Truncated,
     #[error("the request body ended early, or is malformed")]
@@ -65,12 +67,20 @@ impl OriginError {
             OriginError::Unreachable(_) | OriginError::NoShard(_) => Reason::NoOrigin,
             OriginError::Timeout => Reason::OriginTimeout,
             OriginError::Truncated => Reason::OriginTruncated,
-            OriginError::Closed | OriginError::Malformed(_) => Reason::OriginError,
+            OriginError::Closed | OriginError::Malformed(_) | OriginError::Failed(_) => Reason::OriginError,
             OriginError::RequestBody
             | OriginError::RequestTooLarge
             | OriginError::RequestTooSlow
             | OriginError::RequestTarget => Reason::BadRequest,
         }
+    }
+
+    /// Whether there was no contact with the origin as far as can be told: the cache is disconnected (RFC 9111 §2).
+    pub fn is_disconnected(&self) -> bool {
+        matches!(
+            self,
+            OriginError::Unreachable(_) | OriginError::NoShard(_) | OriginError::Closed | OriginError::Timeout
+        )
     }
 }
 
