@@ -10,11 +10,14 @@ use millpond_shared::version::{Position, ShardId, Version};
 
 use super::charge::{self, Charge};
 use super::head;
+use super::part::Part;
 use crate::semantics::freshness::Times;
+use crate::semantics::range::{self, Span};
 use crate::semantics::validate::Validators;
 use crate::semantics::vary::Selection;
 
-/// A complete response, with its head serialised once.
+/// A response, with its head serialised once: complete, unless [`Entry::part`] says otherwise. The store finds
+/// incomplete ones only for whoever asks for parts.
 ///
 /// Kept small: there may be a million of them. The fields are not stored beside the head, but read back from it where
 /// they are needed, and what few responses have is behind one pointer.
@@ -29,6 +32,7 @@ pub struct Entry {
     details: Option<Box<Details>>,
     /// Whether a request has to be compared with the selection.
     varies: bool,
+    is_part: bool,
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
@@ -41,6 +45,7 @@ struct Details {
     selection: Selection,
     tags: Box<[Box<str>]>,
     stamp: Option<Stamp>,
+    part: Option<Part>,
 }
 
 /// Which document of which shard, at which version.
@@ -83,12 +88,23 @@ impl Entry {
             head: shareable(head::serialised(status, &fields, body.len())),
             body: shareable(body),
             times,
-            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp })),
+            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, part: None })),
             varies,
+            is_part: false,
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
             probe_at: AtomicU64::new(0),
         }
+    }
+
+    /// The same as an incomplete response: its body is what `part` says of it. It is of use as long as it is fresh, or
+    /// others can be put together with it.
+    pub fn holding(mut self, part: Part) -> Entry {
+        self.is_part = true;
+        self.validatable = range::strong_tag(&self.fields()).is_some();
+        let nothing = || Details { selection: Selection::NONE, tags: Box::default(), stamp: None, part: None };
+        self.details.get_or_insert_with(|| Box::new(nothing())).part = Some(part);
+        self
     }
 
     /// Name and value of each stored field, read off the head; without `Content-Length`, as all framing.
@@ -107,9 +123,37 @@ impl Entry {
         self.details.as_ref().map_or(EVERY, |details| &details.selection)
     }
 
-    /// Whether it answers this request, which has its key.
+    /// Whether it answers this request, which has its key, with the whole.
     pub fn answers(&self, request: &Fields) -> bool {
+        !self.is_part && self.is_selected_by(request)
+    }
+
+    /// The same for a request for parts, of which it may have some.
+    pub fn answers_in_part(&self, request: &Fields) -> bool {
+        self.is_part && self.is_selected_by(request)
+    }
+
+    fn is_selected_by(&self, request: &Fields) -> bool {
         !self.varies || self.selection().matches(request)
+    }
+
+    /// What it holds, if not the whole.
+    pub fn part(&self) -> Option<&Part> {
+        self.details.as_ref()?.part.as_ref()
+    }
+
+    /// Bytes of the whole representation.
+    pub fn complete_length(&self) -> u64 {
+        self.part().map_or(self.body.len() as u64, Part::complete)
+    }
+
+    /// A span of the representation, if it is held; shares the memory of the body.
+    pub fn slice(&self, span: &Span) -> Option<Bytes> {
+        if let Some(part) = self.part() {
+            return part.slice(&self.body, span);
+        }
+        let (start, end) = (usize::try_from(span.start).ok()?, usize::try_from(span.end).ok()?);
+        (start <= end && end <= self.body.len()).then(|| self.body.slice(start..end))
     }
 
     pub fn tags(&self) -> &[Box<str>] {
@@ -167,7 +211,8 @@ impl Entry {
         let details = self.details.as_ref().map_or(0, |details| {
             let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
             let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
-            charge::allocated(size_of::<Details>()) + selection as u64 + stamp
+            let part = details.part.as_ref().map_or(0, |part| charge::allocated(part.weight()));
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + part
         });
         let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
         Charge {
@@ -231,6 +276,22 @@ mod tests {
                 .next()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_part_answers_requests_for_parts_only() {
+        let request = Fields::default();
+        let whole = entry(&[("ETag", "\"a\"")], TIMES);
+        assert!(whole.answers(&request) && !whole.answers_in_part(&request));
+        assert_eq!((whole.complete_length(), whole.slice(&(1..3))), (4, Some(Bytes::from_static(b"od"))));
+        assert_eq!(whole.slice(&(1..5)), None);
+        let part = whole.holding(Part::of(6..10, 20).expect("a part"));
+        assert!(!part.answers(&request) && part.answers_in_part(&request));
+        assert_eq!((part.complete_length(), part.slice(&(7..9))), (20, Some(Bytes::from_static(b"od"))));
+        assert_eq!(part.slice(&(1..3)), None);
+        assert_eq!(part.useful_until(), u64::MAX);
+        let weak = entry(&[("ETag", "W/\"a\"")], TIMES).holding(Part::of(0..4, 20).expect("a part"));
+        assert_eq!(weak.useful_until(), 1_350);
     }
 
     #[test]

@@ -176,9 +176,23 @@ impl Store {
         let key = key.borrowed();
         let shard = self.shard(key.hash).read();
         let Some(slot) = shard.find(key) else { return Lookup::Nothing };
-        let Some(entry) = slot.variant(request) else { return Lookup::OtherVariant };
+        let Some(entry) = slot.variant(request) else {
+            // What is there in part is not another variant.
+            let selected = slot.part(request).is_some();
+            return if selected { Lookup::Nothing } else { Lookup::OtherVariant };
+        };
         self.eviction.used(slot, key.hash);
         Lookup::Found(Arc::clone(entry))
+    }
+
+    /// The incomplete entry for a request for parts; which of them it holds is for the caller to see.
+    pub fn part(&self, key: &Key, request: &Fields) -> Option<Arc<Entry>> {
+        let key = key.borrowed();
+        let shard = self.shard(key.hash).read();
+        let slot = shard.find(key)?;
+        let entry = slot.part(request)?;
+        self.eviction.used(slot, key.hash);
+        Some(Arc::clone(entry))
     }
 
     /// Sequence number of the last purge: what a fetch notes when it begins.

@@ -22,7 +22,7 @@ pub(super) fn ask_of(head: &RequestHead, framing: Framing) -> Option<Ask> {
         && matches!(head.target, Target::Origin(_))
         && head.fields.list("connection").all(|option| option.eq_ignore_ascii_case("keep-alive"));
     match request::judge(head) {
-        RequestVerdict::Lookup(ask) if plain => Some(ask),
+        RequestVerdict::Lookup(ask) if plain && ask.range.is_none() => Some(ask),
         RequestVerdict::Lookup(_) | RequestVerdict::Pass(_) => None,
     }
 }

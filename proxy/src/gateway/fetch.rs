@@ -87,7 +87,7 @@ impl Fetch {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, asked, began, lead).await,
+            Ok(answer) => self.answered(answer, asked, began, lead),
         }
     }
 
@@ -140,7 +140,8 @@ impl Fetch {
         }
     }
 
-    async fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, mut lead: Lead) -> Fetched {
+    /// What came of an answer that was asked for at `asked`, in seconds since the Unix epoch.
+    pub(super) fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
         let verdict = storability::judge(&self.request.method, &self.ask, head, &self.rule.policy);
@@ -159,9 +160,14 @@ impl Fetch {
         }
         self.gateway.remembered.remove(self.key.hash());
         let draft = Arc::new(self.draft(head, answer.body.length, asked));
-        let mut fill =
-            Fill { filler: Filler::new(lead.flight(), store_max), draft: Arc::clone(&draft), began, fetch: self };
-        let mut body = answer.body;
+        self.fill(draft, answer.body, began, lead);
+        Fetched::Shared(Outcome::Miss)
+    }
+
+    /// Brings the body in.
+    pub(super) fn fill(self, draft: Arc<Draft>, mut body: Body, began: PurgeSeq, mut lead: Lead) {
+        let filler = Filler::new(lead.flight(), self.gateway.store.limits().object_max_bytes);
+        let mut fill = Fill { filler, draft: Arc::clone(&draft), began, fetch: self };
         lead.flight().begin(draft);
         // Most bodies came with their head.
         match fill.take_ready(&mut body) {
@@ -178,10 +184,9 @@ impl Fetch {
             }
             Err(error) => lead.failed(error),
         }
-        Fetched::Shared(Outcome::Miss)
     }
 
-    fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
+    pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
         let now = clock::wall_secs();
         let selection = match Vary::of(&head.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -256,16 +261,21 @@ impl Fill {
         if !self.filler.is_storable() {
             return lead.passed_on();
         }
-        let draft = &self.draft;
-        let entry = Arc::new(Entry::new(
-            draft.status,
-            draft.fields.clone(),
-            self.filler.body(),
-            draft.times,
-            draft.selection.clone(),
-            draft.tags.clone(),
-            draft.stamp.clone(),
-        ));
+        let (draft, body) = (&self.draft, self.filler.body());
+        let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
+            let Some(entry) = self.fetch.with_parts_held(draft, body) else { return lead.passed_on() };
+            Arc::new(entry)
+        } else {
+            Arc::new(Entry::new(
+                draft.status,
+                draft.fields.clone(),
+                body,
+                draft.times,
+                draft.selection.clone(),
+                draft.tags.clone(),
+                draft.stamp.clone(),
+            ))
+        };
         self.fetch.admit(&entry, self.began);
         lead.complete(entry);
     }

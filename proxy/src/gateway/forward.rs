@@ -13,9 +13,9 @@ use crate::upstreams::Outgoing;
 /// Our name in `Via`.
 const PSEUDONYM: &str = "millpond";
 
-/// Which conditions go to the origin.
+/// Which conditions go to the origin, and whether a `Range` does.
 pub enum Conditions<'a> {
-    /// The client's own, since the answer is for it alone.
+    /// The client's own, and its `Range`: the answer is for it alone, or a part.
     Client,
     /// None: the whole response is wanted.
     None,
@@ -33,7 +33,8 @@ pub fn outgoing(request: &RequestHead, rule: &Rule, conditions: &Conditions<'_>)
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let made_anew = is("host") || is("content-length") || is("expect") || is("via");
         let ours = is(headers::LEAST_POSITION);
-        if !made_anew && !ours && (client_conditions || !validate::is_condition(name)) {
+        let clients_own = validate::is_condition(name) || is("range");
+        if !made_anew && !ours && (client_conditions || !clients_own) {
             fields.push(name, value);
         }
     }

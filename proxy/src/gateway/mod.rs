@@ -1,14 +1,17 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go to the origin and into the store, `early` finds hits before anything is waited for, `fetch` asks the origin and fills the cache, `answer` writes to the
-//! client, `remembered` knows which keys are not worth waiting for.
+//! that go to the origin and into the store, `early` finds hits before anything is waited for, `fetch` asks the origin
+//! and fills the cache, `answer` writes to the client, `parts` does both for requests with a `Range` (several at once
+//! as `multipart` makes them), `remembered` knows which keys are not worth waiting for.
 
 mod answer;
 mod client;
 mod early;
 mod fetch;
 mod forward;
+mod multipart;
+mod parts;
 mod remembered;
 
 use std::borrow::Cow;
@@ -67,6 +70,17 @@ struct Visit<'a> {
     request: &'a RequestHead,
     ask: Ask,
     key: Key,
+}
+
+/// The fetch of one client, who leads its flight.
+struct Own {
+    flight: Arc<Flight>,
+    /// The stored response to be validated.
+    stale: Option<Arc<Entry>>,
+    /// The position that its answer must have reached at least.
+    asked_at: Position,
+    /// Why it was no hit.
+    reason: Reason,
 }
 
 /// What a flight brought to one of its clients.
@@ -181,6 +195,9 @@ impl Gateway {
                 }
             }
         };
+        if visit.ask.range.is_some() && stale.is_none() {
+            return self.parts(visit, reason, client).await;
+        }
         if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
             return Ok(self.fail(client, visit, status, reason).await);
         }
@@ -208,10 +225,21 @@ impl Gateway {
         lead: Lead,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let flight = Arc::clone(lead.flight());
-        let fetch = self.fetch_of(visit);
-        let asked_at = fetch.least;
-        match fetch.run(stale.clone(), lead).await {
+        let own = Own { flight: Arc::clone(lead.flight()), stale: stale.clone(), asked_at: self.least(visit), reason };
+        let fetched = self.fetch_of(visit).run(stale, lead).await;
+        self.fetched(visit, own, fetched, client).await
+    }
+
+    /// Sends what a client's own fetch came to.
+    async fn fetched<C: Client>(
+        &self,
+        visit: &Visit<'_>,
+        own: Own,
+        fetched: Fetched,
+        client: &mut C,
+    ) -> Result<Record, Again> {
+        let Own { flight, stale, asked_at, reason } = own;
+        match fetched {
             Fetched::Shared(outcome) => {
                 let seen = flight.seen().await;
                 self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
