@@ -2,15 +2,33 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::upstreams::OriginError;
 
 pub struct Counters {
     origin_requests: IntCounterVec,
     origin_duration: HistogramVec,
     origin_inflight: IntGaugeVec,
+    origin_up: IntGaugeVec,
     refreshes: IntCounterVec,
     rejected: IntCounter,
     waiters: IntGauge,
+}
+
+/// What is counted of one origin, found by its labels once: finding costs more than counting.
+#[derive(Debug)]
+pub struct OriginCounters {
+    failed: IntCounter,
+    success: IntCounter,
+    redirection: IntCounter,
+    client_error: IntCounter,
+    server_error: IntCounter,
+    duration: Histogram,
+    inflight: IntGauge,
+    up: IntGauge,
 }
 
 /// A gauge that is one higher for as long as this lives.
@@ -31,6 +49,10 @@ impl Counters {
                 Opts::new("millpond_origin_inflight", "Requests whose head an origin has not answered yet"),
                 &["origin"],
             )?,
+            origin_up: IntGaugeVec::new(
+                Opts::new("millpond_origin_up", "0 if the last request found no server of the origin, else 1"),
+                &["origin"],
+            )?,
             refreshes: IntCounterVec::new(
                 Opts::new("millpond_refresh_total", "Refreshes behind a stale answer"),
                 &["outcome"],
@@ -41,28 +63,28 @@ impl Counters {
         registry.register(Box::new(counters.origin_requests.clone()))?;
         registry.register(Box::new(counters.origin_duration.clone()))?;
         registry.register(Box::new(counters.origin_inflight.clone()))?;
+        registry.register(Box::new(counters.origin_up.clone()))?;
         registry.register(Box::new(counters.refreshes.clone()))?;
         registry.register(Box::new(counters.rejected.clone()))?;
         registry.register(Box::new(counters.waiters.clone()))?;
         Ok(counters)
     }
 
-    /// An origin is asked.
-    pub fn asking(&self, origin: &str) -> Counted {
-        Counted::new(self.origin_inflight.with_label_values(&[origin]))
-    }
-
-    /// It answered with this status, or not at all.
-    pub fn answered(&self, origin: &str, status: Option<u16>, took: Duration) {
-        let outcome = match status.map(|status| status / 100) {
-            None => "failed",
-            Some(1 | 2) => "2xx",
-            Some(3) => "3xx",
-            Some(4) => "4xx",
-            Some(_) => "5xx",
-        };
-        self.origin_requests.with_label_values(&[origin, outcome]).inc();
-        self.origin_duration.with_label_values(&[origin]).observe(took.as_secs_f64());
+    /// Those of one origin.
+    pub fn of_origin(&self, origin: &str) -> OriginCounters {
+        let requests = |outcome| self.origin_requests.with_label_values(&[origin, outcome]);
+        let up = self.origin_up.with_label_values(&[origin]);
+        up.set(1);
+        OriginCounters {
+            failed: requests("failed"),
+            success: requests("2xx"),
+            redirection: requests("3xx"),
+            client_error: requests("4xx"),
+            server_error: requests("5xx"),
+            duration: self.origin_duration.with_label_values(&[origin]),
+            inflight: self.origin_inflight.with_label_values(&[origin]),
+            up,
+        }
     }
 
     pub fn refreshed(&self, succeeded: bool) {
@@ -75,6 +97,31 @@ impl Counters {
 
     pub fn waiting(&self) -> Counted {
         Counted::new(self.waiters.clone())
+    }
+}
+
+impl OriginCounters {
+    /// It is asked.
+    pub fn asking(&self) -> Counted {
+        Counted::new(self.inflight.clone())
+    }
+
+    /// It answered with this status, or not at all.
+    pub fn answered(&self, answered: Result<u16, &OriginError>, took: Duration) {
+        let up = i64::from(!matches!(answered, Err(OriginError::Unreachable(_) | OriginError::NoShard(_))));
+        // Seldom changes: all workers only read it.
+        if self.up.get() != up {
+            self.up.set(up);
+        }
+        let outcome = match answered.ok().map(|status| status / 100) {
+            None => &self.failed,
+            Some(1 | 2) => &self.success,
+            Some(3) => &self.redirection,
+            Some(4) => &self.client_error,
+            Some(_) => &self.server_error,
+        };
+        outcome.inc();
+        self.duration.observe(took.as_secs_f64());
     }
 }
 

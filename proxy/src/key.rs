@@ -1,5 +1,6 @@
 //! The cache key, and what of a request is forwarded (pure). One function builds both, for every way in.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use millpond_shared::http1::{RequestHead, Target};
@@ -88,10 +89,13 @@ fn scheme_of<'a>(request: &'a RequestHead, listener: &'a str) -> &'a str {
 }
 
 /// Path and query as the origin is asked: what is not in the key is not forwarded.
-pub fn forwarded_target(rule: &Rule, path_and_query: &str) -> String {
+pub fn forwarded_target<'a>(rule: &Rule, path_and_query: &'a str) -> Cow<'a, str> {
+    if matches!(rule.query, Query::AsItCame) {
+        return Cow::Borrowed(path_and_query);
+    }
     let mut target = String::with_capacity(path_and_query.len());
     put_forwarded_target(&mut target, rule, path_and_query);
-    target
+    Cow::Owned(target)
 }
 
 fn put_forwarded_target(target: &mut String, rule: &Rule, path_and_query: &str) {

@@ -180,10 +180,13 @@ fn an_error_when_every_server_is_dead() {
     assert_eq!((dead.status(), dead.detail()), (502, "error/no-origin"));
     let dead = witness.ask_on(&mut client, &Request::get("/api/a"));
     assert_eq!((dead.status(), dead.detail()), (502, "error/no-origin"), "the unsent body is no request");
+    let up = || Metrics::of(pond.admin()).sum("millpond_origin_up", &[("origin", "api")]);
+    assert_eq!(up(), 0.0);
 
     origin.answer("/api/a", Answer::ok("alive"));
     origin.come_back();
     assert_eq!(witness.get("/api/a").text(), "alive", "it is asked as soon as it is there again");
+    assert_eq!(up(), 1.0);
     witness.all_agree();
 }
 

@@ -11,7 +11,7 @@ use millpond_shared::version::Version;
 
 use super::charge::Charge;
 use super::eviction::random::Random;
-use super::tests::{key, request};
+use super::tests::{entry, key, request};
 use super::{
     Cause, Entry, EvictionPolicy, Lookup, Mark, Mode, PurgeSeq, Reservation, Stamp, Store, StoreLayout, StoreLimits,
 };
@@ -305,5 +305,50 @@ fn a_seeded_history_gives_nothing_stale_and_nothing_purged() {
             world.reservations.clear();
             assert_eq!(world.store.bytes(), 0);
         }
+    }
+}
+
+/// Several threads at once: at no moment is more taken than the budget, and in the end all counts agree.
+#[test]
+fn threads_share_one_budget() {
+    for policy in EvictionPolicy::ALL {
+        let limits = StoreLimits::with_budget(BUDGET);
+        let layout = StoreLayout { eviction: policy, shards: 4, seed: 7, ..StoreLayout::default() };
+        let store = Arc::new(Store::build(limits, layout));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let store = Arc::clone(&store);
+                scope.spawn(move || {
+                    let mut random = Random::new(thread);
+                    for step in 0..4_000 {
+                        let key = key(&path(random.below(PATHS)));
+                        match random.below(40) {
+                            0 => {
+                                store.purge_tag("a", Mode::Delete);
+                            }
+                            1 => {
+                                store.purge_key(&key, Mode::Stale);
+                            }
+                            2 => {
+                                store.sweep(step, 10);
+                            }
+                            3 => drop(store.reserve(random.below(6_000) as u64)),
+                            4..22 => drop(store.lookup(&key, &request("en"))),
+                            _ => {
+                                let tags = if random.below(2) == 0 { &["a", "b"][..] } else { &["b"] };
+                                let entry = entry(random.below(2_000), Some("en"), tags);
+                                store.admit(&key, entry, store.purge_seq(), || false);
+                            }
+                        }
+                        assert!(store.bytes() <= BUDGET, "{} bytes", store.bytes());
+                    }
+                });
+            }
+        });
+        assert!(store.evicted(Cause::Budget) > 100, "{}", store.evicted(Cause::Budget));
+        assert_eq!((store.charged().total(), store.reserved_bytes()), (store.bytes(), 0));
+        let objects = store.objects();
+        assert_eq!(store.purge_tag("b", Mode::Delete).objects, objects);
+        assert_eq!((store.objects(), store.bytes()), (0, 0));
     }
 }

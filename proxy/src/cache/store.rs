@@ -24,6 +24,7 @@ use super::sweep::Place;
 use super::tags::TagIndex;
 use super::{Entry, Mark, Mode, PurgeSeq, counts};
 use crate::key::{Key, KeyHash, KeyRef};
+use crate::semantics::vary::Selection;
 
 /// What the store may hold.
 #[derive(Clone, Copy, Debug)]
@@ -193,6 +194,13 @@ impl Store {
         let entry = slot.part(request)?;
         self.eviction.used(slot, key.hash);
         Some(Arc::clone(entry))
+    }
+
+    /// The entry for exactly this selection, complete or not; not counted as a use.
+    pub fn of_selection(&self, key: &Key, selection: &Selection) -> Option<Arc<Entry>> {
+        let key = key.borrowed();
+        let shard = self.shard(key.hash).read();
+        shard.find(key)?.variants().iter().find(|entry| entry.selection() == selection).cloned()
     }
 
     /// Sequence number of the last purge: what a fetch notes when it begins.

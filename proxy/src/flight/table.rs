@@ -47,7 +47,9 @@ pub enum Join {
 pub struct Lead {
     flights: Arc<Flights>,
     key: Option<KeyHash>,
-    flight: Arc<Flight>,
+    began: PurgeSeq,
+    /// Made at once where others can join it, else when something is to be read from it.
+    flight: Option<Arc<Flight>>,
     settled: bool,
 }
 
@@ -67,7 +69,8 @@ impl Flights {
         if listed {
             table.insert(key, Arc::clone(&flight));
         }
-        Join::Lead(Lead { flights: Arc::clone(self), key: listed.then_some(key), flight, settled: false })
+        let key = listed.then_some(key);
+        Join::Lead(Lead { flights: Arc::clone(self), key, began: now, flight: Some(flight), settled: false })
     }
 
     /// Leads, unless somebody does already.
@@ -83,8 +86,7 @@ impl Flights {
 
     /// A flight that nobody can join.
     pub fn alone(self: &Arc<Flights>, now: PurgeSeq) -> Lead {
-        let flight = Arc::new(Flight::new(now, self.store.reservation()));
-        Lead { flights: Arc::clone(self), key: None, flight, settled: false }
+        Lead { flights: Arc::clone(self), key: None, began: now, flight: None, settled: false }
     }
 
     /// Takes a flight off the table: nobody joins it any more.
@@ -106,41 +108,48 @@ impl Flights {
 }
 
 impl Lead {
-    pub fn flight(&self) -> &Arc<Flight> {
-        &self.flight
+    /// The number of the last purge before the fetch.
+    pub fn began(&self) -> PurgeSeq {
+        self.began
+    }
+
+    pub fn flight(&mut self) -> Arc<Flight> {
+        let new = || Arc::new(Flight::new(self.began, self.flights.store.reservation()));
+        Arc::clone(self.flight.get_or_insert_with(new))
     }
 
     /// Takes the flight off the table: nobody joins any more.
     pub fn unlist(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.flights.unlist(key, &self.flight);
+        if let (Some(key), Some(flight)) = (self.key.take(), &self.flight) {
+            self.flights.unlist(key, flight);
         }
     }
 
     /// The response is for one client only; waiters fetch for themselves.
     pub fn unshared(mut self, reason: Reason) {
-        self.unlist();
-        self.flight.settle_unshared(reason);
-        self.settled = true;
+        self.settle(|flight| flight.settle_unshared(reason));
     }
 
     pub fn failed(mut self, error: OriginError) {
-        self.unlist();
-        self.flight.settle_failed(error);
-        self.settled = true;
+        self.settle(|flight| flight.settle_failed(error));
     }
 
     /// The whole body was passed on, and not stored.
     pub fn passed_on(mut self) {
-        self.unlist();
-        self.flight.settle_passed_on();
-        self.settled = true;
+        self.settle(Flight::settle_passed_on);
     }
 
     /// The whole response is there, and stored if it could be.
     pub fn complete(mut self, entry: Arc<crate::cache::Entry>) {
+        self.settle(|flight| flight.settle_complete(entry));
+    }
+
+    fn settle(&mut self, how: impl FnOnce(&Flight)) {
         self.unlist();
-        self.flight.settle_complete(entry);
+        // Without a flight there is nobody to tell.
+        if let Some(flight) = &self.flight {
+            how(flight);
+        }
         self.settled = true;
     }
 }
@@ -148,8 +157,7 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         if !self.settled {
-            self.unlist();
-            self.flight.settle_failed(OriginError::Closed);
+            self.settle(|flight| flight.settle_failed(OriginError::Closed));
         }
     }
 }

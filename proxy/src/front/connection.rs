@@ -2,10 +2,12 @@
 //!
 //! The hot loop (`hot`) answers what it can; anything else is handed to the gateway here, and the loop goes on after.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +22,7 @@ use super::deadline::{Deadline, Waits};
 use super::familiar::Familiar;
 use super::hot::Next;
 use super::reply::Reply;
+use super::send::poll_send;
 use crate::gateway::Gateway;
 use crate::observe::{Access, Observer};
 use crate::outcome::{Outcome, Reason};
@@ -100,7 +103,7 @@ pub(super) async fn run(around: &Around, stream: Stream, scheme: &'static str) -
     let mut told = pin!(told);
     told.as_mut().enable();
     loop {
-        match std::future::poll_fn(|cx| connection.poll_next(around, told.as_mut(), cx)).await {
+        match poll_fn(|cx| connection.poll_next(around, told.as_mut(), cx)).await {
             Next::Closed => return None,
             Next::Http2 => return Some((connection.stream, connection.input)),
             Next::Refused(refusal) => {
@@ -149,8 +152,9 @@ impl Connection {
         let mut reply = Reply::new(self, head, framing, around.drain.has_begun());
         let record = around.gateway.serve(head, &mut reply).await;
         let keep = reply.finish().await;
-        around.observer.observe(&Access { head: Some(head), peer, record: &record, took: began.elapsed() });
         self.since = clock::monotonic();
+        let took = self.since.saturating_duration_since(began);
+        around.observer.observe(&Access { head: Some(head), peer, record: &record, took });
         self.output = BytesMut::new();
         if self.input.is_empty() {
             self.input = BytesMut::new();
@@ -186,11 +190,16 @@ impl Connection {
     }
 
     pub async fn write_output(&mut self) -> std::io::Result<()> {
-        let written = timeout(super::reply::WRITE_TIMEOUT, async {
-            self.stream.write_all(&self.output).await?;
-            self.stream.flush().await
-        });
-        let written = written.await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let Connection { stream, output, .. } = self;
+        let mut none = Bytes::new();
+        let mut sent = pin!(poll_fn(|cx| poll_send(stream, output, &mut none, cx)));
+        // Most answers are taken at once, without a timer.
+        let written = match poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await {
+            Poll::Ready(written) => written,
+            Poll::Pending => timeout(super::reply::WRITE_TIMEOUT, sent)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+        };
         self.output.clear();
         written
     }

@@ -70,7 +70,8 @@ thread_local! {
 struct Turn<'a> {
     around: &'a Around,
     bench: &'a mut Bench,
-    now_ms: u64,
+    /// Milliseconds since the Unix epoch, once they were asked for.
+    now_ms: Option<u64>,
     began: Instant,
     scheme: &'static str,
     peer: Option<SocketAddr>,
@@ -85,9 +86,9 @@ impl Connection {
     pub fn poll_next(&mut self, around: &Around, told: Pin<&mut Notified<'_>>, cx: &mut Context<'_>) -> Poll<Next> {
         BENCH.with_borrow_mut(|bench| {
             bench.output.reserve(GATHER_BYTES);
-            let (now_ms, began) = (clock::wall_ms(), clock::monotonic());
+            let began = clock::monotonic();
             let (scheme, peer, left) = (self.scheme, self.peer, REQUESTS_PER_TURN);
-            let mut turn = Turn { around, bench, now_ms, began, scheme, peer, left, moved: false };
+            let mut turn = Turn { around, bench, now_ms: None, began, scheme, peer, left, moved: false };
             match self.poll_turn(&mut turn, cx) {
                 Poll::Ready(next) => Poll::Ready(next),
                 Poll::Pending if turn.left == 0 => {
@@ -296,7 +297,7 @@ impl Turn<'_> {
         if around.drain.has_begun() {
             return false;
         }
-        let asked = Asked { head, target, ask, scheme, now_ms: *now_ms };
+        let asked = Asked { head, target, ask, scheme, now_ms: *now_ms.get_or_insert_with(clock::wall_ms) };
         let found = around.gateway.early_hit(&asked, gateway, |hit| {
             let before = output.len();
             hit.put_head(output);

@@ -21,6 +21,8 @@ use crate::upstreams::{Inbound, InboundError};
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may pause within its body.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Room made for a head at first, in bytes.
+const HEAD_BYTES: usize = 1024;
 /// Rest of a request's body, in bytes, that is read and thrown away to keep the connection.
 const DRAIN_MAX: usize = 64 * 1024;
 
@@ -100,6 +102,9 @@ impl<'a> Reply<'a> {
     /// Puts the head into the output buffer and settles how the body is framed.
     fn put_head(&mut self, head: &ReplyHead<'_>, length: Option<u64>) {
         let out = &mut self.connection.output;
+        // Once for the head and a body that will stand behind it, instead of growing line by line.
+        let body = length.map_or(0, |length| usize::try_from(length).unwrap_or(COPY_MAX).min(COPY_MAX));
+        out.reserve(HEAD_BYTES + body);
         match head.prepared {
             Some(prepared) => out.extend_from_slice(prepared),
             None => {

@@ -7,8 +7,8 @@ use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
 
-use super::client::{Added, Client, Gone, ReplyHead};
-use super::forward::{self, Conditions};
+use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
+use super::forward;
 use super::parts::{self, Extract, Share, Window};
 use super::{Gateway, Snapshot, Visit};
 use crate::cache::Entry;
@@ -17,8 +17,8 @@ use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::Rule;
 use crate::semantics::freshness::{self, Times};
-use crate::semantics::{cache_status, validate};
-use crate::upstreams::{Answer, OriginError, Payload, Ready};
+use crate::semantics::{cache_status, date, validate};
+use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload, Ready};
 
 impl Gateway {
     /// A stored response, or 304 if the client has it.
@@ -50,11 +50,12 @@ impl Gateway {
         }
         let (status, sent) = match share {
             Share::Whole => {
-                let head = ReplyHead { status: entry.status, fields: &fields, prepared: Some(&entry.head), added };
-                (entry.status, client.whole(head, entry.body.clone()).await)
+                let (status, fields) = (entry.status, ReplyFields::All(&fields));
+                let head = ReplyHead { status, fields, prepared: Some(&entry.head), added };
+                (status, client.whole(head, entry.body.clone()).await)
             }
-            Share::Parts(parts) => parts::send(client, &fields, parts, added).await,
-            Share::Unsatisfiable => parts::send_unsatisfiable(client, entry.complete_length(), added).await,
+            Share::Parts(parts) => Box::pin(parts::send(client, &fields, parts, added)).await,
+            Share::Unsatisfiable => Box::pin(parts::send_unsatisfiable(client, entry.complete_length(), added)).await,
         };
         record(client, Some(visit.rule), outcome, reason, status, sent)
     }
@@ -75,18 +76,18 @@ impl Gateway {
         }
         let (status, sent) = match Extract::of(visit, draft) {
             Extract::Whole => {
-                let head = ReplyHead { status: draft.status, fields: &draft.fields, prepared: None, added };
-                client.begin(head, draft.length);
-                (draft.status, stream(client, Window::ALL, reader).await)
+                let (status, fields) = (draft.status, ReplyFields::All(&draft.fields));
+                client.begin(ReplyHead { status, fields, prepared: None, added }, draft.length);
+                (status, stream(client, Window::ALL, reader).await)
             }
             Extract::Part(range) => {
                 let (status, fields) = (StatusCode::PARTIAL_CONTENT, parts::fields_of_one(&draft.fields, &range));
-                let length = range.span.end - range.span.start;
-                client.begin(ReplyHead { status, fields: &fields, prepared: None, added }, Some(length));
+                let (fields, length) = (ReplyFields::All(&fields), range.span.end - range.span.start);
+                client.begin(ReplyHead { status, fields, prepared: None, added }, Some(length));
                 (status, stream(client, Window { skip: range.span.start, left: length }, reader).await)
             }
             Extract::Unsatisfiable(length) => {
-                let (status, sent) = parts::send_unsatisfiable(client, length, added).await;
+                let (status, sent) = Box::pin(parts::send_unsatisfiable(client, length, added)).await;
                 (status, sent.map_err(Stopped::from))
             }
         };
@@ -114,9 +115,8 @@ impl Gateway {
 
     /// A HEAD that nothing stored answers is asked as it came, and not stored.
     pub(super) async fn forward_head<C: Client>(&self, visit: &Visit<'_>, reason: Reason, client: &mut C) -> Record {
-        let outgoing = forward::outgoing(visit.request, visit.rule, &Conditions::Client);
-        let least = Some(self.least(visit));
-        match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None, least).await {
+        let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit));
+        match self.ask(visit.snapshot, visit.rule, &outgoing, Payload::None).await {
             Ok(answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
                 relay(client, visit.rule, answer, Outcome::Miss, Some(reason)).await
@@ -135,15 +135,15 @@ impl Gateway {
         client: &mut C,
     ) -> Record {
         let scheme = client.scheme();
-        let outgoing = forward::outgoing(request, rule, &Conditions::Client);
-        let least = self.shard(snapshot, rule, request).map(|shard| self.live.least(shard));
+        let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
+        let outgoing = Outgoing::new(request, rule, Conditions::Client, least);
         let asked = {
             let (framing, inbound) = client.inbound();
             let payload = match framing {
                 Framing::None => Payload::None,
                 framing => Payload::Stream { inbound, framing },
             };
-            self.ask(snapshot, rule, &outgoing, payload, least).await
+            self.ask(snapshot, rule, &outgoing, payload).await
         };
         match asked {
             Ok(answer) => {
@@ -229,7 +229,7 @@ async fn own<C: Client>(
     let mut fields = vec![
         ("Content-Type", "text/plain; charset=utf-8".to_owned()),
         ("Cache-Control", "no-store".to_owned()),
-        ("Date", crate::semantics::date::format(clock::wall_secs())),
+        ("Date", date::format(clock::wall_secs())),
     ];
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.push(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()));
@@ -240,7 +240,7 @@ async fn own<C: Client>(
     let fields: Fields = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let added = vec![("Cache-Status", cache_status::value(outcome, Some(reason), None, None, false, false))];
     let body = Bytes::from(format!("{} {}: {why}\n", status.as_str(), status.canonical_reason().unwrap_or("")));
-    let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, body).await;
+    let sent = client.whole(ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added }, body).await;
     record(client, rule, outcome, Some(reason), status, sent)
 }
 
@@ -272,7 +272,8 @@ async fn not_modified<C: Client>(
 ) -> Record {
     let fields: Fields = forward::not_modified_fields(stored.iter()).collect();
     let status = StatusCode::NOT_MODIFIED;
-    let sent = client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, Bytes::new()).await;
+    let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added };
+    let sent = client.whole(head, Bytes::new()).await;
     record(client, Some(visit.rule), outcome, reason, status, sent)
 }
 
@@ -328,9 +329,11 @@ async fn relay<C: Client>(
     reason: Option<Reason>,
 ) -> Record {
     let status = answer.head.status;
-    let fields = forward::relayed_fields(&answer.head, clock::wall_secs());
-    let added = vec![("Cache-Status", cache_status::value(outcome, reason, None, Some(status), false, false))];
-    let head = ReplyHead { status, fields: &fields, prepared: None, added };
+    let mut added = vec![("Cache-Status", cache_status::value(outcome, reason, None, Some(status), false, false))];
+    if !answer.head.fields.contains("date") {
+        added.push(("Date", date::format(clock::wall_secs())));
+    }
+    let head = ReplyHead { status, fields: ReplyFields::Relayed(&answer.head.fields), prepared: None, added };
     let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
     let sent = async {
         client.begin(head, length);

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use millpond_shared::http1::{Fields, Framing};
 
+use super::forward;
+use crate::semantics::hop::{ConnectionOptions, is_hop_by_hop};
 use crate::upstreams::Inbound;
 
 /// The client is gone: nothing more can be sent.
@@ -18,14 +20,41 @@ pub type Added = Vec<(&'static str, String)>;
 /// Head of an answer.
 pub struct ReplyHead<'a> {
     pub status: StatusCode,
-    pub fields: &'a Fields,
+    pub fields: ReplyFields<'a>,
     /// Status line and fields (with `Content-Length`) as HTTP/1.1 bytes, where they were serialised before.
     pub prepared: Option<&'a Bytes>,
     pub added: Added,
 }
 
-/// Sends one answer. Framing is the implementation's business: `fields` hold neither `Content-Length` nor anything
-/// hop-by-hop.
+/// Fields of an answer: neither `Content-Length` nor anything hop-by-hop.
+#[derive(Clone, Copy)]
+pub enum ReplyFields<'a> {
+    /// All of these.
+    All(&'a Fields),
+    /// Those of a response as it came which may be handed through.
+    Relayed(&'a Fields),
+}
+
+impl<'a> ReplyFields<'a> {
+    /// As many as there are, or a few more.
+    pub fn len_max(&self) -> usize {
+        let (ReplyFields::All(fields) | ReplyFields::Relayed(fields)) = self;
+        fields.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let (fields, hop) = match *self {
+            ReplyFields::All(fields) => (fields, None),
+            ReplyFields::Relayed(fields) => (fields, Some(ConnectionOptions::of(fields))),
+        };
+        fields.iter().filter(move |(name, _)| match &hop {
+            None => true,
+            Some(hop) => !is_hop_by_hop(name, hop) && forward::is_relayed(name),
+        })
+    }
+}
+
+/// Sends one answer. Framing is the implementation's business.
 pub trait Client: Send {
     /// `http` or `https`.
     fn scheme(&self) -> &'static str;

@@ -8,17 +8,16 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
-use super::forward::{self, Conditions};
-use super::{Gateway, Snapshot};
+use super::{Gateway, Snapshot, forward, parts};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
-use crate::flight::{Draft, Filler, Lead};
+use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::Rule;
 use crate::semantics::request::Ask;
 use crate::semantics::vary::{Selection, Vary};
 use crate::semantics::{freshness, reuse, storability, validate};
-use crate::upstreams::{Answer, Body, OriginError, Payload, Ready};
+use crate::upstreams::{Answer, Body, Conditions, OriginError, Outgoing, Payload, Ready};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
@@ -31,46 +30,58 @@ impl Gateway {
         let tag = fields.get_str(headers::CACHE_TAG)?.into();
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
+
+    /// Takes a fetched response into the store; `began`: the last purge before its fetch.
+    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+        let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
+        if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
+            self.counters.rejected();
+        } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
+            self.live.given(stamp);
+        }
+    }
 }
 
-/// One fetch: owned, so that it can outlive the request that caused it.
-pub struct Fetch {
-    pub gateway: Arc<Gateway>,
-    pub snapshot: Arc<Snapshot>,
-    pub rule: Arc<Rule>,
-    pub request: RequestHead,
-    pub ask: Ask,
-    pub key: Key,
+/// One fetch. What has to outlive the request that caused it is in its [`Fill`].
+pub struct Fetch<'a> {
+    pub gateway: &'a Arc<Gateway>,
+    pub snapshot: &'a Snapshot,
+    pub rule: &'a Rule,
+    pub request: &'a RequestHead,
+    pub ask: &'a Ask,
+    pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
+    /// The position that the answer must have reached at least.
     pub least: Position,
+    /// When the origin is asked, in seconds since the Unix epoch.
+    pub asked: u64,
 }
 
 /// What a fetch came to. The flight is settled, or a fill goes on settling it.
 pub enum Fetched {
     /// Everyone reads it from the flight.
-    Shared(Outcome),
+    Shared(Outcome, Arc<Flight>),
     /// Not for sharing: the one who fetched gets it, and nobody else.
-    Own(Box<Answer>, Reason),
+    Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
     OwnEntry(Arc<Entry>, Reason),
     Failed(OriginError),
 }
 
-impl Fetch {
+impl Fetch<'_> {
     /// `stale`: the stored response to validate.
-    pub async fn run(self, stale: Option<Arc<Entry>>, lead: Lead) -> Fetched {
-        let began = self.gateway.store.purge_seq();
-        let asked = clock::wall_secs();
-        let mut answer = self.ask_origin(stale.as_deref()).await;
-        if let (Ok(got), Some(entry)) = (&answer, &stale)
+    pub async fn run(&self, stale: Option<&Arc<Entry>>, lead: Lead) -> Fetched {
+        let began = lead.began();
+        let mut answer = self.ask_origin(stale.map(|entry| &**entry)).await;
+        if let (Ok(got), Some(entry)) = (&answer, stale)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
             if validate::confirms(&entry.fields(), &got.head.fields) {
-                return self.revalidated(entry, &got.head, asked, began, lead);
+                return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = self.ask_origin(None).await;
+            answer = Box::pin(self.ask_origin(None)).await;
         }
         match answer {
             Err(error) => {
@@ -82,25 +93,24 @@ impl Fetch {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) if self.stale_is_better(&answer, stale.as_deref()) => {
+            Ok(answer) if self.stale_is_better(&answer, stale) => {
                 let error = OriginError::Malformed("it answered with a server error");
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, asked, began, lead),
+            Ok(answer) => self.answered(answer, began, lead),
         }
     }
 
     async fn ask_origin(&self, stale: Option<&Entry>) -> Result<Answer, OriginError> {
         let stored = stale.map(Entry::fields);
         let conditions = stored.as_ref().map_or(Conditions::None, Conditions::Stored);
-        let outgoing = forward::outgoing(&self.request, &self.rule, &conditions);
-        let least = self.shard.map(|_| self.least);
-        self.gateway.ask(&self.snapshot, &self.rule, &outgoing, Payload::None, least).await
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least);
+        self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::None).await
     }
 
     /// The origin says that it failed, and there is a stale copy for that case.
-    fn stale_is_better(&self, answer: &Answer, stale: Option<&Entry>) -> bool {
+    fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
         forward::is_failure(answer.head.status)
             && stale.is_some_and(|entry| {
                 reuse::may_serve_on_error(&entry.times, freshness::age(&entry.times, clock::wall_secs()))
@@ -108,31 +118,32 @@ impl Fetch {
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
-    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
+    fn revalidated(&self, stale: &Arc<Entry>, head: &ResponseHead, began: PurgeSeq, mut lead: Lead) -> Fetched {
         let now = clock::wall_secs();
         let fields = validate::updated(&stale.fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
-        let times = freshness::times(&updated, &self.rule.policy, asked, now);
+        let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         let fields = forward::stored_fields(&updated.fields, now);
         let selection = match Vary::of(&updated.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
             Vary::None | Vary::Any => stale.selection().clone(),
         };
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
-        let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
+        let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         let body = stale.body.clone();
         let entry = Entry::new(stale.status, fields, body, times, selection, tags, stamp);
         let entry = Arc::new(entry);
         // A 304 may forbid what the first response allowed: then it is for the one who asked, and nobody else.
-        match storability::judge(&self.request.method, &self.ask, &updated, &self.rule.policy) {
+        match storability::judge(&self.request.method, self.ask, &updated, &self.rule.policy) {
             Ok(()) => {
-                self.admit(&entry, began);
+                self.gateway.admit(self.key, &entry, began);
+                let flight = lead.flight();
                 lead.complete(entry);
-                Fetched::Shared(Outcome::Revalidated)
+                Fetched::Shared(Outcome::Revalidated, flight)
             }
             Err(reason) => {
                 if !caused_by_request(reason) {
-                    self.gateway.store.purge_key(&self.key, Mode::Delete);
+                    self.gateway.store.purge_key(self.key, Mode::Delete);
                 }
                 lead.unshared(reason);
                 Fetched::OwnEntry(entry, reason)
@@ -140,11 +151,11 @@ impl Fetch {
         }
     }
 
-    /// What came of an answer that was asked for at `asked`, in seconds since the Unix epoch.
-    pub(super) fn answered(self, answer: Answer, asked: u64, began: PurgeSeq, lead: Lead) -> Fetched {
+    /// What becomes of an answer.
+    pub(super) fn answered(&self, answer: Answer, began: PurgeSeq, lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
-        let verdict = storability::judge(&self.request.method, &self.ask, head, &self.rule.policy);
+        let verdict = storability::judge(&self.request.method, self.ask, head, &self.rule.policy);
         let too_large = answer.body.length.is_some_and(|length| length > store_max);
         let verdict = verdict.and(if too_large { Err(Reason::BodyTooLarge) } else { Ok(()) });
         if let Err(reason) = verdict {
@@ -156,19 +167,25 @@ impl Fetch {
                 self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
             }
             lead.unshared(reason);
-            return Fetched::Own(Box::new(answer), reason);
+            return Fetched::Own(answer, reason);
         }
         self.gateway.remembered.remove(self.key.hash());
-        let draft = Arc::new(self.draft(head, answer.body.length, asked));
-        self.fill(draft, answer.body, began, lead);
-        Fetched::Shared(Outcome::Miss)
+        let draft = Arc::new(self.draft(head, answer.body.length));
+        let flight = self.fill(draft, answer.body, began, lead);
+        Fetched::Shared(Outcome::Miss, flight)
     }
 
-    /// Brings the body in.
-    pub(super) fn fill(self, draft: Arc<Draft>, mut body: Body, began: PurgeSeq, mut lead: Lead) {
-        let filler = Filler::new(lead.flight(), self.gateway.store.limits().object_max_bytes);
-        let mut fill = Fill { filler, draft: Arc::clone(&draft), began, fetch: self };
-        lead.flight().begin(draft);
+    /// Brings the body in, by way of the flight.
+    pub(super) fn fill(&self, draft: Arc<Draft>, mut body: Body, began: PurgeSeq, mut lead: Lead) -> Arc<Flight> {
+        let flight = lead.flight();
+        let mut fill = Fill {
+            gateway: Arc::clone(self.gateway),
+            key: self.key.clone(),
+            filler: Filler::new(&flight, self.gateway.store.limits().object_max_bytes),
+            draft: Arc::clone(&draft),
+            began,
+        };
+        flight.begin(draft);
         // Most bodies came with their head.
         match fill.take_ready(&mut body) {
             Ok(true) => fill.landed(lead),
@@ -184,9 +201,10 @@ impl Fetch {
             }
             Err(error) => lead.failed(error),
         }
+        flight
     }
 
-    pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>, asked: u64) -> Draft {
+    pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
         let selection = match Vary::of(&head.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -194,23 +212,13 @@ impl Fetch {
         };
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now);
-        let times = freshness::times(head, &self.rule.policy, asked, now);
-        let tags = forward::tags(&self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
+        let times = freshness::times(head, &self.rule.policy, self.asked, now);
+        let tags = forward::tags(self.rule, &fields, stamp.as_ref().map(|stamp| &*stamp.tag));
         Draft { status: head.status, fields, times, selection, tags, stamp, length }
     }
 
     fn stamp(&self, fields: &Fields) -> Option<Stamp> {
         self.gateway.stamp(self.shard?, fields)
-    }
-
-    fn admit(&self, entry: &Arc<Entry>, began: PurgeSeq) {
-        let live = &self.gateway.live;
-        let overtaken = || entry.stamp().is_some_and(|stamp| live.overtaken(stamp));
-        if !self.gateway.store.admit(&self.key, Arc::clone(entry), began, overtaken) {
-            self.gateway.counters.rejected();
-        } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
-            live.given(stamp);
-        }
     }
 }
 
@@ -219,9 +227,10 @@ fn caused_by_request(reason: Reason) -> bool {
     matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
 }
 
-/// Brings the body into the flight's log, and into the store.
+/// Brings the body into the flight's log, and into the store. Owned, so that it can outlive the request that caused it.
 struct Fill {
-    fetch: Fetch,
+    gateway: Arc<Gateway>,
+    key: Key,
     filler: Filler,
     draft: Arc<Draft>,
     began: PurgeSeq,
@@ -263,7 +272,9 @@ impl Fill {
         }
         let (draft, body) = (&self.draft, self.filler.body());
         let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
-            let Some(entry) = self.fetch.with_parts_held(draft, body) else { return lead.passed_on() };
+            let Some(entry) = parts::with_parts_held(&self.gateway.store, &self.key, draft, body) else {
+                return lead.passed_on();
+            };
             Arc::new(entry)
         } else {
             Arc::new(Entry::new(
@@ -276,7 +287,7 @@ impl Fill {
                 draft.stamp.clone(),
             ))
         };
-        self.fetch.admit(&entry, self.began);
+        self.gateway.admit(&self.key, &entry, self.began);
         lead.complete(entry);
     }
 }

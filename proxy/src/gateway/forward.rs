@@ -1,53 +1,11 @@
-//! Heads on their way: to the origin, into the store, to the client (pure).
+//! Heads on their way into the store and to the client (pure).
 
 use http::{Method, StatusCode};
-use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead, ResponseHead};
+use millpond_shared::http1::{Fields, FieldsBuilder, RequestHead};
 use millpond_shared::wire::headers;
 
-use crate::key::forwarded_target;
 use crate::rules::Rule;
-use crate::semantics::validate::{self, Validators};
 use crate::semantics::{date, hop};
-use crate::upstreams::Outgoing;
-
-/// Our name in `Via`.
-const PSEUDONYM: &str = "millpond";
-
-/// Which conditions go to the origin, and whether a `Range` does.
-pub enum Conditions<'a> {
-    /// The client's own, and its `Range`: the answer is for it alone, or a part.
-    Client,
-    /// None: the whole response is wanted.
-    None,
-    /// Those that validate the stored response.
-    Stored(&'a Fields),
-}
-
-/// The request as it goes to the origin: untouched but for what HTTP demands of a proxy (RFC 9110 §7.6).
-pub fn outgoing(request: &RequestHead, rule: &Rule, conditions: &Conditions<'_>) -> Outgoing {
-    let mut fields = FieldsBuilder::new();
-    // The target decides (RFC 9112 §3.2.2), and Host comes first (RFC 9110 §7.2).
-    fields.push("Host", request.authority.as_str());
-    let client_conditions = matches!(conditions, Conditions::Client);
-    for (name, value) in hop::end_to_end(&request.fields) {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        let made_anew = is("host") || is("content-length") || is("expect") || is("via");
-        let ours = is(headers::LEAST_POSITION);
-        let clients_own = validate::is_condition(name) || is("range");
-        if !made_anew && !ours && (client_conditions || !clients_own) {
-            fields.push(name, value);
-        }
-    }
-    if let Conditions::Stored(stored) = conditions {
-        validate::put_conditions(&Validators::of(stored), &mut fields);
-    }
-    fields.push("Via", via(&request.fields, request.minor));
-    Outgoing {
-        method: request.method.clone(),
-        target: forwarded_target(rule, request.target.path_and_query()),
-        fields: fields.build(),
-    }
-}
 
 /// The request by which a stored response is refreshed behind a client: a plain GET, without what was that client's
 /// own affair.
@@ -55,20 +13,6 @@ pub fn refreshing(request: &RequestHead) -> RequestHead {
     let own = ["authorization", "cache-control", "pragma"];
     let kept = request.fields.iter().filter(|(name, _)| !own.iter().any(|other| name.eq_ignore_ascii_case(other)));
     RequestHead { method: Method::GET, fields: kept.collect(), ..request.clone() }
-}
-
-/// `Via` with us appended (RFC 9110 §7.6.3).
-fn via(fields: &Fields, minor: Minor) -> String {
-    let version = if minor == Minor::Zero { "1.0" } else { "1.1" };
-    let mut via = String::new();
-    for line in fields.get_all("via") {
-        via.push_str(&String::from_utf8_lossy(line));
-        via.push_str(", ");
-    }
-    via.push_str(version);
-    via.push(' ');
-    via.push_str(PSEUDONYM);
-    via
 }
 
 /// The fields of a response that are stored: end to end, without framing, `Age` (it is counted anew) and what was
@@ -88,18 +32,9 @@ pub fn stored_fields(response: &Fields, now: u64) -> Fields {
     fields.build()
 }
 
-/// The fields of a response that is handed through.
-pub fn relayed_fields(head: &ResponseHead, now: u64) -> Fields {
-    let mut fields = FieldsBuilder::new();
-    for (name, value) in hop::end_to_end(&head.fields) {
-        if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case(headers::POSITION) {
-            fields.push(name, value);
-        }
-    }
-    if !head.fields.contains("date") {
-        fields.push("Date", date::format(now));
-    }
-    fields.build()
+/// Whether an end-to-end field of a response is handed through with it.
+pub fn is_relayed(name: &str) -> bool {
+    !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case(headers::POSITION)
 }
 
 /// The fields that a 304 made from a stored response carries (RFC 9110 §15.4.5).

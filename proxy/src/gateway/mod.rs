@@ -25,7 +25,7 @@ use millpond_shared::http1::{Authority, RequestHead, ResponseHead, Target};
 use millpond_shared::version::Position;
 use tokio::time::timeout;
 
-pub use client::{Added, Client, Gone, ReplyHead};
+pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
 
 use crate::cache::{Entry, Lookup, Mode, Purged, Store};
@@ -70,17 +70,6 @@ struct Visit<'a> {
     request: &'a RequestHead,
     ask: Ask,
     key: Key,
-}
-
-/// The fetch of one client, who leads its flight.
-struct Own {
-    flight: Arc<Flight>,
-    /// The stored response to be validated.
-    stale: Option<Arc<Entry>>,
-    /// The position that its answer must have reached at least.
-    asked_at: Position,
-    /// Why it was no hit.
-    reason: Reason,
 }
 
 /// What a flight brought to one of its clients.
@@ -146,10 +135,10 @@ impl Gateway {
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
-            return self.pass(&snapshot, rule, request, Reason::RuleBypass, client).await;
+            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
         }
         let ask = match request::judge(request) {
-            RequestVerdict::Pass(reason) => return self.pass(&snapshot, rule, request, reason, client).await,
+            RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
             RequestVerdict::Lookup(ask) => ask,
         };
         let key = Key::of(rule, request, client.scheme());
@@ -196,22 +185,23 @@ impl Gateway {
             }
         };
         if visit.ask.range.is_some() && stale.is_none() {
-            return self.parts(visit, reason, client).await;
+            return Box::pin(self.parts(visit, reason, now_ms, client)).await;
         }
         if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         if visit.ask.head_only {
-            return Ok(self.forward_head(visit, reason, client).await);
+            return Ok(Box::pin(self.forward_head(visit, reason, client)).await);
         }
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
         let own = (!visit.ask.collapse).then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
-            return self.lead(visit, stale, reason, self.flights.alone(self.store.purge_seq()), client).await;
+            let lead = self.flights.alone(self.store.purge_seq());
+            return self.lead(visit, stale, reason, lead, now_ms, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, reason, lead, client).await,
-            Join::Wait(waiting) => self.wait(visit, stale, reason, waiting, client).await,
+            Join::Lead(lead) => self.lead(visit, stale, reason, lead, now_ms, client).await,
+            Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
@@ -223,28 +213,30 @@ impl Gateway {
         stale: Option<Arc<Entry>>,
         reason: Reason,
         lead: Lead,
+        now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let own = Own { flight: Arc::clone(lead.flight()), stale: stale.clone(), asked_at: self.least(visit), reason };
-        let fetched = self.fetch_of(visit).run(stale, lead).await;
-        self.fetched(visit, own, fetched, client).await
+        let fetch = self.fetch_of(visit, now_ms);
+        let fetched = fetch.run(stale.as_ref(), lead).await;
+        self.fetched(visit, stale, reason, fetch.least, fetched, client).await
     }
 
-    /// Sends what a client's own fetch came to.
+    /// Sends what a client's own fetch came to. `asked_at`: the position that its answer must have reached at least.
     async fn fetched<C: Client>(
         &self,
         visit: &Visit<'_>,
-        own: Own,
+        stale: Option<Arc<Entry>>,
+        reason: Reason,
+        asked_at: Position,
         fetched: Fetched,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let Own { flight, stale, asked_at, reason } = own;
         match fetched {
-            Fetched::Shared(outcome) => {
+            Fetched::Shared(outcome, flight) => {
                 let seen = flight.seen().await;
                 self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason }, client).await
             }
-            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, *answer, why).await),
+            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why).await),
             Fetched::OwnEntry(entry, why) => {
                 Ok(self.stored(client, visit, &entry, Outcome::Revalidated, Some(why)).await)
             }
@@ -345,49 +337,46 @@ impl Gateway {
         }
         let Some(lead) = self.flights.lead(visit.key.hash(), self.store.purge_seq()) else { return };
         // For everybody, not for this client: its credentials and wishes have no part in it.
-        let fetch = Fetch { request: forward::refreshing(visit.request), ask: Ask::plain(), ..self.fetch_of(visit) };
+        let (gateway, snapshot, rule) = (Arc::clone(self), Arc::clone(visit.snapshot), Arc::clone(visit.rule));
+        let (request, key) = (forward::refreshing(visit.request), visit.key.clone());
         let entry = Arc::clone(entry);
         tokio::spawn(async move {
-            let counters = Arc::clone(&fetch.gateway.counters);
-            let failed = match fetch.run(Some(Arc::clone(&entry)), lead).await {
+            let visit = Visit { snapshot: &snapshot, rule: &rule, request: &request, ask: Ask::plain(), key };
+            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
-                Fetched::Shared(_) | Fetched::OwnEntry(..) => false,
+                Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
             };
-            counters.refreshed(!failed);
+            gateway.counters.refreshed(!failed);
             if failed {
                 entry.hold_off_until(clock::wall_ms() + fetch::PROBE_PAUSE_MS);
             }
         });
     }
 
-    fn fetch_of(self: &Arc<Self>, visit: &Visit<'_>) -> Fetch {
+    fn fetch_of<'a>(self: &'a Arc<Self>, visit: &'a Visit<'_>, now_ms: u64) -> Fetch<'a> {
         Fetch {
-            gateway: Arc::clone(self),
-            snapshot: Arc::clone(visit.snapshot),
-            rule: Arc::clone(visit.rule),
-            request: visit.request.clone(),
-            ask: visit.ask.clone(),
-            key: visit.key.clone(),
+            gateway: self,
+            snapshot: visit.snapshot,
+            rule: visit.rule,
+            request: visit.request,
+            ask: &visit.ask,
+            key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),
+            asked: now_ms / 1000,
         }
     }
 
-    /// Asks the origin of the rule, and counts.
+    /// Asks the origin of the rule.
     async fn ask(
         &self,
         snapshot: &Snapshot,
         rule: &Rule,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         payload: Payload<'_>,
-        least: Option<Position>,
     ) -> Result<Answer, OriginError> {
-        let (_asking, began) = (self.counters.asking(&rule.origin), clock::monotonic());
-        let answer = snapshot.upstreams.ask(&rule.origin, outgoing, payload, least, rule.retry).await;
-        let status = answer.as_ref().ok().map(|answer| answer.head.status.as_u16());
-        self.counters.answered(&rule.origin, status, began.elapsed());
-        answer
+        snapshot.upstreams.ask(&rule.origin, outgoing, payload, rule.retry, &self.counters).await
     }
 
     /// The position that an answer to this request must have reached at least.

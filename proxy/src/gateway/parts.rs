@@ -8,19 +8,20 @@ use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::{Fields, FieldsBuilder, ResponseHead};
 
-use super::client::{Added, Client, Gone, ReplyHead};
+use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::fetch::Fetch;
-use super::forward::{self, Conditions};
+use super::forward;
 use super::multipart::Multipart;
-use super::{Again, Gateway, Own, Visit};
-use crate::cache::{Entry, Lookup, Part};
+use super::{Again, Gateway, Visit};
+use crate::cache::{Entry, Part, Store};
 use crate::flight::Draft;
+use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::semantics::range::{self, ContentRange, Resolved, Span};
 use crate::semantics::reuse::{self, Reuse};
 use crate::semantics::{date, storability, validate};
-use crate::upstreams::{Answer, OriginError, Payload};
+use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload};
 
 /// What a request gets of a stored response.
 pub(super) enum Share {
@@ -96,12 +97,12 @@ pub(super) async fn send<C: Client>(
     let sent = match parts {
         Parts::One(range, bytes) => {
             let fields = fields_of_one(fields, &range);
-            client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, bytes).await
+            client.whole(ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added }, bytes).await
         }
         Parts::Several(multipart) => {
             let fields = fields_with(fields, "Content-Type", &multipart.content_type);
             let length = Some(multipart.length());
-            client.begin(ReplyHead { status, fields: &fields, prepared: None, added }, length);
+            client.begin(ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added }, length);
             send_pieces(client, multipart.pieces).await
         }
     };
@@ -131,7 +132,7 @@ pub(super) async fn send_unsatisfiable<C: Client>(
     let fields: Fields = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = Bytes::from(format!("416 Range Not Satisfiable: there are {length} bytes\n"));
     let added = added.into_iter().filter(|(name, _)| *name != "Age").collect();
-    (status, client.whole(ReplyHead { status, fields: &fields, prepared: None, added }, body).await)
+    (status, client.whole(ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added }, body).await)
 }
 
 /// The fields of a 206 with one part, given those of the whole.
@@ -221,9 +222,10 @@ impl Gateway {
         self: &Arc<Self>,
         visit: &Visit<'_>,
         reason: Reason,
+        now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        if let Some(entry) = self.fresh_part(visit)
+        if let Some(entry) = self.fresh_part(visit, now_ms)
             && let Some(share) = Share::of_part(visit, &entry)
         {
             return Ok(self.share(client, visit, &entry, share, Outcome::Hit, None).await);
@@ -231,30 +233,31 @@ impl Gateway {
         if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
             return Ok(self.fail(client, visit, status, reason).await);
         }
-        let (fetch, lead) = (self.fetch_of(visit), self.flights.alone(self.store.purge_seq()));
-        let (flight, began) = (Arc::clone(lead.flight()), lead.flight().began());
-        let asked = clock::wall_secs();
+        let fetch = self.fetch_of(visit, now_ms);
+        let mut lead = self.flights.alone(self.store.purge_seq());
+        let began = lead.began();
         let answer = match fetch.ask_as_it_came().await {
             Ok(answer) => answer,
             Err(error) => return Ok(self.origin_failed(client, visit, &error).await),
         };
         match fetch.kind(&answer) {
             Kind::Own(why) => {
+                if why == Reason::BodyTooLarge {
+                    self.counters.rejected();
+                }
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
                 Ok(self.relay_miss(client, visit, answer, why).await)
             }
             Kind::Whole => {
-                let own = Own { flight, stale: None, asked_at: fetch.least, reason };
-                let fetched = fetch.answered(answer, asked, began, lead);
-                self.fetched(visit, own, fetched, client).await
+                let fetched = fetch.answered(answer, began, lead);
+                self.fetched(visit, None, reason, fetch.least, fetched, client).await
             }
             Kind::Part => {
-                let whole = as_whole(&answer.head);
-                let draft = fetch.draft(&whole, answer.body.length, asked);
+                let draft = fetch.draft(&as_whole(&answer.head), answer.body.length);
                 let fields = forward::stored_fields(&answer.head.fields, clock::wall_secs());
                 let draft = Arc::new(Draft { status: StatusCode::PARTIAL_CONTENT, fields, ..draft });
-                // Before the fill begins: its start is held then.
-                let reader = flight.reader();
+                // Before the fill begins: nothing of its start is dropped then.
+                let reader = lead.flight().reader();
                 fetch.fill(Arc::clone(&draft), answer.body, began, lead);
                 match reader {
                     Some(reader) => Ok(self.draft(client, visit, &draft, reader, Outcome::Miss, Some(reason)).await),
@@ -264,19 +267,17 @@ impl Gateway {
         }
     }
 
-    fn fresh_part(&self, visit: &Visit<'_>) -> Option<Arc<Entry>> {
-        let now_ms = clock::wall_ms();
+    fn fresh_part(&self, visit: &Visit<'_>, now_ms: u64) -> Option<Arc<Entry>> {
         let entry = self.store.part(&visit.key, &visit.request.fields)?;
         let verdict = reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
         matches!(verdict, Reuse::Fresh { .. }).then_some(entry)
     }
 }
 
-impl Fetch {
+impl Fetch<'_> {
     async fn ask_as_it_came(&self) -> Result<Answer, OriginError> {
-        let outgoing = forward::outgoing(&self.request, &self.rule, &Conditions::Client);
-        let least = self.shard.map(|_| self.least);
-        self.gateway.ask(&self.snapshot, &self.rule, &outgoing, Payload::None, least).await
+        let outgoing = Outgoing::new(self.request, self.rule, Conditions::Client, self.least);
+        self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::None).await
     }
 
     fn kind(&self, answer: &Answer) -> Kind {
@@ -297,35 +298,29 @@ impl Fetch {
         if part.held() > self.gateway.store.limits().object_max_bytes {
             return Kind::Own(Reason::BodyTooLarge);
         }
-        match storability::judge(&self.request.method, &self.ask, &as_whole(head), &self.rule.policy) {
+        match storability::judge(&self.request.method, self.ask, &as_whole(head), &self.rule.policy) {
             Ok(()) => Kind::Part,
             Err(why) => Kind::Own(why),
         }
     }
+}
 
-    /// What is stored of a 206, together with the parts that are stored already (RFC 9110 §15.3.7.3): complete if it
-    /// is all there then. `None`: it is not what it said it was, or a whole is there by now.
-    pub(super) fn with_parts_held(&self, draft: &Draft, body: Bytes) -> Option<Entry> {
-        let mut part = part_of(&draft.fields).filter(|part| part.held() == body.len() as u64)?;
-        let store = &self.gateway.store;
-        if let Lookup::Found(_) = store.lookup(&self.key, &self.request.fields) {
-            return None;
-        }
-        let kept = draft.fields.iter().filter(|(name, _)| !tells_of_content(name));
-        let (mut fields, mut body): (Fields, Bytes) = (kept.collect(), body);
-        if let Some(held) = store.part(&self.key, &self.request.fields)
-            && let Some(held_part) = held.part()
-            && range::strong_tag(&fields).is_some_and(|tag| range::strong_tag(&held.fields()) == Some(tag))
-            && *held.selection() == draft.selection
-        {
+/// What is stored of a 206, together with the parts that are stored already (RFC 9110 §15.3.7.3): complete if it is all
+/// there then. `None`: it is not what it said it was, or a whole is there by now.
+pub(super) fn with_parts_held(store: &Store, key: &Key, draft: &Draft, body: Bytes) -> Option<Entry> {
+    let mut part = part_of(&draft.fields).filter(|part| part.held() == body.len() as u64)?;
+    let kept = draft.fields.iter().filter(|(name, _)| !tells_of_content(name));
+    let (mut fields, mut body): (Fields, Bytes) = (kept.collect(), body);
+    if let Some(held) = store.of_selection(key, &draft.selection) {
+        let held_part = held.part()?;
+        if range::strong_tag(&fields).is_some_and(|tag| range::strong_tag(&held.fields()) == Some(tag)) {
             fields = validate::updated(&held.fields(), &fields);
             (part, body) = Part::joined((held_part, &held.body), (&part, &body));
         }
-        let is_whole = part.is_whole();
-        let (times, selection, tags) = (draft.times, draft.selection.clone(), draft.tags.clone());
-        let entry = Entry::new(StatusCode::OK, fields, body, times, selection, tags, None);
-        Some(if is_whole { entry } else { entry.holding(part) })
     }
+    let (times, selection, tags) = (draft.times, draft.selection.clone(), draft.tags.clone());
+    let entry = Entry::new(StatusCode::OK, fields, body, times, selection, tags, None);
+    Some(if part.is_whole() { entry } else { entry.holding(part) })
 }
 
 /// The one part of a representation of known length that a 206 says to hold.

@@ -31,12 +31,16 @@ pub fn value(
     value.push_str(CACHE);
     match handled {
         Handling::Hit => value.push_str("; hit"),
-        Handling::Forwarded(why) => push(&mut value, format_args!("; fwd={why}")),
+        Handling::Forwarded(why) => {
+            value.push_str("; fwd=");
+            value.push_str(why);
+        }
         Handling::Neither => {}
     }
     let forwarded = matches!(handled, Handling::Forwarded(_));
     if let Some(status) = fwd_status.filter(|_| forwarded) {
-        push(&mut value, format_args!("; fwd-status={}", status.as_u16()));
+        value.push_str("; fwd-status=");
+        value.push_str(status.as_str());
     }
     if let Some(ttl) = ttl.filter(|_| handled != Handling::Neither) {
         push(&mut value, format_args!("; ttl={}", ttl.clamp(-INTEGER_MAX, INTEGER_MAX)));
@@ -47,9 +51,11 @@ pub fn value(
     if forwarded && (collapsed || outcome == Outcome::Collapsed) {
         value.push_str("; collapsed");
     }
-    push(&mut value, format_args!("; detail={outcome}"));
+    value.push_str("; detail=");
+    value.push_str(outcome.as_str());
     if let Some(reason) = reason {
-        push(&mut value, format_args!("/{reason}"));
+        value.push('/');
+        value.push_str(reason.as_str());
     }
     value
 }

@@ -1,4 +1,4 @@
-//! A request on its way to an origin, and the answer whose body is still to be read.
+//! The body of a request on its way to an origin, and the answer whose body is still to be read.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -6,15 +6,6 @@ use millpond_shared::http1::{Fields, Framing, Minor, ResponseHead};
 
 use super::OriginError;
 use super::exchange::{Inbound, UpstreamBody};
-
-/// Head of a request to an origin: end-to-end fields only, `Host` among them.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    pub method: Method,
-    /// Path and query, or `*`.
-    pub target: String,
-    pub fields: Fields,
-}
 
 /// Body of a request to an origin.
 pub enum Payload<'a> {
@@ -46,7 +37,7 @@ pub struct Body {
 #[derive(Debug)]
 enum Source {
     Whole(Bytes),
-    Upstream(Box<UpstreamBody>),
+    Upstream(UpstreamBody),
 }
 
 impl Answer {
@@ -66,7 +57,7 @@ impl Answer {
             Framing::Chunked | Framing::UntilClose => None,
         };
         let head_only = *method == Method::HEAD;
-        Answer { head, head_only, body: Body { source: Source::Upstream(Box::new(body)), length } }
+        Answer { head, head_only, body: Body { source: Source::Upstream(body), length } }
     }
 }
 

@@ -2,26 +2,35 @@
 //!
 //! [`Upstreams::ask`] sends a request to the origin of a rule, over a socket or by a call, and gives back the head of
 //! the answer with its body still to be read. `servers` chooses among the servers of an existing API, `shards` finds
-//! the shard that owns a document, `exchange` is one HTTP/1.1 request and response on a pooled connection.
+//! the shard that owns a document, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
+//! `outgoing` writes the head of the request.
 
 mod answer;
+mod buffers;
+mod connection;
 mod exchange;
+mod outgoing;
+mod pool;
 mod servers;
 mod shards;
+mod timer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use millpond_shared::clock;
 use millpond_shared::http1::Fields;
-use millpond_shared::version::Position;
 use millpond_shared::wire;
 
-pub use answer::{Answer, Body, Outgoing, Payload, Ready};
-pub use exchange::{Inbound, InboundError, Pool};
+pub use answer::{Answer, Body, Payload, Ready};
+pub use exchange::{Inbound, InboundError};
+pub use outgoing::{Conditions, Outgoing};
+pub use pool::Pool;
 pub use servers::ServerList;
 pub use shards::Shards;
 
+use crate::counters::{Counters, OriginCounters};
 use crate::outcome::Reason;
 
 /// Why an origin gave no answer.
@@ -69,20 +78,32 @@ pub enum Upstream {
     Role(Arc<dyn wire::Origin>),
 }
 
+/// One origin, and what is counted of it.
+pub struct Origin {
+    upstream: Upstream,
+    counters: OnceLock<OriginCounters>,
+}
+
 /// All origins, by the names that rules use.
 pub struct Upstreams {
     pool: Arc<Pool>,
-    by_name: BTreeMap<String, Upstream>,
+    by_name: BTreeMap<String, Origin>,
 }
 
 impl Upstreams {
     pub fn new(by_name: BTreeMap<String, Upstream>) -> Upstreams {
-        Upstreams { pool: Arc::new(Pool::new()), by_name }
+        Upstreams::with_pool(by_name, Arc::new(Pool::new()))
     }
 
     /// Keeps the connections of an earlier set of origins.
     pub fn with_pool_of(by_name: BTreeMap<String, Upstream>, earlier: &Upstreams) -> Upstreams {
-        Upstreams { pool: Arc::clone(&earlier.pool), by_name }
+        Upstreams::with_pool(by_name, Arc::clone(&earlier.pool))
+    }
+
+    fn with_pool(by_name: BTreeMap<String, Upstream>, pool: Arc<Pool>) -> Upstreams {
+        let origin = |upstream| Origin { upstream, counters: OnceLock::new() };
+        let by_name = by_name.into_iter().map(|(name, upstream)| (name, origin(upstream))).collect();
+        Upstreams { pool, by_name }
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -91,50 +112,61 @@ impl Upstreams {
 
     /// The shards behind `origin`, if that is what it is.
     pub fn shards(&self, origin: &str) -> Option<&Shards> {
-        match self.by_name.get(origin) {
+        match self.by_name.get(origin).map(|origin| &origin.upstream) {
             Some(Upstream::Shards(shards)) => Some(shards),
             _ => None,
         }
     }
 
-    /// Sends the request; `retry`: a safe request may be sent again when a reused connection turns out to be closed.
+    /// Sends the request, and counts it; `retry`: a safe request may be sent again when a reused connection turns out
+    /// to be closed.
     pub async fn ask(
         &self,
-        origin: &str,
-        outgoing: &Outgoing,
+        name: &str,
+        outgoing: &Outgoing<'_>,
         payload: Payload<'_>,
-        least: Option<Position>,
         retry: bool,
+        counters: &Counters,
     ) -> Result<Answer, OriginError> {
-        match self.by_name.get(origin) {
-            Some(Upstream::Servers(servers)) => servers.ask(&self.pool, outgoing, payload, retry).await,
-            Some(Upstream::Shards(shards)) => shards.ask(&self.pool, outgoing, payload, least, retry).await,
-            Some(Upstream::Role(role)) => ask_role(role.as_ref(), outgoing, payload).await,
-            None => Err(OriginError::Unreachable(format!("origin `{origin}` is not there"))),
-        }
+        let Some(origin) = self.by_name.get(name) else {
+            return Err(OriginError::Unreachable(format!("origin `{name}` is not there")));
+        };
+        let counters = origin.counters.get_or_init(|| counters.of_origin(name));
+        let (_asking, began) = (counters.asking(), clock::monotonic());
+        let answer = match &origin.upstream {
+            Upstream::Servers(servers) => servers.ask(&self.pool, outgoing, payload, retry).await,
+            Upstream::Shards(shards) => shards.ask(&self.pool, outgoing, payload, retry).await,
+            Upstream::Role(role) => ask_role(role.as_ref(), outgoing, payload).await,
+        };
+        counters.answered(answer.as_ref().map(|answer| answer.head.status.as_u16()), began.elapsed());
+        answer
     }
 }
 
 /// Asks a role of this process: the whole body in, the whole body out.
-async fn ask_role(role: &dyn wire::Origin, outgoing: &Outgoing, payload: Payload<'_>) -> Result<Answer, OriginError> {
+async fn ask_role(
+    role: &dyn wire::Origin,
+    outgoing: &Outgoing<'_>,
+    payload: Payload<'_>,
+) -> Result<Answer, OriginError> {
     let body = match payload {
         Payload::None => Bytes::new(),
         Payload::Stream { inbound, .. } => inbound.read_all(ROLE_BODY_MAX).await?,
     };
     let mut request = http::Request::new(body);
-    *request.method_mut() = outgoing.method.clone();
-    *request.uri_mut() = outgoing.target.parse().map_err(|_| OriginError::RequestTarget)?;
-    for (name, value) in outgoing.fields.iter() {
+    *request.method_mut() = outgoing.method().clone();
+    *request.uri_mut() = outgoing.target().parse().map_err(|_| OriginError::RequestTarget)?;
+    outgoing.put_fields(|name, value| {
         let name = http::HeaderName::from_bytes(name.as_bytes());
         if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
             request.headers_mut().append(name, value);
         }
-    }
+    });
     let response = role.answer(request).await;
     let (head, body) = response.into_parts();
     let pairs = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let fields: Fields = pairs.collect();
-    Ok(Answer::whole(&outgoing.method, head.status, fields, body))
+    Ok(Answer::whole(outgoing.method(), head.status, fields, body))
 }
 
 /// Largest request body that is handed to a role of this process, in bytes; the role's own limit may be lower. Beyond

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use millpond_shared::clock;
 
 use super::OriginError;
-use super::answer::{Answer, Outgoing, Payload};
-use super::exchange::{Address, Failure, Pool, is_idempotent};
+use super::answer::{Answer, Payload};
+use super::exchange::{Failure, is_idempotent};
+use super::outgoing::Outgoing;
+use super::pool::Pool;
 
 /// How long a server is skipped after its first failed connection, in milliseconds; doubled with each further one.
 const SKIP_MS: u64 = 1_000;
@@ -24,7 +26,7 @@ pub struct ServerList {
 
 #[derive(Debug)]
 struct Server {
-    address: Address,
+    address: SocketAddr,
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
     skipped_until: AtomicU64,
@@ -32,37 +34,36 @@ struct Server {
 
 impl ServerList {
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> ServerList {
-        let server = |address| Server {
-            address: Address::new(address),
-            failures: AtomicU32::new(0),
-            skipped_until: AtomicU64::new(0),
-        };
+        let server = |address| Server { address, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) };
         ServerList { servers: addresses.into_iter().map(server).collect(), next: AtomicUsize::new(0) }
     }
 
     /// Servers in the order they should be tried: live ones in turn, then the dead, which may have come back.
-    fn order(&self, now: u64) -> Vec<&Server> {
+    fn order(&self, now: impl Fn() -> u64) -> Vec<&Server> {
         let start = self.next.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
         let (before, from) = self.servers.split_at(start.min(self.servers.len()));
         let turn = || from.iter().chain(before);
-        let dead = |server: &&Server| server.skipped_until.load(Ordering::Relaxed) > now;
+        let dead = |server: &&Server| server.is_skipped(&now);
         turn().filter(|server| !dead(server)).chain(turn().filter(dead)).collect()
     }
 
     pub(super) async fn ask(
         &self,
         pool: &Arc<Pool>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         mut payload: Payload<'_>,
         retry: bool,
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
-        for server in self.order(clock::wall_ms()) {
-            let mut answer = pool.exchange(&server.address, outgoing, &mut payload, false).await;
-            if matches!(answer, Err(Failure::ReusedWasClosed)) && retry && is_idempotent(&outgoing.method) {
-                // Another kept connection may be closed as well.
-                answer = pool.exchange(&server.address, outgoing, &mut payload, true).await;
-            }
+        for server in self.order(clock::wall_ms) {
+            let mut anew = false;
+            let answer = loop {
+                match pool.exchange(server.address, outgoing, &mut payload, anew).await {
+                    // Another kept connection may be closed as well.
+                    Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
+                    answer => break answer,
+                }
+            };
             match answer {
                 Ok(answer) => {
                     server.lived();
@@ -81,6 +82,14 @@ impl ServerList {
 }
 
 impl Server {
+    /// `now`: asked for only if it ever failed.
+    fn is_skipped(&self, now: impl Fn() -> u64) -> bool {
+        match self.skipped_until.load(Ordering::Relaxed) {
+            0 => false,
+            until => until > now(),
+        }
+    }
+
     fn lived(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
@@ -106,7 +115,7 @@ mod tests {
     fn in_turn_and_the_dead_last() {
         let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let list = ServerList::new(addresses);
-        let first = |now| list.order(now).iter().map(|server| server.address.address.port()).collect::<Vec<_>>();
+        let first = |now| list.order(|| now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
         assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
         list.servers[0].died(100);
         assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
@@ -118,7 +127,7 @@ mod tests {
     #[test]
     fn a_server_that_stays_dead_is_tried_ever_more_rarely() {
         let server = Server {
-            address: Address::new(SocketAddr::from(([127, 0, 0, 1], 1))),
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
             failures: AtomicU32::new(0),
             skipped_until: AtomicU64::new(0),
         };

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use millpond_shared::http1::{Fields, FieldsBuilder};
+use millpond_shared::http1::Fields;
 use millpond_shared::projection::Projection;
 use millpond_shared::route;
 use millpond_shared::shard_map::ShardMap;
-use millpond_shared::version::{Position, ShardId};
-use millpond_shared::wire::{self, headers};
+use millpond_shared::version::ShardId;
+use millpond_shared::wire;
 
-use super::answer::{Answer, Outgoing, Payload};
-use super::exchange::Pool;
+use super::answer::{Answer, Payload};
+use super::outgoing::Outgoing;
+use super::pool::Pool;
 use super::{OriginError, ServerList, ask_role};
 
 /// What the proxy knows of the shards.
@@ -55,24 +56,19 @@ impl Shards {
     pub(super) async fn ask(
         &self,
         pool: &Arc<Pool>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         payload: Payload<'_>,
-        least: Option<Position>,
         retry: bool,
     ) -> Result<Answer, OriginError> {
-        let Some(shard) = self.owner(&outgoing.target) else { return Ok(self.no_document(outgoing)) };
+        let Some(shard) = self.owner(outgoing.target()) else { return Ok(self.no_document(outgoing)) };
         let place = self.places.get(&shard).ok_or(OriginError::NoShard(shard))?;
-        let outgoing = match least.filter(|least| *least > 0) {
-            Some(least) => &with_least(outgoing, least),
-            None => outgoing,
-        };
         match place {
             Place::Here(origin) => ask_role(origin.as_ref(), outgoing, payload).await,
             Place::There(server) => server.ask(pool, outgoing, payload, retry).await,
         }
     }
 
-    fn no_document(&self, outgoing: &Outgoing) -> Answer {
+    fn no_document(&self, outgoing: &Outgoing<'_>) -> Answer {
         let paths: Vec<&str> = self
             .projections
             .iter()
@@ -82,16 +78,6 @@ impl Shards {
         let body = serde_json::json!({ "error": "no projection has an output at this path", "outputs": paths });
         let fields: Fields =
             [("Content-Type", "application/json"), ("Cache-Control", "no-store")].into_iter().collect();
-        Answer::whole(&outgoing.method, StatusCode::NOT_FOUND, fields, body.to_string().into())
+        Answer::whole(outgoing.method(), StatusCode::NOT_FOUND, fields, body.to_string().into())
     }
-}
-
-fn with_least(outgoing: &Outgoing, least: Position) -> Outgoing {
-    let mut fields = FieldsBuilder::new();
-    for (name, value) in outgoing.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(headers::LEAST_POSITION))
-    {
-        fields.push(name, value);
-    }
-    fields.push(headers::LEAST_POSITION, least.to_string());
-    Outgoing { fields: fields.build(), ..outgoing.clone() }
 }

@@ -25,6 +25,8 @@ impl Default for Limits {
 }
 
 const FIELDS_MAX: usize = 128;
+/// Field lines that most heads stay within.
+const FIELDS_USUAL: usize = 16;
 
 /// An accepted request head.
 #[derive(Clone, Debug)]
@@ -69,7 +71,7 @@ pub fn take_request(buf: &mut BytesMut, limits: &Limits) -> Result<Option<Reques
     let RequestLine { method, target, minor } = head.start_line;
     let method = Method::from_bytes(method).map_err(|_| Refusal::bad("the method is not a token"))?;
     let target = Target::parse(target, &method)?;
-    let (lines, length) = (field_lines(head.bytes, head.fields_at)?, head.bytes.len());
+    let (lines, length) = (field_lines(head.bytes, head.fields_at, head.fields)?, head.bytes.len());
     buf.advance(empty_line);
     let fields = Fields::new(buf.split_to(length).freeze(), lines);
     let authority = super::host::authority(&target, &fields, minor)?;
@@ -81,15 +83,15 @@ pub fn take_response(buf: &mut BytesMut, limits: &Limits) -> Result<Option<Respo
     let window = window(buf, limits);
     let Some(head) = whole_head(window, limits, status_line)? else { return Ok(None) };
     let (status, minor) = head.start_line;
-    let (lines, length) = (field_lines(head.bytes, head.fields_at)?, head.bytes.len());
+    let (lines, length) = (field_lines(head.bytes, head.fields_at, head.fields)?, head.bytes.len());
     Ok(Some(ResponseHead { status, minor, fields: Fields::new(buf.split_to(length).freeze(), lines) }))
 }
 
 /// Takes a trailer section, up to and with its empty line, off the front of `buf`.
 pub(super) fn take_trailers(buf: &mut BytesMut, limits: &Limits) -> Result<Option<Fields>, Refusal> {
     let window = window(buf, limits);
-    let Some(length) = section_length(window, limits)? else { return more(window, limits) };
-    let lines = field_lines(window.get(..length).unwrap_or_default(), 0)?;
+    let Some((length, count)) = section(window, limits)? else { return more(window, limits) };
+    let lines = field_lines(window.get(..length).unwrap_or_default(), 0, count)?;
     Ok(Some(Fields::new(buf.split_to(length).freeze(), lines)))
 }
 
@@ -130,8 +132,9 @@ fn more<T>(window: &[u8], limits: &Limits) -> Result<Option<T>, Refusal> {
 struct WholeHead<'a, T> {
     start_line: T,
     bytes: &'a [u8],
-    /// Where in `bytes` the field section starts.
+    /// Where in `bytes` the field section starts, and how many lines it has.
     fields_at: usize,
+    fields: usize,
 }
 
 /// The head at the front of `window`, its start line read by `read`; `None` before its end is there.
@@ -152,10 +155,10 @@ fn whole_head<'a, T>(
         return Err(LF_WITHOUT_CR);
     }
     let fields_at = line_end + 1;
-    let Some(length) = section_length(window.get(fields_at..).unwrap_or_default(), limits)? else {
+    let Some((length, fields)) = section(window.get(fields_at..).unwrap_or_default(), limits)? else {
         return more(window, limits);
     };
-    Ok(Some(WholeHead { start_line, bytes: window.get(..fields_at + length).unwrap_or_default(), fields_at }))
+    Ok(Some(WholeHead { start_line, bytes: window.get(..fields_at + length).unwrap_or_default(), fields_at, fields }))
 }
 
 struct RequestLine<'a> {
@@ -249,14 +252,14 @@ fn minor(version: &[u8]) -> Result<Option<Minor>, Refusal> {
     }
 }
 
-/// Length of the field section at the front of `bytes`, its empty line included; `None` before its end is there.
-/// A line ends in CR LF and nothing else, and none is continued.
-fn section_length(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+/// Length of the field section at the front of `bytes`, its empty line included, and the number of its lines; `None`
+/// before its end is there. A line ends in CR LF and nothing else, and none is continued.
+fn section(bytes: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Refusal> {
     let (mut line_start, mut count) = (0, 0);
     for at in memchr::memchr_iter(b'\n', bytes) {
         let line = bytes.get(line_start..at).and_then(|line| line.strip_suffix(b"\r")).ok_or(LF_WITHOUT_CR)?;
         match line.first() {
-            None => return Ok(Some(at + 1)),
+            None => return Ok(Some((at + 1, count))),
             Some(b' ' | b'\t') => return Err(Refusal::bad("a field line starts with white space (obs-fold)")),
             // A bare CR, say, which would make this the last line for others.
             Some(&b) if !is_token_byte(b) => return Err(NAME_IS_NO_TOKEN),
@@ -268,9 +271,18 @@ fn section_length(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusa
     Ok(None)
 }
 
-/// Where names and values stand in `head`, whose field section starts at `fields_at` and is whole.
-fn field_lines(head: &[u8], fields_at: usize) -> Result<Vec<Line>, Refusal> {
-    let mut found = [httparse::EMPTY_HEADER; FIELDS_MAX];
+/// Where names and values stand in `head`, whose field section starts at `fields_at`, is whole, and has `count` lines.
+fn field_lines(head: &[u8], fields_at: usize, count: usize) -> Result<Vec<Line>, Refusal> {
+    // The table is filled before it is used, which takes longer than reading the few lines that a head mostly has.
+    if count <= FIELDS_USUAL {
+        field_lines_within::<FIELDS_USUAL>(head, fields_at)
+    } else {
+        field_lines_within::<FIELDS_MAX>(head, fields_at)
+    }
+}
+
+fn field_lines_within<const MAX: usize>(head: &[u8], fields_at: usize) -> Result<Vec<Line>, Refusal> {
+    let mut found = [httparse::EMPTY_HEADER; MAX];
     let section = head.get(fields_at..).unwrap_or_default();
     let found = match httparse::parse_headers(section, &mut found) {
         Ok(httparse::Status::Complete((length, found))) if length == section.len() => found,

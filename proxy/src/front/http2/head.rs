@@ -7,7 +7,7 @@ use crate::gateway::ReplyHead;
 
 /// The head of an answer whose body has `length` bytes, if that is known; and its size, before compression.
 pub(super) fn response(head: &ReplyHead<'_>, length: Option<u64>) -> (Response<()>, u64) {
-    let mut fields = HeaderMap::with_capacity(head.fields.len() + head.added.len() + 1);
+    let mut fields = HeaderMap::with_capacity(head.fields.len_max() + head.added.len() + 1);
     match head.prepared {
         Some(prepared) => put_prepared(&mut fields, prepared),
         None => {
@@ -73,6 +73,7 @@ mod tests {
     use millpond_shared::http1::Fields;
 
     use super::*;
+    use crate::gateway::ReplyFields;
 
     fn pairs(response: &Response<()>) -> Vec<(&str, &[u8])> {
         response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
@@ -87,7 +88,12 @@ mod tests {
         let prepared =
             Bytes::from_static(b"HTTP/1.1 200 OK\r\nX-Odd: One  Two\r\nSet-Cookie: a=1\r\nset-cookie: b: 2\r\nX-Empty: \r\nContent-Length: 7\r\n");
         let added = || vec![("Cache-Status", "Millpond; hit".to_owned())];
-        let head = |prepared| ReplyHead { status: StatusCode::OK, fields: &fields, prepared, added: added() };
+        let head = |prepared| ReplyHead {
+            status: StatusCode::OK,
+            fields: ReplyFields::All(&fields),
+            prepared,
+            added: added(),
+        };
         let (one, one_size) = response(&head(Some(&prepared)), Some(7));
         let expected: Vec<(&str, &[u8])> = vec![
             ("x-odd", b"One  Two"),
@@ -105,7 +111,12 @@ mod tests {
     #[test]
     fn a_304_tells_no_length() {
         let fields = Fields::default();
-        let head = ReplyHead { status: StatusCode::NOT_MODIFIED, fields: &fields, prepared: None, added: Vec::new() };
+        let head = ReplyHead {
+            status: StatusCode::NOT_MODIFIED,
+            fields: ReplyFields::All(&fields),
+            prepared: None,
+            added: Vec::new(),
+        };
         assert!(response(&head, Some(0)).0.headers().is_empty());
     }
 }

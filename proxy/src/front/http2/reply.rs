@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::head;
 use crate::front::reply::{BODY_TIMEOUT, WRITE_TIMEOUT};
-use crate::gateway::{Client, Gone, ReplyHead};
+use crate::gateway::{Client, Gone, ReplyFields, ReplyHead};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::semantics::{cache_status, date};
@@ -91,7 +91,7 @@ impl Reply {
         let status = refusal.status;
         let phrase = status.canonical_reason().unwrap_or("");
         let body = Bytes::from(format!("{} {phrase}: {}\n", status.as_str(), refusal.why));
-        let head = ReplyHead { status, fields: &fields, prepared: None, added: Vec::new() };
+        let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added: Vec::new() };
         let broken_off = self.whole(head, body).await.is_err();
         Record { rule: None, outcome: Outcome::Refused, reason, status, bytes: self.sent, broken_off }
     }

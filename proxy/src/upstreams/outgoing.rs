@@ -1,0 +1,140 @@
+//! Head of a request on its way to an origin, made from the client's as it is written: nothing is built in between.
+
+use std::borrow::Cow;
+
+use http::Method;
+use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
+use millpond_shared::version::Position;
+use millpond_shared::wire::headers;
+
+use crate::key::forwarded_target;
+use crate::rules::Rule;
+use crate::semantics::hop;
+use crate::semantics::validate::{self, Validators};
+
+/// Which conditions go to the origin, and whether a `Range` does.
+#[derive(Clone, Copy, Debug)]
+pub enum Conditions<'a> {
+    /// The client's own, and its `Range`, since the answer is for it alone, or a part.
+    Client,
+    /// None: the whole response is wanted.
+    None,
+    /// Those that validate the stored response.
+    Stored(&'a Fields),
+}
+
+/// A request as it goes to the origin: untouched but for what HTTP demands of a proxy (RFC 9110 §7.6).
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    request: &'a RequestHead,
+    target: Cow<'a, str>,
+    conditions: Conditions<'a>,
+    least: Position,
+}
+
+impl<'a> Outgoing<'a> {
+    /// `least`: the position that a shard's answer must have reached; 0 asks for nothing.
+    pub fn new(request: &'a RequestHead, rule: &Rule, conditions: Conditions<'a>, least: Position) -> Outgoing<'a> {
+        let target = forwarded_target(rule, request.target.path_and_query());
+        Outgoing { request, target, conditions, least }
+    }
+
+    pub fn method(&self) -> &Method {
+        &self.request.method
+    }
+
+    /// Path and query, or `*`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Gives each field to `put`, in order: end-to-end fields only, `Host` among them, without the body's framing.
+    pub fn put_fields(&self, mut put: impl FnMut(&str, &[u8])) {
+        let fields = &self.request.fields;
+        // The target decides (RFC 9112 §3.2.2), and Host comes first (RFC 9110 §7.2).
+        put("Host", self.request.authority.as_str().as_bytes());
+        let client_conditions = matches!(self.conditions, Conditions::Client);
+        for (name, value) in hop::end_to_end(fields) {
+            let is = |other: &str| name.eq_ignore_ascii_case(other);
+            let made_anew = is("host") || is("content-length") || is("expect") || is("via");
+            let ours = is(headers::LEAST_POSITION);
+            let clients_own = validate::is_condition(name) || is("range");
+            if !made_anew && !ours && (client_conditions || !clients_own) {
+                put(name, value);
+            }
+        }
+        if let Conditions::Stored(stored) = self.conditions {
+            let mut conditions = FieldsBuilder::new();
+            validate::put_conditions(&Validators::of(stored), &mut conditions);
+            conditions.build().iter().for_each(|(name, value)| put(name, value));
+        }
+        put("Via", &via(fields, self.request.minor));
+        if self.least > 0 {
+            put(headers::LEAST_POSITION, self.least.to_string().as_bytes());
+        }
+    }
+}
+
+/// `Via` with us appended (RFC 9110 §7.6.3).
+fn via(fields: &Fields, minor: Minor) -> Cow<'static, [u8]> {
+    let us: &'static [u8] = if minor == Minor::Zero { b"1.0 millpond" } else { b"1.1 millpond" };
+    let mut via = Vec::new();
+    for line in fields.get_all("via") {
+        via.extend_from_slice(line);
+        via.extend_from_slice(b", ");
+    }
+    if via.is_empty() {
+        return Cow::Borrowed(us);
+    }
+    via.extend_from_slice(us);
+    Cow::Owned(via)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use millpond_shared::http1::{Limits, take_request};
+
+    use super::*;
+    use crate::rules::{Match, Query, Tags};
+    use crate::semantics::policy::Policy;
+
+    fn put(head: &str, conditions: Conditions<'_>, least: Position) -> String {
+        let head = take_request(&mut BytesMut::from(head), &Limits::default()).unwrap().unwrap();
+        let rule = Rule {
+            name: "r".to_owned(),
+            matches: Match::default(),
+            origin: "api".to_owned(),
+            query: Query::Only(vec!["page".to_owned()]),
+            policy: Policy::default(),
+            tags: Tags::default(),
+            bypass: Vec::new(),
+            retry: true,
+        };
+        let outgoing = Outgoing::new(&head, &rule, conditions, least);
+        let mut text = format!("{} {}", outgoing.method(), outgoing.target());
+        outgoing.put_fields(|name, value| text.push_str(&format!("|{name}: {}", String::from_utf8_lossy(value))));
+        text
+    }
+
+    #[test]
+    fn what_is_for_the_origin_goes_to_it_and_nothing_else() {
+        let head = "GET /a?utm=1&page=2 HTTP/1.1\r\nX-A: 1\r\nHost: h\r\nConnection: x-drop\r\nX-Drop: 1\r\n\
+                    If-None-Match: \"c\"\r\nRange: bytes=0-1\r\nVia: 1.0 a\r\nVia: 1.1 b\r\nMillpond-Least-Position: 9\r\n\r\n";
+        assert!(head.to_ascii_lowercase().contains(&headers::LEAST_POSITION.to_ascii_lowercase()));
+        let rest = "|Via: 1.0 a, 1.1 b, 1.1 millpond";
+        let sent = put(head, Conditions::Client, 0);
+        assert_eq!(sent, format!("GET /a?page=2|Host: h|X-A: 1|If-None-Match: \"c\"|Range: bytes=0-1{rest}"));
+        assert_eq!(put(head, Conditions::None, 0), format!("GET /a?page=2|Host: h|X-A: 1{rest}"));
+        let stored: Fields = [("ETag", "\"s\""), ("Last-Modified", "x")].into_iter().collect();
+        let sent = put(head, Conditions::Stored(&stored), 7);
+        let conditions = "|If-None-Match: \"s\"";
+        assert!(sent.starts_with(&format!("GET /a?page=2|Host: h|X-A: 1{conditions}")), "{sent}");
+        assert!(sent.ends_with(&format!("{rest}|{}: 7", headers::LEAST_POSITION)), "{sent}");
+    }
+
+    #[test]
+    fn without_a_via_ours_is_the_only_one() {
+        assert_eq!(put("GET /a HTTP/1.0\r\n\r\n", Conditions::Client, 0), "GET /a|Host: |Via: 1.0 millpond");
+    }
+}
