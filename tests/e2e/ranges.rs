@@ -129,7 +129,7 @@ fn if_range_decides_whether_a_range_counts() {
         (weak, "\"v\"", false),
         (weak, MODIFIED, false),
     ] {
-        // A rule's lifetime would do as well: the Date is long past, and so would be a max-age.
+        // Its Date is long past: any max-age would be, too.
         let origin = ScriptedOrigin::start();
         let answer = Answer::ok(DIGITS).field("Expires", "Fri, 31 Dec 9999 23:59:59 GMT");
         origin.answer("/a", stored.iter().fold(answer, |answer, (name, value)| answer.field(name, value)));
