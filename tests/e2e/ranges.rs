@@ -317,7 +317,8 @@ fn a_part_that_came_is_kept_and_answers_what_it_holds() {
 fn a_part_is_never_taken_for_the_whole() {
     let origin = ScriptedOrigin::start();
     let pond = plain(&origin, &[]);
-    let requests: [(fn(&str) -> Request, &str); 7] = [
+    type Asking = fn(&str) -> Request;
+    let requests: [(Asking, &str); 7] = [
         (Request::get, "miss/not-cached"),
         (Request::head, "miss/not-cached"),
         (|path| Request::get(path).field("Cache-Control", "only-if-cached"), "error/only-if-cached"),

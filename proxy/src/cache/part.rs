@@ -29,7 +29,7 @@ impl Part {
 
     /// Whether nothing is missing.
     pub fn is_whole(&self) -> bool {
-        *self.spans == [0..self.complete]
+        matches!(&*self.spans, [only] if *only == (0..self.complete))
     }
 
     /// Bytes held.
@@ -155,7 +155,7 @@ mod tests {
         /// Against a set of bytes, held one by one.
         #[test]
         fn what_is_joined_is_what_came(came in prop::collection::vec((0u64..60, 1u64..20), 1..12)) {
-            let mut has = vec![false; 80];
+            let mut has = [false; 80];
             let mut held: Option<(Part, Bytes)> = None;
             for (start, count) in came {
                 let next = part(start..start + count, 80);
