@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use millpond_shared::clock;
@@ -54,8 +54,8 @@ pub(super) struct Connection {
     /// What it waited for when it was last polled.
     pub waits: Option<Waits>,
     pub deadline: Deadline,
-    /// When the connection last got on: a request was read, or bytes were written.
-    pub since: Instant,
+    /// When the connection last got on: a request was read, or bytes were written; by [`clock::coarse_ms`].
+    pub since: u64,
     /// Whether no request was read yet.
     pub fresh: bool,
     pub scheme: &'static str,
@@ -139,7 +139,7 @@ impl Connection {
             unsent: false,
             waits: None,
             deadline: Deadline::default(),
-            since: clock::monotonic(),
+            since: clock::coarse_ms(),
             fresh: true,
             scheme,
             peer,
@@ -148,12 +148,12 @@ impl Connection {
 
     /// The gateway's way; whether the connection can carry another request.
     async fn answer(&mut self, around: &Around, head: &RequestHead, framing: Framing) -> bool {
-        let (began, peer) = (clock::monotonic(), self.peer);
+        let (began, peer) = (clock::Stopwatch::start(), self.peer);
         let mut reply = Reply::new(self, head, framing, around.drain.has_begun());
         let record = around.gateway.serve(head, &mut reply).await;
         let keep = reply.finish().await;
-        self.since = clock::monotonic();
-        let took = self.since.saturating_duration_since(began);
+        self.since = clock::coarse_ms();
+        let took = began.elapsed();
         around.observer.observe(&Access { head: Some(head), peer, record: &record, took });
         self.output = BytesMut::new();
         if self.input.is_empty() {

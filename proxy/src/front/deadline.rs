@@ -3,20 +3,21 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::time::Sleep;
 
-/// The moment at which waiting ends. Moving it later costs nothing: the timer then finds out when it fires.
+/// The moment at which waiting ends, in milliseconds of [`clock::coarse_ms`](millpond_shared::clock::coarse_ms). Moving it
+/// later costs nothing: the timer then finds out when it fires.
 #[derive(Default)]
 pub(super) struct Deadline {
     timer: Option<Pin<Box<Sleep>>>,
-    set_for: Option<Instant>,
+    set_for: Option<u64>,
 }
 
 impl Deadline {
     /// Whether `due` has passed by `now`; if not, the task is woken then, or earlier.
-    pub fn poll(&mut self, due: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, due: u64, now: u64, cx: &mut Context<'_>) -> Poll<()> {
         if due <= now {
             return Poll::Ready(());
         }
@@ -25,9 +26,10 @@ impl Deadline {
             return Poll::Pending;
         }
         self.set_for = Some(due);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
-        timer.as_mut().reset(due.into());
-        timer.as_mut().poll(cx)
+        let mut timer = Box::pin(tokio::time::sleep(Duration::from_millis(due - now)));
+        let polled = timer.as_mut().poll(cx);
+        self.timer = Some(timer);
+        polled
     }
 }
 
@@ -43,25 +45,22 @@ pub(super) enum Waits {
 }
 
 impl Waits {
-    pub fn limit(self) -> Duration {
+    /// Milliseconds.
+    pub fn limit(self) -> u64 {
         match self {
-            Waits::Idle => Duration::from_secs(60),
-            Waits::Head => Duration::from_secs(10),
-            Waits::Room => super::reply::WRITE_TIMEOUT,
+            Waits::Idle => 60_000,
+            Waits::Head => 10_000,
+            Waits::Room => super::reply::WRITE_TIMEOUT.as_millis() as u64,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use millpond_shared::clock;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn moving_it_later_wakes_once_too_often_and_not_too_early() {
-        let now = clock::monotonic();
-        let at = |milliseconds| now + Duration::from_millis(milliseconds);
         let (mut deadline, mut polls) = (Deadline::default(), [(10, 0), (20, 5), (30, 10), (30, 30)].into_iter());
         let mut pending = 0;
         std::future::poll_fn(|cx| {
@@ -70,7 +69,7 @@ mod tests {
                 // As when a request came in between: nobody else would wake the task for the next poll.
                 cx.waker().wake_by_ref();
             }
-            let polled = deadline.poll(at(due), at(now), cx);
+            let polled = deadline.poll(due, now, cx);
             if due == 10 {
                 cx.waker().wake_by_ref();
             }

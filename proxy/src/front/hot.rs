@@ -11,11 +11,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
-use millpond_shared::clock;
+use millpond_shared::clock::{self, Stopwatch};
 use millpond_shared::http1::{Framing, Limits, Refusal, RequestHead, Target, request_framing, take_request};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::futures::Notified;
@@ -72,7 +71,7 @@ struct Turn<'a> {
     bench: &'a mut Bench,
     /// Milliseconds since the Unix epoch, once they were asked for.
     now_ms: Option<u64>,
-    began: Instant,
+    began: Stopwatch,
     scheme: &'static str,
     peer: Option<SocketAddr>,
     /// Requests that may still be answered.
@@ -86,7 +85,7 @@ impl Connection {
     pub fn poll_next(&mut self, around: &Around, told: Pin<&mut Notified<'_>>, cx: &mut Context<'_>) -> Poll<Next> {
         BENCH.with_borrow_mut(|bench| {
             bench.output.reserve(GATHER_BYTES);
-            let began = clock::monotonic();
+            let began = Stopwatch::start();
             let (scheme, peer, left) = (self.scheme, self.peer, REQUESTS_PER_TURN);
             let mut turn = Turn { around, bench, now_ms: None, began, scheme, peer, left, moved: false };
             match self.poll_turn(&mut turn, cx) {
@@ -220,8 +219,8 @@ impl Connection {
         self.unsent = sent.is_pending();
         self.output.extend_from_slice(&turn.bench.output);
         turn.bench.output.clear();
-        self.since = clock::monotonic();
-        let took = self.since.saturating_duration_since(turn.began);
+        self.since = clock::coarse_ms();
+        let took = turn.began.elapsed();
         turn.bench.hits.drain(..).for_each(|(tally, counted)| tally.count(counted, took));
         match sent {
             Poll::Ready(Err(error)) => Err(error),
@@ -237,7 +236,7 @@ impl Connection {
         let before = self.output.len() + self.body.len();
         let sent = poll_send(&mut self.stream, &mut self.output, &mut self.body, cx);
         if self.output.len() + self.body.len() < before {
-            self.since = clock::monotonic();
+            self.since = clock::coarse_ms();
             turn.moved = true;
         }
         if sent.is_ready() {
@@ -263,7 +262,7 @@ impl Connection {
         };
         // Woken by the socket, and waiting for the same as before: whatever else wakes the task is still set to.
         if !(moved && self.waits == Some(waits)) {
-            let now = clock::monotonic();
+            let now = clock::coarse_ms();
             if self.waits.replace(waits) != Some(waits) {
                 self.since = now;
             }
@@ -297,7 +296,7 @@ impl Turn<'_> {
         if around.drain.has_begun() {
             return false;
         }
-        let asked = Asked { head, target, ask, scheme, now_ms: *now_ms.get_or_insert_with(clock::wall_ms) };
+        let asked = Asked { head, target, ask, scheme, now_ms: *now_ms.get_or_insert_with(clock::coarse_wall_ms) };
         let found = around.gateway.early_hit(&asked, gateway, |hit| {
             let before = output.len();
             hit.put_head(output);
@@ -333,7 +332,7 @@ impl Turn<'_> {
             head: Some(&head),
             peer: self.peer,
             record,
-            took: clock::monotonic().saturating_duration_since(self.began),
+            took: self.began.elapsed(),
         };
         self.around.observer.log(&access);
     }
