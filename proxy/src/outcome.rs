@@ -64,9 +64,10 @@ words! {
         Upgrade = "upgrade",
         /// A GET or HEAD with a body, which no cache key covers (RFC 9110 §9.3.1).
         RequestBody = "request-body",
-        /// The request asks for a range.
+        /// The request asks for a range that the cache has not, and the answer was not stored; or in a unit other than
+        /// bytes.
         Range = "range",
-        /// `If-Match`, `If-Unmodified-Since` or `If-Range`: for the origin to evaluate (RFC 9111 §4.3.2).
+        /// `If-Match` or `If-Unmodified-Since`: for the origin to evaluate (RFC 9111 §4.3.2).
         Precondition = "precondition",
         /// `Connection` takes an end-to-end field away: the origin would not see what key and `Vary` see.
         HopByHop = "hop-by-hop",

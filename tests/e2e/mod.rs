@@ -13,6 +13,7 @@ pub mod model;
 mod paths;
 mod plain_proxy;
 mod purges;
+mod ranges;
 mod reload;
 mod replay;
 mod semantics;

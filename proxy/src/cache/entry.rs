@@ -10,11 +10,14 @@ use millpond_shared::version::{Position, ShardId, Version};
 
 use super::charge::{self, Charge};
 use super::head;
+use super::part::Part;
 use crate::semantics::freshness::Times;
+use crate::semantics::range::{self, Span};
 use crate::semantics::validate::{self, Validators};
 use crate::semantics::vary::Selection;
 
-/// A complete response, with its head serialised once.
+/// A response, with its head serialised once: complete, unless [`Entry::part`] says otherwise. The store finds
+/// incomplete ones only for whoever asks for parts.
 ///
 /// Kept small: there may be a million of them. The fields are not stored beside the head, but read back from it where
 /// they are needed, and what few responses have is behind one pointer.
@@ -31,6 +34,7 @@ pub struct Entry {
     varies: bool,
     /// Which lines of the head a 304 carries: the bit of a line is its number. Later lines are looked at by name.
     in_304: u32,
+    is_part: bool,
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
@@ -45,6 +49,13 @@ struct Details {
     stamp: Option<Stamp>,
     /// Directives for this cache alone, which no client is sent.
     control: Option<Box<[u8]>>,
+    part: Option<Part>,
+}
+
+impl Details {
+    fn none() -> Details {
+        Details { selection: Selection::NONE, tags: Box::default(), stamp: None, control: None, part: None }
+    }
 }
 
 /// Which document of which shard, at which version.
@@ -87,8 +98,9 @@ impl Entry {
             head: shareable(head::serialised(status, &fields, body.len())),
             body: shareable(body),
             times,
-            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, control: None })),
+            details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, ..Details::none() })),
             varies,
+            is_part: false,
             in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
@@ -99,9 +111,7 @@ impl Entry {
     /// Keeps the directives that are for this cache alone: a 304 may leave them out, and they still hold.
     pub fn controlled_by(mut self, control: Option<Box<[u8]>>) -> Entry {
         if control.is_some() {
-            let none =
-                || Box::new(Details { selection: Selection::NONE, tags: Box::default(), stamp: None, control: None });
-            self.details.get_or_insert_with(none).control = control;
+            self.details.get_or_insert_with(|| Box::new(Details::none())).control = control;
         }
         self
     }
@@ -109,6 +119,15 @@ impl Entry {
     /// The directives that are for this cache alone.
     pub fn control(&self) -> Option<&[u8]> {
         self.details.as_ref()?.control.as_deref()
+    }
+
+    /// The same as an incomplete response: its body is what `part` says of it. It is of use as long as it is fresh, or
+    /// others can be put together with it.
+    pub fn holding(mut self, part: Part) -> Entry {
+        self.is_part = true;
+        self.validatable = range::strong_tag(&self.fields()).is_some();
+        self.details.get_or_insert_with(|| Box::new(Details::none())).part = Some(part);
+        self
     }
 
     /// Name and value of each stored field, read off the head; without `Content-Length`, as all framing.
@@ -144,9 +163,37 @@ impl Entry {
         self.details.as_ref().map_or(EVERY, |details| &details.selection)
     }
 
-    /// Whether it answers this request, which has its key.
+    /// Whether it answers this request, which has its key, with the whole.
     pub fn answers(&self, request: &Fields) -> bool {
+        !self.is_part && self.is_selected_by(request)
+    }
+
+    /// The same for a request for parts, of which it may have some.
+    pub fn answers_in_part(&self, request: &Fields) -> bool {
+        self.is_part && self.is_selected_by(request)
+    }
+
+    fn is_selected_by(&self, request: &Fields) -> bool {
         !self.varies || self.selection().matches(request)
+    }
+
+    /// What it holds, if not the whole.
+    pub fn part(&self) -> Option<&Part> {
+        self.details.as_ref()?.part.as_ref()
+    }
+
+    /// Bytes of the whole representation.
+    pub fn complete_length(&self) -> u64 {
+        self.part().map_or(self.body.len() as u64, Part::complete)
+    }
+
+    /// A span of the representation, if it is held; shares the memory of the body.
+    pub fn slice(&self, span: &Span) -> Option<Bytes> {
+        if let Some(part) = self.part() {
+            return part.slice(&self.body, span);
+        }
+        let (start, end) = (usize::try_from(span.start).ok()?, usize::try_from(span.end).ok()?);
+        (start <= end && end <= self.body.len()).then(|| self.body.slice(start..end))
     }
 
     pub fn tags(&self) -> &[Box<str>] {
@@ -205,7 +252,8 @@ impl Entry {
             let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
             let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
             let control = details.control.as_ref().map_or(0, |control| charge::allocated(control.len()));
-            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + control
+            let part = details.part.as_ref().map_or(0, |part| charge::allocated(part.weight()));
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + control + part
         });
         let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
         Charge {
@@ -296,6 +344,22 @@ mod tests {
             entry(&fields, TIMES).put_fields_of_304(&mut out);
             assert_eq!(out, "ETag: \"a\"\r\nvary: Accept\r\nCache-Control: max-age=1\r\n", "{before} before");
         }
+    }
+
+    #[test]
+    fn a_part_answers_requests_for_parts_only() {
+        let request = Fields::default();
+        let whole = entry(&[("ETag", "\"a\"")], TIMES);
+        assert!(whole.answers(&request) && !whole.answers_in_part(&request));
+        assert_eq!((whole.complete_length(), whole.slice(&(1..3))), (4, Some(Bytes::from_static(b"od"))));
+        assert_eq!(whole.slice(&(1..5)), None);
+        let part = whole.holding(Part::of(6..10, 20).expect("a part"));
+        assert!(!part.answers(&request) && part.answers_in_part(&request));
+        assert_eq!((part.complete_length(), part.slice(&(7..9))), (20, Some(Bytes::from_static(b"od"))));
+        assert_eq!(part.slice(&(1..3)), None);
+        assert_eq!(part.useful_until(), u64::MAX);
+        let weak = entry(&[("ETag", "W/\"a\"")], TIMES).holding(Part::of(0..4, 20).expect("a part"));
+        assert_eq!(weak.useful_until(), 1_350);
     }
 
     #[test]

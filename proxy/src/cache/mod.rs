@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `entry`, `head` | a stored response; its serialised head |
+//! | `part` | which bytes an incomplete one holds |
 //! | `slot`, `shard` | one key with its variants; a part of the map, behind one lock |
 //! | `store` | look-ups and admission: the walk of an entry |
 //! | `charge`, `budget` | what an entry costs; the bytes that all may take, bodies on their way in included |
@@ -19,6 +20,7 @@ mod entry;
 mod eviction;
 mod head;
 mod padded;
+mod part;
 mod purge;
 mod purges;
 mod replay;
@@ -32,6 +34,7 @@ pub use budget::Reservation;
 pub use charge::{Charge, Overhead};
 pub use entry::{Entry, Mark, Stamp};
 pub use eviction::EvictionPolicy;
+pub use part::Part;
 pub use purge::{Mode, Purged};
 pub use purges::{Purge, PurgeSeq};
 pub use replay::{Replay, Reply, Request, TimeToLive};

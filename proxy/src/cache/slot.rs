@@ -74,6 +74,11 @@ impl Slot {
         answering.max_by_key(|entry| (!entry.selection().is_none(), entry.generated()))
     }
 
+    /// The newest incomplete variant for the request.
+    pub fn part(&self, request: &Fields) -> Option<&Arc<Entry>> {
+        self.variants().iter().rev().find(|entry| entry.answers_in_part(request))
+    }
+
     /// Adds a variant in place of those of the same selection, which are handed back.
     pub fn put(&mut self, entry: &Arc<Entry>, now: u64) -> Vec<Arc<Entry>> {
         let replaced = self.take(now, |old| is_replaced_by(old, entry));

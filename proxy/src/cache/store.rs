@@ -24,6 +24,7 @@ use super::sweep::Place;
 use super::tags::TagIndex;
 use super::{Entry, Mark, Mode, PurgeSeq, counts};
 use crate::key::{Key, KeyHash, KeyRef};
+use crate::semantics::vary::Selection;
 
 /// What the store may hold.
 #[derive(Clone, Copy, Debug)]
@@ -176,9 +177,30 @@ impl Store {
         let key = key.borrowed();
         let shard = self.shard(key.hash).read();
         let Some(slot) = shard.find(key) else { return Lookup::Nothing };
-        let Some(entry) = slot.variant(request) else { return Lookup::OtherVariant };
+        let Some(entry) = slot.variant(request) else {
+            // What is there in part is not another variant.
+            let selected = slot.part(request).is_some();
+            return if selected { Lookup::Nothing } else { Lookup::OtherVariant };
+        };
         self.eviction.used(slot, key.hash);
         Lookup::Found(Arc::clone(entry))
+    }
+
+    /// The incomplete entry for a request for parts; which of them it holds is for the caller to see.
+    pub fn part(&self, key: &Key, request: &Fields) -> Option<Arc<Entry>> {
+        let key = key.borrowed();
+        let shard = self.shard(key.hash).read();
+        let slot = shard.find(key)?;
+        let entry = slot.part(request)?;
+        self.eviction.used(slot, key.hash);
+        Some(Arc::clone(entry))
+    }
+
+    /// The entry for exactly this selection, complete or not; not counted as a use.
+    pub fn of_selection(&self, key: &Key, selection: &Selection) -> Option<Arc<Entry>> {
+        let key = key.borrowed();
+        let shard = self.shard(key.hash).read();
+        shard.find(key)?.variants().iter().find(|entry| entry.selection() == selection).cloned()
     }
 
     /// Sequence number of the last purge: what a fetch notes when it begins.

@@ -8,7 +8,7 @@ use http::StatusCode;
 use millpond_shared::http1::Fields;
 use millpond_shared::version::Version;
 
-use super::{Cause, Entry, Lookup, Mark, Mode, Stamp, Store, StoreLimits};
+use super::{Cause, Entry, Lookup, Mark, Mode, Part, Stamp, Store, StoreLimits};
 use crate::key::Key;
 use crate::rules::{Match, Query, Rule, Tags};
 use crate::semantics::freshness::Times;
@@ -119,6 +119,27 @@ fn variants_live_under_their_key_and_die_with_it() {
     assert_eq!(body_of(&store, "/v", "en"), None, "a fourth variant pushes the oldest out");
     assert_eq!(store.purge_key(&key("/v"), Mode::Delete).objects, 3);
     assert_eq!((store.objects(), store.bytes()), (0, 0));
+}
+
+#[test]
+fn a_part_is_found_by_those_who_ask_for_parts() {
+    let store = store(1_000_000);
+    let admit = |entry: Entry| assert!(store.admit(&key("/p"), Arc::new(entry), store.purge_seq(), || false));
+    let whole = |size: usize, language| Arc::try_unwrap(entry(size, language, &["p"])).expect("nobody else has it");
+    let part = |language| whole(5, language).holding(Part::of(3..8, 20).expect("a part"));
+    admit(part(Some("de")));
+    assert!(matches!(store.lookup(&key("/p"), &request("de")), Lookup::Nothing));
+    assert!(matches!(store.lookup(&key("/p"), &request("en")), Lookup::OtherVariant));
+    assert!(store.part(&key("/p"), &request("de")).is_some_and(|part| part.complete_length() == 20));
+    assert!(store.part(&key("/p"), &request("en")).is_none());
+    let selection = Selection::of(&["accept-language".to_owned()], &request("de"));
+    assert!(store.of_selection(&key("/p"), &selection).is_some_and(|held| held.part().is_some()));
+    admit(whole(20, Some("de")));
+    assert!(store.part(&key("/p"), &request("de")).is_none(), "the whole takes its place");
+    assert_eq!((body_of(&store, "/p", "de"), store.objects()), (Some(20), 1));
+    admit(part(Some("en")));
+    assert_eq!(store.purge_tag("p", Mode::Delete).objects, 2);
+    assert_eq!((store.objects(), store.bytes()), (0, 0), "what it takes was counted");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn ask_of(head: &RequestHead, framing: Framing) -> Option<Ask> {
         && !head.fields.contains("expect")
         && head.fields.list("connection").all(|option| option.eq_ignore_ascii_case("keep-alive"));
     match request::judge(head) {
-        RequestVerdict::Lookup(ask) if plain => Some(ask),
+        RequestVerdict::Lookup(ask) if plain && ask.range.is_none() => Some(ask),
         RequestVerdict::Lookup(_) | RequestVerdict::Pass(_) => None,
     }
 }

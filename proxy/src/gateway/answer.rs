@@ -11,6 +11,7 @@ use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::forward;
 use super::options::ALLOW;
+use super::parts::{self, Extract, Share, Window};
 use super::{Gateway, Snapshot, Visit};
 use crate::cache::Entry;
 use crate::flight::{Draft, Piece, Reader};
@@ -56,6 +57,18 @@ impl Gateway {
         entry: &Entry,
         account: Account,
     ) -> Record {
+        self.share(client, visit, entry, Share::of_whole(visit, entry), account).await
+    }
+
+    /// What a request has a share in of a stored response, or 304 if the client has it.
+    pub(super) async fn share<C: Client>(
+        &self,
+        client: &mut C,
+        visit: &Visit<'_>,
+        entry: &Entry,
+        share: Share,
+        account: Account,
+    ) -> Record {
         let Account { outcome, reason, .. } = account;
         let added = added(&entry.times, &account, entry.status);
         let fields = entry.fields();
@@ -63,10 +76,17 @@ impl Gateway {
         if validate::not_modified(&visit.request.fields, entry.status, fields.iter()) {
             return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let prepared = Some(&entry.head).filter(|_| account.withheld.is_empty());
-        let head = ReplyHead { status: entry.status, fields: ReplyFields::All(&fields), prepared, added };
-        let sent = client.whole(head, entry.body.clone()).await;
-        record(client, Some(visit.rule), outcome, reason, entry.status, sent)
+        let (status, sent) = match share {
+            Share::Whole => {
+                let (status, fields) = (entry.status, ReplyFields::All(&fields));
+                let prepared = Some(&entry.head).filter(|_| account.withheld.is_empty());
+                let head = ReplyHead { status, fields, prepared, added };
+                (status, client.whole(head, entry.body.clone()).await)
+            }
+            Share::Parts(parts) => Box::pin(parts::send(client, &fields, parts, added)).await,
+            Share::Unsatisfiable => Box::pin(parts::send_unsatisfiable(client, entry.complete_length(), added)).await,
+        };
+        record(client, Some(visit.rule), outcome, reason, status, sent)
     }
 
     /// A response whose body is still coming.
@@ -84,14 +104,29 @@ impl Gateway {
         if validate::not_modified(&visit.request.fields, draft.status, fields.iter()) {
             return not_modified(client, visit, &fields, added, outcome, reason).await;
         }
-        let head = ReplyHead { status: draft.status, fields: ReplyFields::All(&fields), prepared: None, added };
-        let sent = stream(client, head, draft.length, reader).await;
+        let (status, sent) = match Extract::of(visit, draft) {
+            Extract::Whole => {
+                let (status, fields) = (draft.status, ReplyFields::All(&fields));
+                client.begin(ReplyHead { status, fields, prepared: None, added }, draft.length);
+                (status, stream(client, Window::ALL, reader).await)
+            }
+            Extract::Part(range) => {
+                let (status, fields) = (StatusCode::PARTIAL_CONTENT, parts::fields_of_one(&fields, &range));
+                let (fields, length) = (ReplyFields::All(&fields), range.span.end - range.span.start);
+                client.begin(ReplyHead { status, fields, prepared: None, added }, Some(length));
+                (status, stream(client, Window { skip: range.span.start, left: length }, reader).await)
+            }
+            Extract::Unsatisfiable(length) => {
+                let (status, sent) = Box::pin(parts::send_unsatisfiable(client, length, added)).await;
+                (status, sent.map_err(Stopped::from))
+            }
+        };
         let (sent, reason) = match sent {
             Ok(()) => (Ok(()), reason),
             Err(Stopped::Gone) => (Err(Gone), reason),
             Err(Stopped::Cut(error)) => (Err(Gone), Some(error.reason())),
         };
-        record(client, Some(visit.rule), outcome, reason, draft.status, sent)
+        record(client, Some(visit.rule), outcome, reason, status, sent)
     }
 
     /// An answer that could not be shared goes to the one who fetched it. `found`: what the cache had.
@@ -104,7 +139,7 @@ impl Gateway {
         found: Reason,
     ) -> Record {
         // What the request itself forbids to share passes by the cache; the rest was worth a try.
-        let by_request = matches!(why, Reason::Authorization | Reason::RequestNoStore);
+        let by_request = matches!(why, Reason::Authorization | Reason::RequestNoStore | Reason::Range);
         let outcome = if by_request { Outcome::Pass } else { Outcome::Miss };
         relay(client, visit.rule, answer, (outcome, why, Some(found))).await
     }
@@ -180,7 +215,7 @@ impl Gateway {
     }
 
     /// A document went to a client without passing the store: nobody gets an older one after it.
-    fn note_version(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead, head: &ResponseHead) {
+    pub(super) fn note_version(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead, head: &ResponseHead) {
         let shard = self.shard(snapshot, rule, request);
         if let Some(stamp) = shard.and_then(|shard| self.stamp(shard, &head.fields)) {
             self.live.given(&stamp);
@@ -312,14 +347,12 @@ impl From<Gone> for Stopped {
     }
 }
 
-async fn stream<C: Client>(
-    client: &mut C,
-    head: ReplyHead<'_>,
-    length: Option<u64>,
-    mut reader: Reader,
-) -> Result<(), Stopped> {
-    client.begin(head, length);
+/// Sends the bytes of a window, as they come; the head was sent before.
+async fn stream<C: Client>(client: &mut C, mut window: Window, mut reader: Reader) -> Result<(), Stopped> {
     loop {
+        if window.left == 0 {
+            return Ok(client.end().await?);
+        }
         let piece = match reader.ready() {
             Some(piece) => piece,
             None => {
@@ -328,7 +361,12 @@ async fn stream<C: Client>(
             }
         };
         match piece {
-            Piece::Data(piece) => client.piece(piece).await?,
+            Piece::Data(piece) => {
+                let piece = window.of(piece);
+                if !piece.is_empty() {
+                    client.piece(piece).await?;
+                }
+            }
             Piece::End => return Ok(client.end().await?),
             Piece::Cut(error) => {
                 // What came is sent, so that the client sees how far it got.

@@ -8,7 +8,7 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
-use super::{Gateway, Snapshot, forward};
+use super::{Gateway, Snapshot, forward, parts};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
@@ -196,7 +196,8 @@ impl Fetch<'_> {
         }
     }
 
-    fn answered(&self, answer: Answer, began: PurgeSeq, mut lead: Lead) -> Fetched {
+    /// What becomes of an answer.
+    pub(super) fn answered(&self, answer: Answer, began: PurgeSeq, lead: Lead) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
         let verdict = self.may_be_stored(&self.request.method, self.ask, head);
@@ -216,15 +217,20 @@ impl Fetch<'_> {
         self.gateway.remembered.remove(self.key.hash());
         let withheld = forward::withheld_fields(&head.fields);
         let draft = Arc::new(self.draft(head, answer.body.length));
+        let flight = self.fill(draft, answer.body, began, lead);
+        Fetched::Shared(Outcome::Miss, flight, withheld)
+    }
+
+    /// Brings the body in, by way of the flight.
+    pub(super) fn fill(&self, draft: Arc<Draft>, mut body: Body, began: PurgeSeq, mut lead: Lead) -> Arc<Flight> {
         let flight = lead.flight();
         let mut fill = Fill {
             gateway: Arc::clone(self.gateway),
             key: self.key.clone(),
-            filler: Filler::new(&flight, store_max),
+            filler: Filler::new(&flight, self.gateway.store.limits().object_max_bytes),
             draft: Arc::clone(&draft),
             began,
         };
-        let mut body = answer.body;
         flight.begin(draft);
         // Most bodies came with their head.
         match fill.take_ready(&mut body) {
@@ -241,16 +247,16 @@ impl Fetch<'_> {
             }
             Err(error) => lead.failed(error),
         }
-        Fetched::Shared(Outcome::Miss, flight, withheld)
+        flight
     }
 
     /// What HTTP says, and then the rule.
-    fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
+    pub(super) fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
         storability::judge(method, ask, head, &self.rule.policy)?;
         if self.rule.stores(head.fields.get("content-type")) { Ok(()) } else { Err(Reason::ContentType) }
     }
 
-    fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
+    pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
         let selection = match Vary::of(&head.fields) {
             Vary::On(names) => Selection::of(&names, &self.request.fields),
@@ -321,16 +327,23 @@ impl Fill {
         if !self.filler.is_storable() {
             return lead.passed_on();
         }
-        let draft = &self.draft;
-        let entry = Entry::new(
-            draft.status,
-            draft.fields.clone(),
-            self.filler.body(),
-            draft.times,
-            draft.selection.clone(),
-            draft.tags.clone(),
-            draft.stamp.clone(),
-        );
+        let (draft, body) = (&self.draft, self.filler.body());
+        let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
+            let Some(entry) = parts::with_parts_held(&self.gateway.store, &self.key, draft, body) else {
+                return lead.passed_on();
+            };
+            entry
+        } else {
+            Entry::new(
+                draft.status,
+                draft.fields.clone(),
+                body,
+                draft.times,
+                draft.selection.clone(),
+                draft.tags.clone(),
+                draft.stamp.clone(),
+            )
+        };
         let entry = Arc::new(entry.controlled_by(draft.control.clone()));
         self.gateway.admit(&self.key, &entry, self.began);
         lead.complete(entry);

@@ -2,7 +2,8 @@
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
 //! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin
-//! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `options` answers
+//! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests
+//! with a `Range` (several at once as `multipart` makes them), `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
 //! not worth waiting for.
 
@@ -12,7 +13,9 @@ mod early;
 mod fetch;
 mod forward;
 mod invalidate;
+mod multipart;
 mod options;
+mod parts;
 mod remembered;
 mod stale;
 
@@ -205,6 +208,9 @@ impl Gateway {
                 }
             }
         };
+        if visit.ask.range.is_some() && stale.is_none() {
+            return Box::pin(self.parts(visit, reason, now_ms, client)).await;
+        }
         if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
             return Ok(self.fail(client, visit, status, reason).await);
         }
@@ -241,9 +247,22 @@ impl Gateway {
         client: &mut C,
     ) -> Result<Record, Again> {
         let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit, now_ms) };
-        let asked_at = fetch.least;
         let (_, inbound) = client.inbound();
         let fetched = fetch.run(stale.as_ref(), lead, Some(inbound)).await;
+        self.fetched(visit, stale, (found, reason), fetch.least, fetched, client).await
+    }
+
+    /// Sends what a client's own fetch came to. `found`: what the cache had, and `reason` why it was asked; `asked_at`: the
+    /// position that its answer must have reached at least.
+    async fn fetched<C: Client>(
+        &self,
+        visit: &Visit<'_>,
+        stale: Option<Arc<Entry>>,
+        (found, reason): (Reason, Reason),
+        asked_at: Position,
+        fetched: Fetched,
+        client: &mut C,
+    ) -> Result<Record, Again> {
         match fetched {
             Fetched::Shared(outcome, flight, withheld) => {
                 let seen = flight.seen().await;

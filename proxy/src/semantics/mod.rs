@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`request`] | may the cache look at this request at all, and what does the client ask of it? |
 //! | [`vary`] | does a stored variant belong to this request? |
+//! | [`range`] | which parts does it ask for, and which does a response hold? |
 //! | [`reuse`] | may the stored response be sent now, stale or after validation only? |
 //! | [`validate`] | which conditions go to the origin; does its 304 confirm ours; is the client's copy current? |
 //! | [`storability`] | may this response be stored? |
@@ -37,6 +38,7 @@ mod negotiation;
 #[cfg(test)]
 mod oracle;
 pub mod policy;
+pub mod range;
 pub mod request;
 pub mod reuse;
 #[cfg(test)]

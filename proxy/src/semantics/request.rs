@@ -10,6 +10,7 @@ use super::cache_control::RequestDirectives;
 use super::hop::ConnectionOptions;
 use super::list::{self, Quoted};
 use super::policy::ClientDirectives;
+use super::range::{Ranges, Wanted};
 use crate::outcome::Reason;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Ask {
     /// HEAD: a stored GET response answers it without its body (RFC 9110 §9.3.1).
     pub head_only: bool,
     pub directives: RequestDirectives,
+    /// The parts it asks for, if not the whole.
+    pub range: Option<Ranges>,
     /// The request has `Authorization`: its response is shared only if it says so (RFC 9111 §3.5).
     pub authorized: bool,
     /// Whether the request may wait for another one's fetch. Not if its response is likely to be for it alone:
@@ -36,7 +39,8 @@ pub struct Ask {
 impl Ask {
     /// What a GET without any directive asks; also what a refresh behind a stale answer asks.
     pub fn plain() -> Ask {
-        Ask { head_only: false, directives: RequestDirectives::default(), authorized: false, collapse: true }
+        let directives = RequestDirectives::default();
+        Ask { head_only: false, directives, range: None, authorized: false, collapse: true }
     }
 
     /// The same without the wishes that are not heeded.
@@ -46,11 +50,13 @@ impl Ask {
         }
         let directives = self.directives.heeded(heed);
         let collapse = !self.authorized && !directives.no_store;
-        Cow::Owned(Ask { directives, collapse, ..*self })
+        Cow::Owned(Ask { directives, collapse, ..self.clone() })
     }
 }
 
 /// Judges a request. A request with `no-store` is looked up (RFC 9111 §5.2.1.5) but its response is not stored.
+///
+/// `If-Range` says something of a `Range` only, and is ignored without one (RFC 9110 §13.1.5).
 ///
 /// Two requests are read more narrowly than their fields: an `Upgrade` counts only where `Connection` names it and it
 /// asks for more than `h2c`, which is obsolete (RFC 9113 §3.1) and yet sent by default by common clients; and a
@@ -63,12 +69,14 @@ pub fn judge(request: &RequestHead) -> RequestVerdict {
     for (name, value) in request.fields.iter() {
         seen.note(name, value);
     }
+    // Only a GET has ranges (RFC 9110 §14.2).
+    let wanted = if seen.range && !head_only { Ranges::of(&request.fields) } else { Wanted::Whole };
     let refusals = [
         (seen.upgrade && seen.connection && wants_upgrade(request), Reason::Upgrade),
         (!head_only && request.method != Method::GET, Reason::Method),
         (seen.body, Reason::RequestBody),
         (seen.connection && strips_a_field(&request.fields), Reason::HopByHop),
-        (seen.range, Reason::Range),
+        (wanted == Wanted::Unknown, Reason::Range),
         (seen.precondition, Reason::Precondition),
     ];
     if let Some((_, reason)) = refusals.into_iter().find(|(applies, _)| *applies) {
@@ -77,7 +85,8 @@ pub fn judge(request: &RequestHead) -> RequestVerdict {
     let directives =
         if seen.directives { RequestDirectives::of(&request.fields) } else { RequestDirectives::default() };
     let collapse = !seen.authorized && !directives.no_store;
-    RequestVerdict::Lookup(Ask { head_only, directives, authorized: seen.authorized, collapse })
+    let range = if let Wanted::Parts(ranges) = wanted { Some(ranges) } else { None };
+    RequestVerdict::Lookup(Ask { head_only, directives, range, authorized: seen.authorized, collapse })
 }
 
 /// Which fields of interest the request has.
@@ -105,7 +114,7 @@ impl Seen {
             self.body |= value.iter().any(|&b| b != b'0');
         } else if is("range") {
             self.range = true;
-        } else if is("if-match") || is("if-unmodified-since") || is("if-range") {
+        } else if is("if-match") || is("if-unmodified-since") {
             self.precondition = true;
         } else if is("authorization") {
             self.authorized = true;
@@ -151,9 +160,8 @@ mod tests {
             ("GET /", "Content-Length: 1", Reason::RequestBody),
             ("GET /", "Content-Length: 010", Reason::RequestBody),
             ("HEAD /", "Transfer-Encoding: chunked", Reason::RequestBody),
-            ("GET /", "Range: bytes=0-1", Reason::Range),
-            ("GET /", "range: bytes=0-1\nIf-Range: \"a\"", Reason::Range),
-            ("GET /", "If-Range: \"a\"", Reason::Precondition),
+            ("GET /", "Range: items=0-1", Reason::Range),
+            ("GET /", "Range: bytes=0-1\nrange: bytes=2-3", Reason::Range),
             ("GET /", "If-Match: *", Reason::Precondition),
             ("GET /", "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT", Reason::Precondition),
             ("GET /", "Connection: upgrade\nUpgrade: websocket", Reason::Upgrade),
@@ -175,6 +183,8 @@ mod tests {
             ("GET /", "If-None-Match: \"a\""),
             ("GET /", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
             ("GET /", "Cookie: a=b"),
+            ("GET /", "If-Range: \"a\""),
+            ("GET /", "Range: bytes=1-0"),
             ("GET /", "Upgrade: websocket"),
             ("GET /", "Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABk"),
             ("GET /", "Connection: close, keep-alive, te\nTE: trailers\nKeep-Alive: 5"),
@@ -183,7 +193,13 @@ mod tests {
         ] {
             assert_eq!(ask(line, lines), Ask::plain(), "{line} {lines}");
         }
-        assert_eq!(ask("HEAD /", ""), Ask { head_only: true, ..Ask::plain() });
+        let head = Ask { head_only: true, ..Ask::plain() };
+        for lines in ["", "Range: bytes=0-1", "Range: items=0-1"] {
+            assert_eq!(ask("HEAD /", lines), head, "{lines}");
+        }
+        let part = request("GET /", "range: bytes=0-1\nIf-Range: \"a\"");
+        let Wanted::Parts(ranges) = Ranges::of(&part.fields) else { panic!("a range is asked for") };
+        assert_eq!(judge(&part), RequestVerdict::Lookup(Ask { range: Some(ranges), ..Ask::plain() }));
     }
 
     #[test]

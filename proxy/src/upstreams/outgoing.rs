@@ -14,10 +14,10 @@ use crate::semantics::expectation::Expectation;
 use crate::semantics::hop;
 use crate::semantics::validate::{self, Validators};
 
-/// Which conditions go to the origin.
+/// Which conditions go to the origin, and whether a `Range` does.
 #[derive(Clone, Copy, Debug)]
 pub enum Conditions<'a> {
-    /// The client's own, since the answer is for it alone.
+    /// The client's own, and its `Range`, since the answer is for it alone, or a part.
     Client,
     /// None: the whole response is wanted.
     None,
@@ -76,7 +76,8 @@ impl<'a> Outgoing<'a> {
             let made_anew = is("host") || is("content-length") || is("expect") || is("via");
             let ours = is(headers::LEAST_POSITION);
             let held_back = || self.sender.is_some_and(|sender| self.rule.holds_back(name, sender));
-            if made_anew || ours || (!client_conditions && validate::is_condition(name)) || held_back() {
+            let clients_own = validate::is_condition(name) || is("range");
+            if made_anew || ours || (!client_conditions && clients_own) || held_back() {
                 continue;
             }
             match fewer_forwards(self.request, name) {
@@ -149,11 +150,11 @@ mod tests {
     #[test]
     fn what_is_for_the_origin_goes_to_it_and_nothing_else() {
         let head = "GET /a?utm=1&page=2 HTTP/1.1\r\nX-A: 1\r\nHost: h\r\nConnection: x-drop\r\nX-Drop: 1\r\n\
-                    If-None-Match: \"c\"\r\nVia: 1.0 a\r\nVia: 1.1 b\r\nMillpond-Least-Position: 9\r\n\r\n";
+                    If-None-Match: \"c\"\r\nRange: bytes=0-1\r\nVia: 1.0 a\r\nVia: 1.1 b\r\nMillpond-Least-Position: 9\r\n\r\n";
         assert!(head.to_ascii_lowercase().contains(&headers::LEAST_POSITION.to_ascii_lowercase()));
         let rest = "|Via: 1.0 a, 1.1 b, 1.1 millpond";
         let sent = put(head, Conditions::Client, 0);
-        assert_eq!(sent, format!("GET /a?page=2|Host: h|X-A: 1|If-None-Match: \"c\"{rest}"));
+        assert_eq!(sent, format!("GET /a?page=2|Host: h|X-A: 1|If-None-Match: \"c\"|Range: bytes=0-1{rest}"));
         assert_eq!(put(head, Conditions::None, 0), format!("GET /a?page=2|Host: h|X-A: 1{rest}"));
         let stored: Fields = [("ETag", "\"s\""), ("Last-Modified", "x")].into_iter().collect();
         let sent = put(head, Conditions::Stored(&stored), 7);
