@@ -139,8 +139,14 @@ fn both_ways_give_the_same_answer() {
             client.ask(&request)
         };
         let (by_gateway, by_loop) = (ask(&whole), ask(path));
-        assert_eq!(comparable(&by_loop), comparable(&by_gateway), "{method} {path} {fields:?}");
-        compared += usize::from(by_loop.outcome() == "hit");
+        let told = (by_gateway.detail(), by_loop.detail());
+        // What goes to the origin may change what is stored, so that the second answer comes from something else.
+        if by_gateway.outcome() != "hit" {
+            continue;
+        }
+        assert_eq!(by_loop.outcome(), "hit", "{method} {path} {fields:?} {told:?}");
+        assert_eq!(comparable(&by_loop), comparable(&by_gateway), "{method} {path} {fields:?} {told:?}");
+        compared += 1;
     }
     assert!(compared > 500, "{compared} of them were hits");
 }
