@@ -52,6 +52,9 @@ pub struct Arguments {
     /// Worker threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Serve stale responses, for up to a week, while the server can't be reached, unless they forbid it.
+    #[arg(long)]
+    stale_when_disconnected: bool,
     /// Write a line for every request.
     #[arg(long)]
     access_log: bool,
@@ -94,7 +97,11 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let observer = Observer::new(&registry, Arc::clone(&store), arguments.access_log).map_err(Failure::from_display)?;
     let observer = Arc::new(observer);
     let counters = Arc::new(Counters::new(&registry).map_err(Failure::from_display)?);
-    let gateway = Gateway::new(snapshot(to), store, live, counters);
+    let policy = match arguments.stale_when_disconnected {
+        true => Policy::plain_http_when_disconnected(),
+        false => Policy::plain_http(),
+    };
+    let gateway = Gateway::new(snapshot(to, policy), store, live, counters);
     let (of_front, watch) = (Arc::clone(&observer), stop.watch_front());
     let front = process::spawn_front(Arc::clone(&gateway), of_front, listeners, tls.clone(), &config, watch)?;
     let signals = Signals::listen(&runtime)?;
@@ -166,14 +173,14 @@ fn resolve(to: &str) -> Result<SocketAddr, Failure> {
 }
 
 /// One rule: everything, as HTTP says.
-fn snapshot(to: SocketAddr) -> Snapshot {
+fn snapshot(to: SocketAddr, policy: Policy) -> Snapshot {
     const ORIGIN: &str = "to";
     let rule = Rule {
         name: "all".to_owned(),
         matches: Match::default(),
         origin: ORIGIN.to_owned(),
         query: Query::AsItCame,
-        policy: Policy::plain_http(),
+        policy,
         tags: Tags::default(),
         bypass: Vec::new(),
         forward: Vec::new(),

@@ -115,9 +115,9 @@ fn a_head_teaches_what_is_stored_for_get() {
 }
 
 #[test]
-fn a_disconnected_cache_goes_on_unless_it_is_forbidden() {
+fn a_disconnected_cache_goes_on_if_told_to_unless_it_is_forbidden() {
     let origin = ScriptedOrigin::start();
-    let pond = plain(&origin, &[]);
+    let pond = plain(&origin, &["--stale-when-disconnected"]);
     let witness = Witness::of(&pond);
     let cases = [
         ("/free", "max-age=1", 200, "stale/no-origin"),
@@ -150,6 +150,24 @@ fn a_disconnected_cache_goes_on_unless_it_is_forbidden() {
         assert_eq!((answer.status(), answer.detail()), (status, detail), "{control}");
         assert_eq!(answer.field("age").is_some(), status == 200, "{control}");
     }
+    witness.all_agree();
+}
+
+/// There is no stale window that nobody has named.
+#[test]
+fn a_disconnected_cache_serves_nothing_stale_by_itself() {
+    let origin = ScriptedOrigin::start();
+    let pond = plain(&origin, &[]);
+    let witness = Witness::of(&pond);
+    let old = Answer::ok("old").field("Age", "1").field("ETag", "\"v\"");
+    origin.answer("/silent", old.clone().field("Cache-Control", "max-age=1"));
+    origin.answer("/named", old.field("Cache-Control", "max-age=1, stale-if-error=60"));
+    ["/silent", "/named"].iter().for_each(|path| assert_eq!(witness.get(path).outcome(), "miss"));
+    origin.die();
+    let silent = witness.get("/silent");
+    assert_eq!((silent.status(), silent.detail()), (502, "error/no-origin"));
+    let named = witness.get("/named");
+    assert_eq!((named.status(), named.text().as_str(), named.detail()), (200, "old", "stale/no-origin"));
     witness.all_agree();
 }
 

@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_window_that_somebody_names_also_counts_when_disconnected() {
-        let plain = Policy::plain_http();
+        let plain = Policy::plain_http_when_disconnected();
         let named = Policy { stale: StaleWindows { error: Some(9), ..plain.stale }, ..plain };
         for (policy, lines, disconnected) in [
             (plain, "", true),

@@ -99,12 +99,12 @@ impl Default for Policy {
 impl Policy {
     /// RFC 9111 to the letter: what a proxy without rules does.
     pub fn plain_http() -> Policy {
-        Policy {
-            set_cookie_is_private: false,
-            forwards_conditions: true,
-            stale: StaleWindows { disconnected: true, ..StaleWindows::default() },
-            ..Policy::default()
-        }
+        Policy { set_cookie_is_private: false, forwards_conditions: true, ..Policy::default() }
+    }
+
+    /// The same, serving what is stale while the origin can't be reached, as RFC 9111 §4.2.4 allows.
+    pub fn plain_http_when_disconnected() -> Policy {
+        Policy { stale: StaleWindows { disconnected: true, ..StaleWindows::default() }, ..Policy::plain_http() }
     }
 
     /// Whether the rule puts its own lifetime in place of everything the origin says about lifetimes.
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(Policy::default().stale, StaleWindows { revalidate: None, error: None, disconnected: false });
         assert!(Policy::default().set_cookie_is_private);
         assert_eq!(Policy::default().client, Policy::plain_http().client);
-        assert!(!Policy::plain_http().set_cookie_is_private && Policy::plain_http().stale.disconnected);
+        assert!(!Policy::plain_http().set_cookie_is_private && Policy::plain_http().stale == StaleWindows::default());
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Subject {
 
 impl Subject {
     pub fn new() -> Subject {
-        Subject { policy: Policy::plain_http(), stored: Vec::new() }
+        Subject { policy: Policy::plain_http_when_disconnected(), stored: Vec::new() }
     }
 
     pub fn decide(&self, head: &RequestHead, now: u64) -> Decision {
