@@ -13,7 +13,7 @@ use millpond_proxy::front::Listeners;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::Live;
 use millpond_proxy::observe::Observer;
-use millpond_proxy::rules::{Forwarding, Match, Paths, Query, Rule, RuleSet, Tags};
+use millpond_proxy::rules::{Forwarding, Paths, Rule, RuleSet};
 use millpond_proxy::semantics::policy::Policy;
 use millpond_proxy::tls::{Certificate, Certificates, Part, Tls};
 use millpond_proxy::upstreams::{ServerList, Upstream, Upstreams};
@@ -175,18 +175,7 @@ fn resolve(to: &str) -> Result<SocketAddr, Failure> {
 /// One rule: everything, as HTTP says.
 fn snapshot(to: SocketAddr, policy: Policy) -> Snapshot {
     const ORIGIN: &str = "to";
-    let rule = Rule {
-        name: "all".to_owned(),
-        matches: Match::default(),
-        origin: ORIGIN.to_owned(),
-        query: Query::AsItCame,
-        policy,
-        tags: Tags::default(),
-        bypass: Vec::new(),
-        forward: Vec::new(),
-        content_types: Vec::new(),
-        retry: false,
-    };
+    let rule = Rule { policy, retry: false, ..Rule::everything("all", ORIGIN) };
     let origins = BTreeMap::from([(ORIGIN.to_owned(), Upstream::Servers(ServerList::new([to])))]);
     Snapshot {
         rules: RuleSet {

@@ -13,9 +13,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::StatusCode;
 use millpond_proxy::cache::{Entry, EvictionPolicy, Store, StoreLayout, StoreLimits};
 use millpond_proxy::key::{Key, KeyRef};
-use millpond_proxy::rules::{Match, Query, Rule, Tags};
+use millpond_proxy::rules::Rule;
 use millpond_proxy::semantics::freshness::Times;
-use millpond_proxy::semantics::policy::Policy;
 use millpond_proxy::semantics::vary::Selection;
 use millpond_shared::clock;
 use millpond_shared::http1::{Fields, Limits, take_request};
@@ -37,18 +36,7 @@ const HEAD: &[u8] =
 Accept: application/json\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\n\r\n";
 
 fn rule() -> Rule {
-    Rule {
-        name: "feeds".to_owned(),
-        matches: Match::default(),
-        origin: "api".to_owned(),
-        query: Query::AsItCame,
-        policy: Policy::default(),
-        tags: Tags::default(),
-        bypass: Vec::new(),
-        forward: Vec::new(),
-        content_types: Vec::new(),
-        retry: true,
-    }
+    Rule::everything("feeds", "api")
 }
 
 fn keys(count: usize) -> Vec<Key> {

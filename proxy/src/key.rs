@@ -124,22 +124,9 @@ fn put_forwarded_target(target: &mut String, rule: &Rule, path_and_query: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::{Match, Tags};
-    use crate::semantics::policy::Policy;
 
     fn rule(query: Query) -> Rule {
-        Rule {
-            name: "r".to_owned(),
-            matches: Match::default(),
-            origin: "api".to_owned(),
-            query,
-            policy: Policy::default(),
-            tags: Tags::default(),
-            bypass: Vec::new(),
-            forward: Vec::new(),
-            content_types: Vec::new(),
-            retry: true,
-        }
+        Rule { query, ..Rule::everything("r", "api") }
     }
 
     #[test]

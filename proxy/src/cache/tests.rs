@@ -10,9 +10,8 @@ use millpond_shared::version::Version;
 
 use super::{Cause, Entry, Lookup, Mark, Mode, Part, Stamp, Store, StoreLimits};
 use crate::key::Key;
-use crate::rules::{Match, Query, Rule, Tags};
+use crate::rules::Rule;
 use crate::semantics::freshness::Times;
-use crate::semantics::policy::Policy;
 use crate::semantics::vary::Selection;
 
 const TIMES: Times = Times {
@@ -27,18 +26,7 @@ const TIMES: Times = Times {
 };
 
 pub fn key(path: &str) -> Key {
-    let rule = Rule {
-        name: "r".to_owned(),
-        matches: Match::default(),
-        origin: "api".to_owned(),
-        query: Query::AsItCame,
-        policy: Policy::default(),
-        tags: Tags::default(),
-        bypass: Vec::new(),
-        forward: Vec::new(),
-        content_types: Vec::new(),
-        retry: true,
-    };
+    let rule = Rule::everything("r", "api");
     Key::build(&rule, "http", "example.com", path)
 }
 

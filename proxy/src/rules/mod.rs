@@ -117,6 +117,22 @@ impl RuleSet {
 }
 
 impl Rule {
+    /// A rule for every request, with nothing set but what it must have.
+    pub fn everything(name: &str, origin: &str) -> Rule {
+        Rule {
+            name: name.to_owned(),
+            matches: Match::default(),
+            origin: origin.to_owned(),
+            query: Query::AsItCame,
+            policy: Policy::default(),
+            tags: Tags::default(),
+            bypass: Vec::new(),
+            forward: Vec::new(),
+            content_types: Vec::new(),
+            retry: true,
+        }
+    }
+
     /// Whether something in the request makes it pass by the cache.
     pub fn bypasses(&self, fields: &Fields, path_and_query: &str) -> bool {
         self.bypass.iter().any(|bypass| bypass.holds(fields, path_and_query))

@@ -124,23 +124,11 @@ mod tests {
     use millpond_shared::http1::{Limits, take_request};
 
     use super::*;
-    use crate::rules::{Match, Query, Tags};
-    use crate::semantics::policy::Policy;
+    use crate::rules::Query;
 
     fn put(head: &str, conditions: Conditions<'_>, least: Position) -> String {
         let head = take_request(&mut BytesMut::from(head), &Limits::default()).unwrap().unwrap();
-        let rule = Rule {
-            name: "r".to_owned(),
-            matches: Match::default(),
-            origin: "api".to_owned(),
-            query: Query::Only(vec!["page".to_owned()]),
-            policy: Policy::default(),
-            tags: Tags::default(),
-            bypass: Vec::new(),
-            forward: Vec::new(),
-            content_types: Vec::new(),
-            retry: true,
-        };
+        let rule = Rule { query: Query::Only(vec!["page".to_owned()]), ..Rule::everything("r", "api") };
         let outgoing = Outgoing::new(&head, &rule, conditions, least, None);
         let mut text = format!("{} {}", outgoing.method(), outgoing.target());
         outgoing.put_fields(|name, value| text.push_str(&format!("|{name}: {}", String::from_utf8_lossy(value))));
