@@ -13,6 +13,7 @@ demo:
 
 # Every test. MILLPOND_DATA=FOLDER adds those that need the real events; they say so where it is missing.
 test:
+	@tools/nats-server >/dev/null
 	$(CARGO) test --workspace --lib --bins --tests
 
 lint:

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use millpond_origin::http::{Answer, Handler, json, method_not_allowed, refusal};
+use millpond_origin::queue::QueueRole;
 use millpond_proxy::cache::{Mode, Purged};
 use millpond_proxy::gateway::Gateway;
 use millpond_proxy::observe::Observer;
@@ -17,6 +19,8 @@ use prometheus::{Encoder, Registry, TextEncoder};
 pub struct Admin {
     pub registry: Registry,
     pub proxy: Option<(Arc<Gateway>, Arc<Observer>)>,
+    /// Asked how they stand whenever metrics are: those on NATS can't be asked while these are gathered.
+    pub queues: Option<Arc<dyn QueueRole>>,
     /// Whether every role is up and none is stopping.
     pub ready: Arc<AtomicBool>,
 }
@@ -24,9 +28,16 @@ pub struct Admin {
 /// Largest request body: nothing here takes one.
 const BODY_MAX: u64 = 4096;
 
+/// Longest wait for the queues to say how they stand.
+const STATUS_TIME: Duration = Duration::from_secs(2);
+
 #[async_trait]
 impl Handler for Admin {
     async fn handle(&self, request: Request<Bytes>) -> Answer {
+        if let Some(queues) = self.queues.as_ref().filter(|_| request.uri().path() == "/metrics") {
+            // Where they can't be asked, what they said last is told.
+            let _ = tokio::time::timeout(STATUS_TIME, queues.status()).await;
+        }
         self.answer(&request).into()
     }
 

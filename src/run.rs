@@ -66,7 +66,12 @@ impl Running {
         }
         if let Some(listener) = sockets.admin.take() {
             let proxy = running.proxy.as_ref().map(|parts| (Arc::clone(&parts.gateway), Arc::clone(&parts.observer)));
-            let admin = Admin { registry: running.registry.clone(), proxy, ready: Arc::clone(&running.stop.ready) };
+            let admin = Admin {
+                registry: running.registry.clone(),
+                proxy,
+                queues: running.roles.queues(),
+                ready: Arc::clone(&running.stop.ready),
+            };
             let stop = running.stop.watch();
             running.admin = Some(process::spawn_server(&running.runtime, listener, Arc::new(admin), stop)?);
         }
