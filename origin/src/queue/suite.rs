@@ -294,11 +294,12 @@ async fn a_full_shard_queue_refuses_rounds<F: Future<Output = Doors>>(open: impl
     let doors = open(machine).await;
     doors.events.append(0, None, (0..4).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
+    let large = "x".repeat(2_001);
     let push = |n, text| {
         let frames = vec![round_frame(1, 1, "x"), round_frame(0, 1, text)];
         doors.dispatch.push(lease, Round { first: n, last: n, frames })
     };
-    push(1, &"x".repeat(2_001)).await.unwrap();
+    push(1, &large).await.unwrap();
     assert_eq!(push(2, "b").await, Err(QueueError::ShardFull { shard: 0 }));
     assert_eq!(doors.shards.pull(1, 0, 99, LONG).await.unwrap().last, 1, "a refused round leaves nothing anywhere");
     doors.shards.committed(0, "primary", 1).await.unwrap();
