@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use millpond_origin::api::desk::Desk;
+use millpond_origin::api::queues::names;
 use millpond_origin::http::{Answer, Handler, json, method_not_allowed, refusal};
 use millpond_origin::queue::QueueRole;
 use millpond_proxy::cache::{Mode, Purged};
@@ -34,6 +36,9 @@ const STATUS_TIME: Duration = Duration::from_secs(2);
 #[async_trait]
 impl Handler for Admin {
     async fn handle(&self, request: Request<Bytes>) -> Answer {
+        if let Some(answer) = self.desk_answer(&request).await {
+            return answer.into();
+        }
         if let Some(queues) = self.queues.as_ref().filter(|_| request.uri().path() == "/metrics") {
             // Where they can't be asked, what they said last is told.
             let _ = tokio::time::timeout(STATUS_TIME, queues.status()).await;
@@ -47,6 +52,17 @@ impl Handler for Admin {
 }
 
 impl Admin {
+    /// What operators ask of the queues; `None` if this is no such request.
+    async fn desk_answer(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+        let names = names(request.uri().path())?;
+        let Some(queues) = &self.queues else {
+            let fix = "ask a process that has [queue]";
+            return Some(refusal(StatusCode::NOT_FOUND, "this process has no queues", fix));
+        };
+        let desk = Desk::new(Arc::clone(queues));
+        desk.answer(request.method().as_str(), &names, request.uri().query().unwrap_or_default()).await
+    }
+
     fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {

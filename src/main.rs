@@ -9,6 +9,7 @@ mod demo;
 mod logging;
 mod plain;
 mod process;
+mod queue;
 mod replay;
 mod roles;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     Proxy(plain::Arguments),
     /// Tell what is wrong with a configuration file, or that nothing is.
     Check(check::Arguments),
+    /// Look at queues and dead letters, and put dead letters back.
+    Queue(queue::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Play a trace of requests to the store, and tell how many it would have answered.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Proxy(arguments) => plain::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Queue(arguments) => queue::main(&arguments),
         Command::Schema => schema::main(),
         Command::ReplayTrace(arguments) => replay::main(&arguments),
     };

@@ -14,6 +14,7 @@ pub mod model;
 mod paths;
 mod plain_proxy;
 mod purges;
+mod queues;
 mod ranges;
 mod reload;
 mod replay;

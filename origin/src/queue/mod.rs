@@ -7,10 +7,12 @@
 //! | `event_queue`, `event_writer` | one event queue: its handle, its writer thread |
 //! | `shard_queues`, `shard_writer` | all shard queues, cursors and leases: handle, writer thread |
 //! | `writer_thread` | what the two have in common: a thread, and the calls that wait for it |
+//! | `dead` | events that can't be filed or applied, laid aside (pure) |
 //! | `lease`, `ids` | who may work on an event queue; which ids were seen (pure) |
 //! | `wire`, `client` | the same doors over HTTP: the messages, the client |
 
 mod client;
+pub mod dead;
 #[cfg(test)]
 mod crashes;
 mod embedded;
@@ -32,6 +34,7 @@ pub mod wire;
 mod writer_thread;
 
 pub use client::QueueClient;
+pub use dead::{DeadKey, DeadLetter, DeadLetters};
 pub use embedded::{Files, Options, Queues, Status};
 pub use limits::{EVENT_QUEUES_MAX, Limits};
 pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
