@@ -1,5 +1,6 @@
 //! The program as its users meet it, end to end.
 
+mod completing;
 mod drain;
 mod examples;
 mod existing_api;

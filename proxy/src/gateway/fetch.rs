@@ -8,15 +8,16 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
+use super::complete::{Beginning, Continued};
 use super::{Gateway, Snapshot, forward, parts};
-use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
+use crate::cache::{Entry, Mark, Mode, Part, PurgeSeq, Stamp};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
 use crate::semantics::vary::{Selection, Vary};
-use crate::semantics::{freshness, reuse, storability, validate};
+use crate::semantics::{freshness, range, reuse, storability, validate};
 use crate::upstreams::{Answer, Body, Conditions, Inbound, OriginError, Outgoing, Payload, Ready};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
@@ -51,6 +52,8 @@ pub struct Fetch<'a> {
     pub ask: &'a Ask,
     /// Nothing is stored that the client's conditions could be compared with: they go to the origin.
     pub conditional: bool,
+    /// What is stored of the response already: only the rest is asked for.
+    pub beginning: Option<Beginning>,
     pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
@@ -66,6 +69,8 @@ pub struct Fetch<'a> {
 pub enum Fetched {
     /// Everyone reads it from the flight; the fields are for the one alone who fetched.
     Shared(Outcome, Arc<Flight>, Fields),
+    /// The same, where the origin sent a 206 with the rest of what was stored in part.
+    Completed(Arc<Flight>, Fields),
     /// Not for sharing: the one who fetched gets it, and nobody else.
     Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
@@ -82,15 +87,34 @@ impl Fetch<'_> {
         mut client: Option<&mut (dyn Inbound + '_)>,
     ) -> Fetched {
         let began = lead.began();
-        let mut answer = self.ask_origin(stale.map(|entry| &**entry), client.as_deref_mut()).await;
-        if let (Ok(got), Some(entry)) = (&answer, stale)
+        let stored = stale.map(|entry| entry.fields());
+        let conditions = match (&stored, &self.beginning) {
+            (Some(stored), _) => Conditions::Stored(stored),
+            (None, _) if self.conditional => Conditions::Client,
+            (None, Some(beginning)) => beginning.conditions(),
+            (None, None) => Conditions::None,
+        };
+        let mut answer = self.ask_origin(conditions, client.as_deref_mut()).await;
+        if let (Ok(got), Some(entry), Some(stored)) = (&answer, stale, &stored)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
-            if validate::confirms(&entry.fields(), &got.head.fields) {
+            if validate::confirms(stored, &got.head.fields) {
                 return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = Box::pin(self.ask_origin(None, client)).await;
+            answer = Box::pin(self.ask_origin(Conditions::None, client)).await;
+        } else if let Some(beginning) = &self.beginning {
+            answer = match answer.map(|answer| beginning.continued(answer)) {
+                Ok(Continued::Joined(answer)) => {
+                    return match self.answered(answer, began, lead) {
+                        Fetched::Shared(_, flight, withheld) => Fetched::Completed(flight, withheld),
+                        other => other,
+                    };
+                }
+                Ok(Continued::Whole(answer)) => Ok(answer),
+                Ok(Continued::Other) => Box::pin(self.ask_origin(Conditions::None, client)).await,
+                Err(error) => Err(error),
+            };
         }
         match answer {
             Err(error) => {
@@ -118,15 +142,9 @@ impl Fetch<'_> {
 
     async fn ask_origin(
         &self,
-        stale: Option<&Entry>,
+        conditions: Conditions<'_>,
         client: Option<&mut (dyn Inbound + '_)>,
     ) -> Result<Answer, OriginError> {
-        let stored = stale.map(Entry::fields);
-        let conditions = match &stored {
-            Some(stored) => Conditions::Stored(stored),
-            None if self.conditional => Conditions::Client,
-            None => Conditions::None,
-        };
         let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
@@ -241,11 +259,11 @@ impl Fetch<'_> {
                         Ok(true) => fill.landed(lead),
                         // Nobody reads it, and it can't be stored.
                         Ok(false) => lead.unshared(Reason::BodyTooLarge),
-                        Err(error) => lead.failed(error),
+                        Err(error) => fill.broke_off(lead, error),
                     }
                 });
             }
-            Err(error) => lead.failed(error),
+            Err(error) => fill.broke_off(lead, error),
         }
         flight
     }
@@ -329,9 +347,9 @@ impl Fill {
         }
         let (draft, body) = (&self.draft, self.filler.body());
         let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
-            let Some(entry) = parts::with_parts_held(&self.gateway.store, &self.key, draft, body) else {
-                return lead.passed_on();
-            };
+            let part = parts::part_of(&draft.fields).filter(|part| part.held() == body.len() as u64);
+            let entry = part.and_then(|part| parts::with_parts_held(&self.gateway.store, &self.key, draft, part, body));
+            let Some(entry) = entry else { return lead.passed_on() };
             entry
         } else {
             Entry::new(
@@ -347,5 +365,24 @@ impl Fill {
         let entry = Arc::new(entry.controlled_by(draft.control.clone()));
         self.gateway.admit(&self.key, &entry, self.began);
         lead.complete(entry);
+    }
+
+    /// The body ended too early. What came of it is of use to whoever asks next (RFC 9111 §3.3).
+    fn broke_off(self, lead: Lead, error: OriginError) {
+        if let Some(entry) = self.beginning() {
+            let entry = Arc::new(entry.controlled_by(self.draft.control.clone()));
+            self.gateway.admit(&self.key, &entry, self.began);
+        }
+        lead.failed(error);
+    }
+
+    /// An incomplete entry of what came of a 200, if the rest can be asked for.
+    fn beginning(&self) -> Option<Entry> {
+        let draft = &self.draft;
+        let is_resumable = draft.status == StatusCode::OK && draft.stamp.is_none() && self.filler.is_storable();
+        let length = draft.length.filter(|_| is_resumable && range::strong_tag(&draft.fields).is_some())?;
+        let body = self.filler.body();
+        let part = Part::of(0..body.len() as u64, length).filter(|part| !part.is_whole())?;
+        parts::with_parts_held(&self.gateway.store, &self.key, draft, part, body)
     }
 }

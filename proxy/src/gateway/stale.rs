@@ -72,7 +72,7 @@ impl Gateway {
             let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead, None).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
-                Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
+                Fetched::Shared(..) | Fetched::Completed(..) | Fetched::OwnEntry(..) => false,
             };
             gateway.counters.refreshed(!failed);
             if failed {
