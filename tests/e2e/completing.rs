@@ -91,7 +91,7 @@ fn what_came_of_a_body_that_broke_off_is_completed() {
 fn what_breaks_off_again_goes_on_from_there() {
     let (origin, pond) = with_seven("\"v\"");
     let rest = "HTTP/1.1 206 P\r\nETag: \"v\"\r\nCache-Control: max-age=600\r\nContent-Range: bytes 7-19/20\r\nContent-Length: 13\r\n\r\n789";
-    origin.answer("/a", Answer::raw(rest.to_owned()));
+    origin.answer("/a", Answer::raw(rest));
     let cut = get(pond.proxy(), "/a");
     assert_eq!((cut.end, cut.text().as_str()), (End::Cut, "0123456789"));
     origin.answer_by("/a", digits("\"v\""));
