@@ -38,6 +38,17 @@ pub struct WrittenProxy {
     pub threads: Option<At<usize>>,
     /// How long open requests get to finish when the proxy is told to stop; `"10s"` unless given.
     pub drain: Option<At<Seconds>>,
+    /// What one client may take; no limit unless given.
+    pub limit: Option<At<WrittenProxyLimit>>,
+}
+
+/// What one client may take, whatever it asks for.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ProxyLimit")]
+pub struct WrittenProxyLimit {
+    /// Connections at a time; beyond it 429, over TLS a closed connection.
+    pub connections: Option<At<u32>>,
 }
 
 /// A certificate with its key. Files are named from the folder of the file that names them.
@@ -66,8 +77,12 @@ pub struct ProxyConfig {
     pub body_max_bytes: u64,
     pub threads: usize,
     pub drain: Duration,
+    /// Connections that one client may have.
+    pub connections_max: Option<u32>,
 }
 
+/// Most connections that a limit can let a client have.
+const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Least memory with which a cache makes sense.
 const MEMORY_MIN: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 256 << 20;
@@ -89,6 +104,7 @@ impl ProxyConfig {
             body_max_bytes: BODY_MAX_DEFAULT,
             threads,
             drain: DRAIN_DEFAULT,
+            connections_max: None,
         }
     }
 
@@ -174,7 +190,24 @@ pub fn judge(
     if let Some(drain) = &written.value.drain {
         config.drain = drain.value.0;
     }
+    if let Some(limit) = &written.value.limit {
+        config.connections_max = connections_max(limit, complaints);
+    }
     (config, Certificates::new(certificates))
+}
+
+fn connections_max(limit: &At<WrittenProxyLimit>, complaints: &mut Complaints) -> Option<u32> {
+    let Some(connections) = &limit.value.connections else {
+        let fix = "give connections, as in { connections = 100 }, or remove it";
+        complaints.add(limit.span.clone(), "proxy.limit", "limits nothing", fix);
+        return None;
+    };
+    if !(1..=CONNECTIONS_MAX).contains(&connections.value) {
+        let problem = format!("{} is out of range", connections.value);
+        let fix = format!("use 1 to {CONNECTIONS_MAX}");
+        complaints.add(connections.span.clone(), "proxy.limit.connections", problem, fix);
+    }
+    Some(connections.value)
 }
 
 fn trusted(written: Option<&At<Vec<At<String>>>>, complaints: &mut Complaints) -> Vec<Network> {

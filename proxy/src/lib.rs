@@ -12,6 +12,7 @@
 //! | [`upstreams`] | origins: servers of an existing API, shards, roles of this process |
 //! | [`live`] | follows the shards' change streams |
 //! | [`semantics`], [`rules`], [`key`] | pure: HTTP caching as decisions; URL rules; the cache key |
+//! | [`limits`] | how often and how many at a time: requests by rule, connections by client |
 //! | [`config`] | the `[proxy]` section |
 //! | [`outcome`], [`record`], [`observe`], [`counters`] | the words for what became of a request; counts and log |
 
@@ -22,6 +23,7 @@ pub mod flight;
 pub mod front;
 pub mod gateway;
 pub mod key;
+pub mod limits;
 pub mod live;
 pub mod observe;
 pub mod outcome;
