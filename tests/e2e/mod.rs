@@ -13,6 +13,7 @@ mod limits;
 pub mod model;
 mod paths;
 mod plain_proxy;
+mod proxy_protocol;
 mod purges;
 mod ranges;
 mod reload;

@@ -3,7 +3,7 @@
 //! The hot loop (`hot`) answers what it can; anything else is handed to the gateway here, and the loop goes on after.
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,7 @@ use crate::limits::Connections;
 use crate::observe::{Access, Observer};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
+use crate::rules::Network;
 
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 4096;
@@ -76,9 +77,20 @@ pub(super) struct Arrival {
 pub(super) struct Around {
     pub gateway: Arc<Gateway>,
     pub observer: Arc<Observer>,
+    /// Networks of balancers, whose connections begin with a PROXY head.
+    pub balancers: Vec<Network>,
     /// How many connections a client may have, if there is a limit.
     pub connections: Option<Arc<Connections>>,
     pub drain: Drain,
+}
+
+impl Around {
+    /// Whether connections from this address begin with a PROXY head.
+    pub fn is_balancer(&self, address: IpAddr) -> bool {
+        // On a socket for both families, IPv4 peers have mapped addresses.
+        let address = address.to_canonical();
+        self.balancers.iter().any(|network| network.contains(address))
+    }
 }
 
 /// Tells all connections that no further request is wanted.

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::connection::{self, Around, Arrival, Drain};
-use super::{http2, secure};
+use super::{http2, proxied, secure};
 use crate::config::ProxyConfig;
 use crate::gateway::Gateway;
 use crate::limits::{ClientId, Connections, Entered};
@@ -76,7 +76,8 @@ struct Open {
 impl Front {
     pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>, config: &ProxyConfig) -> Front {
         let connections = config.connections_max.map(|max| Arc::new(Connections::new(max)));
-        let around = Around { gateway, observer, connections, drain: Drain::default() };
+        let (balancers, drain) = (config.proxy_protocol.clone(), Drain::default());
+        let around = Around { gateway, observer, balancers, connections, drain };
         Front { around: Arc::new(around), tls: None, open: Arc::default() }
     }
 }
@@ -85,7 +86,10 @@ impl Front {
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let (around, open) = (Arc::clone(&self.around), OpenGuard::new(&self.open));
-        let peer = connection::peer_of(&stream);
+        let (stream, peer) = match connection::peer_of(&stream) {
+            Some(peer) if around.is_balancer(peer.ip()) => proxied::introduced(&around, stream, peer).await?,
+            peer => (stream, peer),
+        };
         let entered = around.connections.as_ref().map(|all| all.enter(ClientId::of(peer.map(|peer| peer.ip()))));
         let entry = match entered {
             None => None,

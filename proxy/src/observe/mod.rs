@@ -29,6 +29,8 @@ pub struct Observer {
 pub enum ConnectionRefused {
     /// Its client has as many as it may.
     TooMany,
+    /// A balancer's, without a good PROXY head.
+    ProxyProtocol,
 }
 
 /// What is read off the store whenever metrics are asked for.
@@ -104,6 +106,7 @@ impl Observer {
     pub fn connection_refused(&self, why: ConnectionRefused) {
         let reason = match why {
             ConnectionRefused::TooMany => Reason::ConnectionLimit.as_str(),
+            ConnectionRefused::ProxyProtocol => "proxy-protocol",
         };
         self.connections_refused.with_label_values(&[reason]).inc();
     }

@@ -11,8 +11,8 @@ pub fn judge(rule: &str, at: &At<WrittenLimit>, complaints: &mut Complaints) -> 
     let WrittenLimit { rate, burst, concurrent, per, hits } = &at.value;
     let field = |name: &str| format!("{rule}.limit.{name}");
     if rate.is_none() && concurrent.is_none() {
-        let fix = "give rate or concurrent, as in { rate = \"100/s\" }, or remove it";
-        complaints.add(at.span.clone(), format!("{rule}.limit"), "limits nothing", fix);
+        let fix = "give one of them, as in { rate = \"100/s\" }, or remove it";
+        complaints.add(at.span.clone(), format!("{rule}.limit"), "is missing both rate and concurrent", fix);
     }
     let parsed = rate.as_ref().and_then(|rate| match rate.value.parse::<Rate>() {
         Ok(parsed) => Some(parsed),

@@ -18,7 +18,7 @@ use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
 
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
-pub use trust::{Forwarding, Network, Sender};
+pub use trust::{Forwarding, Network, NoNetwork, Sender};
 pub use written::{WrittenOrigin, WrittenRule};
 
 use crate::limits::Limiter;

@@ -23,12 +23,8 @@ fn around() -> Arc<Around> {
     let observer = Arc::new(Observer::new(&registry, Arc::clone(&store), false).expect("metrics"));
     let counters = Arc::new(Counters::new(&registry).expect("metrics"));
     let snapshot = Snapshot { rules: RuleSet::default(), upstreams: Upstreams::new(BTreeMap::new()) };
-    Arc::new(Around {
-        gateway: Gateway::new(snapshot, store, live, counters),
-        observer,
-        connections: None,
-        drain: Drain::default(),
-    })
+    let (gateway, drain) = (Gateway::new(snapshot, store, live, counters), Drain::default());
+    Arc::new(Around { gateway, observer, balancers: Vec::new(), connections: None, drain })
 }
 
 /// Serves a client; what the client has of the connection.
