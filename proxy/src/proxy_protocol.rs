@@ -97,15 +97,16 @@ fn version_2(bytes: &[u8]) -> Result<Option<(Told, usize)>, Malformed> {
         command if command >> 4 == 2 => return Err(Malformed("its command is neither LOCAL nor PROXY")),
         _ => return Err(Malformed("its version is not 2")),
     };
-    // By the family: how long both addresses are together with their ports (§2.2).
+    // By the family: how long both addresses are together with their ports (§2.2). With LOCAL it is to be ignored.
     let addresses = match family {
+        _ if is_local => 0,
         0x00 => 0,
         0x11 | 0x12 => 12,
         0x21 | 0x22 => 36,
         0x31 | 0x32 => 216,
         _ => return Err(Malformed("its address family or transport is not one of the specification")),
     };
-    if !is_local && length < V2_FIXED + addresses {
+    if length < V2_FIXED + addresses {
         return Err(Malformed("it is shorter than its addresses"));
     }
     let Some(block) = bytes.get(V2_FIXED..length) else { return Ok(None) };
@@ -226,6 +227,7 @@ mod tests {
             (v2(0x20, 0x00, &[]), Told::Nothing),
             (v2(0x20, 0x11, &four), Told::Nothing),
             (v2(0x20, 0x11, &[]), Told::Nothing),
+            (v2(0x20, 0xff, &[]), Told::Nothing),
             (v2(0x21, 0x11, &[&four[..], &[0; 4096 - 12]].concat()), address("192.0.2.1:56324")),
         ] {
             let more = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
@@ -245,7 +247,6 @@ mod tests {
             (v2(0x21, 0x13, &four), "family"),
             (v2(0x21, 0x01, &four), "family"),
             (v2(0x21, 0x41, &four), "family"),
-            (v2(0x20, 0xff, &four), "family"),
             (v2(0x21, 0x11, &four[1..]), "shorter"),
             (v2(0x21, 0x21, &four), "shorter"),
             (v2(0x21, 0x31, &[0; 215]), "shorter"),
