@@ -7,6 +7,7 @@ pub mod feeds;
 mod flights;
 mod forwarding;
 mod framing;
+mod held_back;
 mod hot;
 mod http2;
 mod limits;
