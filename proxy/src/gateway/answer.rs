@@ -183,7 +183,7 @@ impl Gateway {
         leave: &mut Leave<'_>,
         client: &mut C,
     ) -> Record {
-        if let Err(over) = leave.to_go_on() {
+        if let Err(over) = leave.ask_before_going_on() {
             return self.held_back(client, rule, over).await;
         }
         let scheme = client.scheme();

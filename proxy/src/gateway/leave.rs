@@ -31,16 +31,16 @@ impl<'a> Leave<'a> {
     }
 
     /// To be asked for before anything is sent: where hits count.
-    pub fn to_be_answered(&mut self) -> Result<(), Over> {
+    pub fn ask_before_answering(&mut self) -> Result<(), Over> {
         match self.limited {
-            Some((limiter, _)) if limiter.limit().hits => self.to_go_on(),
+            Some((limiter, _)) if limiter.limit().hits => self.ask_before_going_on(),
             _ => Ok(()),
         }
     }
 
     /// To be asked for before the origin is, or before another's fetch is waited for. A request is counted once, however
     /// often it asks.
-    pub fn to_go_on(&mut self) -> Result<(), Over> {
+    pub fn ask_before_going_on(&mut self) -> Result<(), Over> {
         if let (Some((limiter, client)), None) = (self.limited, &self.permit) {
             self.permit = Some(limiter.enter(client, clock::monotonic_ns())?);
         }

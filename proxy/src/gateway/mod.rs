@@ -157,7 +157,7 @@ impl Gateway {
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
         let mut leave = Leave::of(&snapshot, rule, request, client);
-        if let Err(over) = leave.to_be_answered() {
+        if let Err(over) = leave.ask_before_answering() {
             return self.held_back(client, rule, over).await;
         }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
@@ -218,7 +218,7 @@ impl Gateway {
                 }
             }
         };
-        if let Err(over) = leave.to_go_on() {
+        if let Err(over) = leave.ask_before_going_on() {
             return Ok(self.held_back(client, visit.rule, over).await);
         }
         if visit.ask.range.is_some() && stale.is_none() {
