@@ -135,6 +135,12 @@ words! {
         // Why there was no answer.
         /// The request is malformed, or not for us.
         BadRequest = "bad-request",
+        /// There were more requests than the rule's rate.
+        RateLimit = "rate-limit",
+        /// As many requests are being answered as the rule lets through at a time.
+        ConcurrencyLimit = "concurrency-limit",
+        /// The client has as many connections as it may.
+        ConnectionLimit = "connection-limit",
         /// The flight has as many waiters as it may.
         FlightFull = "flight-full",
         /// The client read so slowly that the others who share its response would have had to wait for it.

@@ -6,7 +6,7 @@
 //! `parts` does both for requests with a `Range` (several at once as `multipart` makes them), `complete` has only the
 //! rest fetched of what is stored in part, `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
-//! not worth waiting for.
+//! not worth waiting for, `leave` which requests are let through where there is a limit.
 
 mod answer;
 mod client;
@@ -16,6 +16,7 @@ mod fetch;
 mod fill;
 mod forward;
 mod invalidate;
+mod leave;
 mod multipart;
 mod options;
 mod parts;
@@ -52,6 +53,7 @@ use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
 use complete::Beginning;
 use fetch::{Fetch, Fetched};
+use leave::Leave;
 use remembered::Remembered;
 use stale::{goes_on_alone, may_be_sent_on_error};
 
@@ -159,11 +161,17 @@ impl Gateway {
             let why = "no rule matches this host, path and method";
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
+        let mut leave = Leave::of(&snapshot, rule, request, client);
+        if let Err(over) = leave.ask_before_answering() {
+            return self.held_back(client, rule, over).await;
+        }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
-            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
+            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, &mut leave, client)).await;
         }
         let ask = match request::judge(request) {
-            RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
+            RequestVerdict::Pass(reason) => {
+                return Box::pin(self.pass(&snapshot, rule, request, reason, &mut leave, client)).await;
+            }
             RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
         let key = Key::of(rule, request, client.scheme());
@@ -171,7 +179,7 @@ impl Gateway {
         let visit = Visit { snapshot: &snapshot, rule, request, sender, ask, key };
         let mut alone = None;
         for _ in 0..STARTS_MAX {
-            match self.visit(&visit, alone, client).await {
+            match self.visit(&visit, alone, &mut leave, client).await {
                 Ok(record) => return record,
                 Err(Again::Newer) => alone = None,
                 Err(Again::Alone(reason)) => alone = Some(reason),
@@ -185,6 +193,7 @@ impl Gateway {
         self: &Arc<Self>,
         visit: &Visit<'_>,
         alone: Option<Reason>,
+        leave: &mut Leave<'_>,
         client: &mut C,
     ) -> Result<Record, Again> {
         let now_ms = clock::wall_ms();
@@ -219,6 +228,9 @@ impl Gateway {
                 }
             }
         };
+        if let Err(over) = leave.ask_before_going_on() {
+            return Ok(self.held_back(client, visit.rule, over).await);
+        }
         if visit.ask.range.is_some() && stale.is_none() {
             return Box::pin(self.parts(visit, part, reason, now_ms, client)).await;
         }
