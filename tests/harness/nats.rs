@@ -14,7 +14,7 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts it in `dir` at `address`, with the configuration file `config` there, and waits until it is ready.
     pub fn start(dir: &Path, config: &str, address: SocketAddr) -> NatsServer {
-        let mut child = Command::new(program())
+        let child = Command::new(program())
             .args(["--config", config, "--addr", &address.ip().to_string(), "--port", &address.port().to_string()])
             .current_dir(dir)
             .stdin(Stdio::null())
@@ -22,7 +22,8 @@ impl NatsServer {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut server = NatsServer { child };
+        let mut lines = BufReader::new(server.child.stderr.take().expect("piped")).lines();
         let mut said = Vec::new();
         for line in lines.by_ref().map_while(Result::ok) {
             let is_ready = line.ends_with("Server is ready");
@@ -30,14 +31,10 @@ impl NatsServer {
             if is_ready {
                 // What it says later must not block it.
                 std::thread::spawn(move || lines.for_each(drop));
-                return NatsServer { child };
+                return server;
             }
         }
         panic!("the NATS server did not become ready:\n{}", said.join("\n"))
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// Ends it at once, as `kill -9` does, and waits until it is gone. It must not have ended by itself.

@@ -73,7 +73,7 @@ struct Frame {
 
 /// The last frame of a subject; all 0 where there is none.
 #[derive(Clone, Copy, Debug, Default)]
-struct Mark {
+pub(super) struct Mark {
     sequence: u64,
     last: Offset,
     token: u64,

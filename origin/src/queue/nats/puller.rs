@@ -134,8 +134,7 @@ impl Puller {
 impl Place {
     /// Takes over what was read; false if it does not follow without a gap.
     fn add(&mut self, read: Vec<Stored>) -> Result<bool, QueueError> {
-        let mut expected = self.after + 1;
-        for stored in read {
+        for (expected, stored) in (self.after + 1..).zip(read) {
             if stored.sequence != expected {
                 return Ok(false);
             }
@@ -145,7 +144,6 @@ impl Place {
             }
             self.pending = stored.pending;
             self.read.push_back(Frame { position: expected, events: head.events, bytes: stored.payload });
-            expected += 1;
         }
         Ok(true)
     }

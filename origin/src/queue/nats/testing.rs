@@ -92,17 +92,22 @@ pub fn spawn(program: &Path, dir: &Path, port: u16) -> (Child, u16) {
         .spawn()
         .expect("the server starts");
     let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let (mut said, mut listens) = (Vec::new(), None);
+    let (mut said, mut listens, mut is_ready) = (Vec::new(), None, false);
     for line in lines.by_ref().map_while(Result::ok) {
         let address = line.split_once("Listening for client connections on ").map(|(_, address)| address.to_owned());
         listens = listens.or(address.and_then(|address| address.rsplit(':').next()?.parse().ok()));
-        let is_ready = line.ends_with("Server is ready");
+        is_ready = line.ends_with("Server is ready");
         said.push(line);
         if is_ready {
-            // What it says later must not block it.
-            std::thread::spawn(move || lines.for_each(drop));
-            return (child, listens.expect("it told its port"));
+            break;
         }
     }
+    if let (true, Some(port)) = (is_ready, listens) {
+        // What it says later must not block it.
+        std::thread::spawn(move || lines.for_each(drop));
+        return (child, port);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
     panic!("the NATS server did not become ready:\n{}", said.join("\n"))
 }
