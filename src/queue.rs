@@ -79,8 +79,12 @@ async fn asked(arguments: &Arguments) -> Result<(), Failure> {
     let client = Client::new(arguments.at.as_str());
     let (path, table): (String, fn(&Value) -> Table) = match &arguments.what {
         What::Ls => (ROOT.to_owned(), status),
-        What::Peek { of: Peek::Events(start) } => (format!("{ROOT}/events/{}/peek?{}", start.number, start.query()), events),
-        What::Peek { of: Peek::Shard(start) } => (format!("{ROOT}/shards/{}/peek?{}", start.number, start.query()), frames),
+        What::Peek { of: Peek::Events(start) } => {
+            (format!("{ROOT}/events/{}/peek?{}", start.number, start.query()), events)
+        }
+        What::Peek { of: Peek::Shard(start) } => {
+            (format!("{ROOT}/shards/{}/peek?{}", start.number, start.query()), frames)
+        }
         What::Dead { count } => (format!("{ROOT}/dead?count={count}"), dead),
         What::Replay { keys } => {
             for key in keys {
@@ -140,7 +144,8 @@ impl Table {
 
     fn lines(&self) -> Vec<String> {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
-        let cell_width = |column: usize| self.0.iter().filter_map(move |row| row.get(column)).map(|cell| cell.chars().count());
+        let cell_width =
+            |column: usize| self.0.iter().filter_map(move |row| row.get(column)).map(|cell| cell.chars().count());
         let widths: Vec<usize> = (0..columns).map(|column| cell_width(column).max().unwrap_or(0)).collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -181,7 +186,8 @@ fn status(told: &Value) -> Table {
     }
     for queue in list(told, "shard_queues") {
         let (last, trimmed) = (number(&queue["last"]), number(&queue["trimmed"]));
-        let lag = |consumer: &Value| format!("{} {} behind", text(&consumer[0]), last.saturating_sub(number(&consumer[1])));
+        let lag =
+            |consumer: &Value| format!("{} {} behind", text(&consumer[0]), last.saturating_sub(number(&consumer[1])));
         let consumers: Vec<String> = list(queue, "consumers").map(lag).collect();
         table.0.push(vec![
             format!("shard {}", queue["shard"]),

@@ -30,14 +30,18 @@ fn what_can_not_be_applied_is_laid_aside_shown_and_replayed() {
         assert_eq!((posted.status(), posted.json()["accepted"].as_u64()), (202, Some(2)), "{}", posted.text());
         pipeline.wait_until_applied();
         let letters = eventually("the letter", || {
-            let told: serde_json::Value = serde_json::from_str(&queue(&pipeline, part, &["dead", "--json"]).stdout).expect("JSON");
+            let told: serde_json::Value =
+                serde_json::from_str(&queue(&pipeline, part, &["dead", "--json"]).stdout).expect("JSON");
             match told.as_array().map(Vec::len) {
                 Some(1) => Ok(told),
                 _ => Err(told.to_string()),
             }
         });
         let letter = &letters[0];
-        assert!(letter["reason"].as_str().expect("a reason").starts_with("not in user-edits/ada: its `order`"), "{letter}");
+        assert!(
+            letter["reason"].as_str().expect("a reason").starts_with("not in user-edits/ada: its `order`"),
+            "{letter}"
+        );
         assert_eq!(letter["event"]["data"]["user"], "ada");
         let key = letter["key"].as_str().expect("a key");
         let table = queue(&pipeline, part, &["dead"]).stdout;
@@ -50,7 +54,8 @@ fn what_can_not_be_applied_is_laid_aside_shown_and_replayed() {
         assert!(told.contains(&format!("{key} is event ")), "{told}");
         // It is no better than before.
         let again = eventually("it to be laid aside again", || {
-            let told: serde_json::Value = serde_json::from_str(&queue(&pipeline, part, &["dead", "--json"]).stdout).expect("JSON");
+            let told: serde_json::Value =
+                serde_json::from_str(&queue(&pipeline, part, &["dead", "--json"]).stdout).expect("JSON");
             match told[0]["key"].as_str() {
                 Some(other) if other != key => Ok(other.to_owned()),
                 _ => Err(told.to_string()),

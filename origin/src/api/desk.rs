@@ -72,11 +72,14 @@ impl Desk {
         let status = self.queues.status().await?;
         let found = status.event_queues.iter().find(|found| found.queue == queue);
         let after = named(query, "after")?.unwrap_or(found.map_or(0, |found| found.filed));
-        let Some(taken) = self.queues.peek(queue, after, count).await? else { return Ok(answer(StatusCode::OK, &Vec::<()>::new())) };
+        let Some(taken) = self.queues.peek(queue, after, count).await? else {
+            return Ok(answer(StatusCode::OK, &Vec::<()>::new()));
+        };
         let mut shown = Vec::new();
         for bytes in &taken.frames {
             let frame = EventFrame::decode(bytes).map_err(|error| QueueError::Failed { problem: error.to_string() })?;
-            let placed = (frame.first..).zip(&frame.events).filter(|(offset, _)| (taken.first..=taken.last).contains(offset));
+            let placed =
+                (frame.first..).zip(&frame.events).filter(|(offset, _)| (taken.first..=taken.last).contains(offset));
             shown.extend(placed.map(|(offset, event)| json!({ "offset": offset, "event": ShownEvent::of(event) })));
         }
         Ok(answer(StatusCode::OK, &shown))
@@ -139,7 +142,11 @@ impl Desk {
 }
 
 fn no_letter(key: DeadKey) -> Response<Bytes> {
-    refusal(StatusCode::NOT_FOUND, format!("there is no dead letter {key}"), "list them with GET /_millpond/queues/dead")
+    refusal(
+        StatusCode::NOT_FOUND,
+        format!("there is no dead letter {key}"),
+        "list them with GET /_millpond/queues/dead",
+    )
 }
 
 fn dead_key(text: &str) -> Result<DeadKey, QueueError> {

@@ -79,7 +79,10 @@ impl Metrics {
         };
         let held = IntGauge::new("millpond_leases_held", "Event queues that this dispatcher works on")?;
         registry.register(Box::new(held.clone()))?;
-        let stalls = Opts::new("millpond_dispatch_stalls_total", "Rounds that could not be filed: a shard queue was full, or it failed");
+        let stalls = Opts::new(
+            "millpond_dispatch_stalls_total",
+            "Rounds that could not be filed: a shard queue was full, or it failed",
+        );
         let stalls = IntCounterVec::new(stalls, &["queue", "reason"])?;
         registry.register(Box::new(stalls.clone()))?;
         Ok(Metrics {

@@ -15,10 +15,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{
-    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, PulledHead, ROOT, Renew, RoundHead, TakenHead,
-    WAIT_MAX_MS,
+    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, PulledHead, ROOT, Renew, RoundHead,
+    TakenHead, WAIT_MAX_MS,
 };
-use super::{DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken};
+use super::{
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken,
+};
 use crate::http::Client;
 
 /// Client of a queue role.

@@ -12,9 +12,9 @@
 //! | `wire`, `client` | the same doors over HTTP: the messages, the client |
 
 mod client;
-pub mod dead;
 #[cfg(test)]
 mod crashes;
+pub mod dead;
 mod embedded;
 mod event_queue;
 mod event_writer;

@@ -345,7 +345,9 @@ async fn waits_end_when_the_role_does<F: Future<Output = Doors>>(open: impl Fn(M
     assert_eq!(doors.dispatch.renew(lease, TTL).await, Err(QueueError::Closed));
 }
 
-async fn dead_letters_are_kept_once_and_events_can_be_looked_at<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+async fn dead_letters_are_kept_once_and_events_can_be_looked_at<F: Future<Output = Doors>>(
+    open: impl Fn(Machine) -> F,
+) {
     let doors = open(Machine::new(2)).await;
     doors.events.append(1, WINDOW, vec![event("a", 1), event("b", 2), event("c", 3)]).await.unwrap();
     let peeked = doors.queues.peek(1, 1, 1).await.unwrap().unwrap();

@@ -66,7 +66,9 @@ impl Unapplied {
     fn words(self) -> &'static str {
         match self {
             Unapplied::Repeated => "it was filed twice",
-            Unapplied::Unordered => "its `order` is neither a time nor a whole number: send it with one, or declare another `order`",
+            Unapplied::Unordered => {
+                "its `order` is neither a time nor a whole number: send it with one, or declare another `order`"
+            }
             Unapplied::Damaged => "its payload is no JSON that can be read: send it anew",
             Unapplied::Undeclared => "its projection is not declared here: declare it again and replay, or remove this",
         }

@@ -58,8 +58,8 @@ use self::streams::Plan;
 use super::ids::IdHasher;
 use super::metrics::Gauges;
 use super::{
-    DeadKey, DeadLetter, DeadLetters, DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, Lease, Options, Pulled, QueueError, QueueMetrics, QueueRole,
-    Round, Runtime, ShardQueues, Status, Taken,
+    DeadKey, DeadLetter, DeadLetters, DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, Lease, Options, Pulled,
+    QueueError, QueueMetrics, QueueRole, Round, Runtime, ShardQueues, Status, Taken,
 };
 
 pub use self::connection::{Servers, VERSION_MIN};

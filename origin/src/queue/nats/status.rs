@@ -26,7 +26,8 @@ impl Parts {
     pub async fn peek(&self, stream: &Stream, after: Offset, max_events: usize) -> Result<Option<Taken>, QueueError> {
         let mut stream = stream.clone();
         let state = stream.info().await.map_err(unreachable)?.state.clone();
-        let Some((sequence, _)) = first_behind(&stream, after, (state.first_sequence, state.last_sequence)).await? else {
+        let Some((sequence, _)) = first_behind(&stream, after, (state.first_sequence, state.last_sequence)).await?
+        else {
             return Ok(None);
         };
         let mut reader = Reader::new(stream, self.connection.message_max);

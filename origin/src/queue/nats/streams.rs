@@ -9,8 +9,8 @@ use millpond_shared::version::{QueueId, ShardId};
 use super::NatsError;
 use super::connection::Connection;
 use crate::queue::dead::{DEAD_MAX, DEAD_MAX_BYTES};
-use crate::queue::{DeadKey, Limits};
 use crate::queue::lease::TTL_MAX;
+use crate::queue::{DeadKey, Limits};
 
 /// How the streams of a pond are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +75,12 @@ impl Plan {
 
     /// A subject for each letter; a letter that there is no room for is refused.
     pub fn dead_config(&self) -> Config {
-        let config =
-            self.config(format!("{}-dead", self.pond), format!("{}.dead.>", self.pond), DEAD_MAX_BYTES, DiscardPolicy::New);
+        let config = self.config(
+            format!("{}-dead", self.pond),
+            format!("{}.dead.>", self.pond),
+            DEAD_MAX_BYTES,
+            DiscardPolicy::New,
+        );
         Config { max_messages: i64::try_from(DEAD_MAX).unwrap_or(i64::MAX), ..config }
     }
 
