@@ -36,7 +36,7 @@ pub struct DeadKey {
 }
 
 /// An event that was laid aside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeadLetter {
     pub key: DeadKey,
     /// In words, with the fix.
