@@ -259,6 +259,8 @@ async fn who_believes_to_hold_a_lease_that_was_passed_on_is_fenced() {
     sleeper.push(old, round(1, "by the sleeper")).await.unwrap();
     sleeper.release(old).await.unwrap();
     let old = sleeper.acquire(0, "sleeper", TTL).await.unwrap();
+    let taken = sleeper.take(old, 9, LONG).await.unwrap().unwrap();
+    assert_eq!(taken_ids(&taken), [(2, "2".to_owned())]);
 
     machine.pass_ms(TTL.as_millis() as u64);
     let new = other.acquire(0, "other", TTL).await.unwrap();
