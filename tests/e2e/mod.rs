@@ -6,6 +6,7 @@ mod existing_api;
 pub mod feeds;
 mod flights;
 mod forwarding;
+mod frames;
 mod framing;
 mod hot;
 mod http2;
