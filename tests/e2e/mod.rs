@@ -8,6 +8,7 @@ mod flights;
 mod forwarding;
 mod frames;
 mod framing;
+mod held_back;
 mod hot;
 mod http2;
 pub mod model;
