@@ -47,7 +47,8 @@ pub(super) struct Watch {
     highest: u32,
     ended: [u32; ENDED_MAX],
     ended_next: usize,
-    /// The field block that is not at its end yet: its bytes so far, and whether it is that of trailers.
+    /// The field block that is not at its end yet: its bytes so far, and whether it is that of trailers which end their
+    /// stream; `h2` knows what to do with others.
     block: Vec<u8>,
     is_trailers: bool,
     /// Blocks that came whole in what was looked at last.
@@ -112,12 +113,12 @@ impl Watch {
     pub fn look(&mut self, bytes: &mut [u8]) -> Result<(), Reason> {
         let mut at = self.preface_left.min(bytes.len());
         self.preface_left -= at;
-        // Where the flags of the frame stand, if its head came with these bytes.
+        // Where the flags of the last HEADERS stand, if they came with these bytes.
         let mut flags_at = None;
         while at < bytes.len() {
             if self.head_bytes < self.head.len() {
                 let Some(byte) = bytes.get(at) else { break };
-                if self.head_bytes == 4 {
+                if self.head_bytes == 4 && self.head().kind == HEADERS {
                     flags_at = Some(at);
                 }
                 if let Some(place) = self.head.get_mut(self.head_bytes) {
@@ -136,12 +137,9 @@ impl Watch {
                 }
                 (self.left, at) = (self.left - part.len(), end);
             }
-            if self.left == 0 {
-                if !self.end() {
-                    let flags = flags_at.and_then(|at| bytes.get_mut(at)).ok_or(Reason::PROTOCOL_ERROR)?;
-                    *flags &= !END_STREAM;
-                }
-                flags_at = None;
+            if self.left == 0 && !self.end() {
+                let flags = flags_at.and_then(|at| bytes.get_mut(at)).ok_or(Reason::PROTOCOL_ERROR)?;
+                *flags &= !END_STREAM;
             }
         }
         Ok(())
@@ -172,7 +170,8 @@ impl Watch {
             self.mistake.get_or_insert(reason);
         }
         if head.kind == HEADERS {
-            self.is_trailers = head.stream <= self.highest && !self.ended.contains(&head.stream);
+            let is_open = head.stream <= self.highest && !self.ended.contains(&head.stream);
+            self.is_trailers = is_open && head.has(END_STREAM);
             self.highest = self.highest.max(head.stream);
         }
         if (matches!(head.kind, DATA | HEADERS) && head.has(END_STREAM)) || head.kind == RST_STREAM {
@@ -351,6 +350,10 @@ mod tests {
             Watch::new().look(&mut bytes).expect("h2 sees what is wrong");
             assert_eq!(bytes[bytes.len() - 6], flags, "{block:02x?}");
         }
+        let in_two = [frame(HEADERS, END_STREAM, 1, &[0x8f]), frame(CONTINUATION, END_HEADERS, 1, &[0x84])].concat();
+        let mut bytes = opened(&[body.clone(), in_two]);
+        Watch::new().look(&mut bytes).expect("h2 sees what is wrong");
+        assert_eq!(bytes[bytes.len() - 16], 0, "the flags of HEADERS");
         // Where the head of the frame was read before, nothing is left but to end the connection.
         let mut watch = Watch::new();
         let bytes = opened(&[body, trailers(&[0x84])]);
@@ -358,5 +361,18 @@ mod tests {
         watch.look(&mut before.to_vec()).expect("nothing is known yet");
         assert_eq!(watch.look(&mut last.to_vec()), Err(Reason::PROTOCOL_ERROR));
         assert_eq!(watch.highest(), 1);
+    }
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_looked_at_without_panic(frames: Vec<(u8, u8, u8, Vec<u8>)>, size in 1_usize..40) {
+            let frames: Vec<Vec<u8>> = frames
+                .iter()
+                .map(|(kind, flags, stream, payload)| frame(kind % 11, *flags, u32::from(stream % 4), payload))
+                .collect();
+            let (bytes, mut watch) = (opened(&frames), Watch::new());
+            if bytes.chunks(size).try_for_each(|piece| watch.look(&mut piece.to_vec())).is_ok() {
+                let _ = watch.reason();
+            }
+        }
     }
 }
