@@ -3,6 +3,7 @@
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
+use millpond_proxy::proxy_protocol;
 use millpond_proxy::semantics::hop;
 use millpond_shared::http1::{
     BodyReader, Fields, Framing, LAST_CHUNK, Limits, Minor, Refusal, RequestHead, Step, Target, put_chunk, put_field,
@@ -161,6 +162,22 @@ fn hop_by_hop_fields_end_here(fields: &Fields) {
     for (name, _) in kept.iter() {
         let named = options.iter().any(|option| option.eq_ignore_ascii_case(name));
         assert!(!named || ["host", "content-length"].contains(&name.to_ascii_lowercase().as_str()), "{name}");
+    }
+}
+
+/// The head that a balancer puts before HTTP: judged alike in whatever pieces it comes, and never too long.
+pub fn proxy_head(data: &[u8]) {
+    let whole = proxy_protocol::head(data);
+    for cut in 0..data.len().min(proxy_protocol::HEAD_MAX) {
+        match (proxy_protocol::head(&data[..cut]), whole) {
+            (Ok(None), _) => {}
+            (early, late) => assert_eq!(early, late, "cut at {cut}"),
+        }
+    }
+    match whole {
+        Ok(Some((_, length))) => assert!(length <= data.len() && length <= proxy_protocol::HEAD_MAX),
+        Ok(None) => assert!(data.len() < proxy_protocol::HEAD_MAX),
+        Err(problem) => assert!(!problem.to_string().is_empty()),
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | module | targets |
 //! |---|---|
-//! | `http1` | request heads, response heads, bodies |
+//! | `http1` | request heads, response heads, bodies, PROXY heads |
 //! | `paths` | the normal form of paths, cache keys |
 //! | `directives` | `Cache-Control`, targeted fields and groups |
 //! | `selection` | `Vary`, ranges, parts, multipart bodies, validators |
@@ -36,8 +36,10 @@ pub const TARGETS: &[Target] = &[
     ("frame", stored::frame),
     ("ingest", events::ingest),
     ("key", paths::key),
+    ("key_state", stored::key_state),
     ("multipart", selection::multipart),
     ("path", paths::path),
+    ("proxy_head", http1::proxy_head),
     ("queue_wire", stored::queue_wire),
     ("ranges", selection::ranges),
     ("request_head", http1::request_head),

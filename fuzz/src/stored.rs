@@ -1,7 +1,9 @@
 //! What stands in queues and files, and what the roles tell each other: what is read is what was written.
 
 use bytes::Bytes;
+use millpond_origin::projection::KeyState;
 use millpond_origin::queue::wire::{Acquire, Append, Committed, Fates, Message, PulledHead, RoundHead, TakenHead};
+use millpond_shared::projection::Kind;
 use millpond_shared::version::Version;
 use millpond_shared::wire::{ChangeMessage, EventFrame, ShardFrame};
 use serde::Serialize;
@@ -46,5 +48,21 @@ pub fn changes(data: &[u8]) {
     }
     if let Some(version) = std::str::from_utf8(data).ok().and_then(|text| text.parse::<Version>().ok()) {
         assert_eq!(version.to_string().as_bytes(), data, "a version has one text");
+    }
+}
+
+/// The format of a key's state, and its bytes in the file of a shard.
+pub fn key_state(data: &[u8]) {
+    let Some((format, blob)) = data.split_first() else { return };
+    for kind in [Kind::Feed { keep: 5 }, Kind::Latest] {
+        match KeyState::restore(&kind, *format, blob) {
+            Ok(state) => {
+                assert_eq!(state.format(), *format);
+                let mut written = Vec::new();
+                state.put(&mut written);
+                assert_eq!(KeyState::restore(&kind, *format, &written), Ok(state));
+            }
+            Err(words) => assert!(!words.is_empty()),
+        }
     }
 }
