@@ -1,8 +1,10 @@
 //! The program as its users meet it, end to end.
 
+mod deception;
 mod drain;
 mod examples;
 mod existing_api;
+mod failing;
 pub mod feeds;
 mod flights;
 mod forwarding;
