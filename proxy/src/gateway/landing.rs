@@ -36,6 +36,8 @@ pub(super) struct Landing {
     pub reason: Reason,
     /// Fields of the origin's answer that are for this client alone.
     pub withheld: Fields,
+    /// What the origin answered, where it is not what the client gets.
+    pub answered: Option<StatusCode>,
 }
 
 /// Why a request starts over.
@@ -78,7 +80,7 @@ impl Gateway {
             Ok(()) => {
                 drop((waiting, counted));
                 let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
-                let landing = Landing { flight, seen, asked_at, outcome, reason, withheld };
+                let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
                 return self.read(visit, stale, landing, client).await;
             }
             Err(again) => again,
@@ -129,8 +131,8 @@ impl Gateway {
         landing: Landing,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let Landing { flight, seen, asked_at, outcome, reason, withheld } = landing;
-        let account = Account { withheld, ..Account::of(outcome, Some(reason)) };
+        let Landing { flight, seen, asked_at, outcome, reason, withheld, answered } = landing;
+        let account = Account { withheld, answered, ..Account::of(outcome, Some(reason)) };
         let stamp = match &seen {
             Seen::Body(draft) | Seen::Late(draft) => draft.stamp.as_ref(),
             Seen::Complete(entry) => entry.stamp(),

@@ -108,7 +108,7 @@ impl Gateway {
                     fetch.is_failure(&answer)
                 }
                 // Until its replacement is complete the stored response stays.
-                Fetched::Shared(_, flight, _) => !flight.ended().await,
+                Fetched::Shared(_, flight, _) | Fetched::Completed(flight, _) => !flight.ended().await,
                 Fetched::OwnEntry(..) => false,
             };
             gateway.counters.refreshed(!failed);

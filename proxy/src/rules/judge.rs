@@ -10,7 +10,8 @@ use millpond_shared::http1::normal;
 
 use super::guarded::{WRITTEN, is_guarded};
 use super::written::{MatchTable, WrittenCookies, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Paths, Query, Rule, RuleSet, TIMEOUT, Tags, WrittenRule};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, TIMEOUT, Tags, WrittenRule, limit};
+use crate::limits::Limiter;
 use crate::semantics::failure::Failures;
 use crate::semantics::policy::{ClientDirectives, Cookies, Policy, StaleWindows, Ttl};
 
@@ -92,6 +93,8 @@ impl Judge<'_> {
         let tags = self.tags();
         let bypass = self.bypass();
         let (forward, content_types, timeout) = (self.forward(), self.content_types(), self.timeout());
+        let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
+        let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
         if let Some(at) = written.name.as_ref().filter(|name| !is_name(&name.value)) {
             self.wrong("name", at.span.clone(), format!("`{name}` is no name"), "use letters, digits, - and _");
@@ -99,7 +102,7 @@ impl Judge<'_> {
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
         let rule = Rule::everything(&name, &origin?);
-        Some(Rule { matches, query, policy, tags, bypass, forward, content_types, timeout, ..rule })
+        Some(Rule { matches, query, policy, tags, bypass, forward, content_types, limit, timeout, ..rule })
     }
 
     /// `None` if any part of it is wrong: the rest would match something else than what is meant.

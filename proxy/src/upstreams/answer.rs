@@ -39,7 +39,7 @@ pub struct Answer {
 /// A body that is read piece by piece.
 #[derive(Debug)]
 pub struct Body {
-    /// What was brought in before anybody asked for it.
+    /// What is given before the rest: it was held already, or brought in before anybody asked for it.
     held: VecDeque<Bytes>,
     source: Source,
     /// Length in bytes if it was declared or is known.
@@ -74,6 +74,13 @@ impl Answer {
 }
 
 impl Body {
+    /// The same body, with `held` before it.
+    pub fn after(mut self, held: Bytes) -> Body {
+        self.length = self.length.map(|length| length + held.len() as u64);
+        self.held.extend(Some(held).filter(|held| !held.is_empty()));
+        self
+    }
+
     /// The next piece, never empty; `None`: the body is complete. After an error there is no more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
         match self.held.pop_front() {
