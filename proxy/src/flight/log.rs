@@ -59,17 +59,6 @@ pub struct Turn {
     flight: Arc<Flight>,
 }
 
-impl Waiting {
-    /// Waits for the turn of this waiter.
-    pub async fn turn(self) -> Turn {
-        // Never closed: an error can't come.
-        if let Ok(permit) = self.flight.turns.acquire().await {
-            permit.forget();
-        }
-        Turn { flight: Arc::clone(&self.flight) }
-    }
-}
-
 impl Drop for Turn {
     fn drop(&mut self) {
         self.flight.turns.add_permits(1);
@@ -159,6 +148,15 @@ impl Flight {
 
     pub fn began(&self) -> PurgeSeq {
         self.began
+    }
+
+    /// Waits for the turn of one who waited for this flight in vain.
+    pub async fn turn(self: &Arc<Flight>) -> Turn {
+        // Never closed: an error can't come.
+        if let Ok(permit) = self.turns.acquire().await {
+            permit.forget();
+        }
+        Turn { flight: Arc::clone(self) }
     }
 
     /// Waits until the origin has answered.

@@ -80,20 +80,20 @@ fn waiters_are_so_many_at_most() {
 async fn those_who_waited_in_vain_take_turns() {
     let flights = flights(Limits::default());
     let lead = lead(&flights);
-    let mut waiters: Vec<Waiting> = (0..RELEASED_MAX + 2).filter_map(|_| waiting(&flights)).collect();
+    let flight = waiting(&flights).map(|waiting| Arc::clone(&waiting.flight)).expect("there is room");
     lead.unshared(Reason::Private);
-    let (last, next) = (waiters.pop().expect("one"), waiters.pop().expect("another"));
     let mut turns = Vec::new();
-    for waiter in waiters {
-        turns.push(waiter.turn().now_or_never().expect("at once"));
+    for _ in 0..RELEASED_MAX {
+        turns.push(flight.turn().now_or_never().expect("at once"));
     }
-    let (mut next, mut last) = (Box::pin(next.turn()), Box::pin(last.turn()));
+    let (mut next, mut last) = (Box::pin(flight.turn()), Box::pin(flight.turn()));
     assert!((&mut next).now_or_never().is_none() && (&mut last).now_or_never().is_none());
     // The leave goes with the flight that it is for, and comes back when that is settled.
     let own = flights.alone(no_purge(), turns.pop());
     assert!((&mut next).now_or_never().is_none());
     own.unshared(Reason::Private);
-    assert!((&mut next).now_or_never().is_some() && (&mut last).now_or_never().is_none());
+    let its_turn = (&mut next).now_or_never();
+    assert!(its_turn.is_some() && (&mut last).now_or_never().is_none());
     turns.clear();
     assert!((&mut last).now_or_never().is_some());
 }

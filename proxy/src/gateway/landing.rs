@@ -71,26 +71,28 @@ impl Gateway {
         waiting: Waiting,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let counted = self.counters.waiting();
         let until = Instant::from(clock::monotonic() + visit.rule.timeout + WAIT_MARGIN);
         let (asked_at, joined) = (self.least(visit), self.store.purge_seq());
         let flight = Arc::clone(&waiting.flight);
+        let (mut waiting, mut counted) = (Some(waiting), Some(self.counters.waiting()));
         let seen = timeout_at(until, flight.seen()).await.unwrap_or(Seen::Failed(OriginError::Timeout));
-        let shared = match self.may_share(visit, &flight, &seen, joined) {
+        let alone = match self.may_share(visit, &flight, &seen, joined) {
             Ok(()) => {
-                drop((waiting, counted));
-                let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
+                (waiting, counted) = (None, None);
+                let (flight, outcome, withheld) = (Arc::clone(&flight), Outcome::Collapsed, Fields::default());
                 let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
-                return self.read(visit, stale, landing, client).await;
+                match self.read(visit, stale, landing, client).await {
+                    Err(Again::Alone(alone)) => alone,
+                    read => return read,
+                }
             }
-            Err(again) => again,
+            Err(Again::Alone(alone)) => alone,
+            Err(Again::Newer) => return Err(Again::Newer),
         };
-        match shared {
-            Again::Newer => Err(Again::Newer),
-            Again::Alone(Alone { reason, .. }) => match timeout_at(until, waiting.turn()).await {
-                Ok(turn) => Err(Again::Alone(Alone { reason, turn: Some(turn) })),
-                Err(_) => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
-            },
+        let _waits = (waiting, counted.unwrap_or_else(|| self.counters.waiting()));
+        match timeout_at(until, flight.turn()).await {
+            Ok(turn) => Err(Again::Alone(Alone { turn: Some(turn), ..alone })),
+            Err(_) => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
 
