@@ -1,9 +1,11 @@
 //! The program as its users meet it, end to end.
 
 mod completing;
+mod deception;
 mod drain;
 mod examples;
 mod existing_api;
+mod failing;
 pub mod feeds;
 mod flights;
 mod forwarding;
