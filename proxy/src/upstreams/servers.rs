@@ -1,6 +1,5 @@
 //! The servers of an existing API: round robin, a dead one skipped.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -8,6 +7,7 @@ use millpond_shared::clock;
 
 use super::OriginError;
 use super::answer::{Answer, Payload};
+use super::endpoint::Endpoint;
 use super::exchange::{Failure, is_idempotent};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
@@ -26,16 +26,16 @@ pub struct ServerList {
 
 #[derive(Debug)]
 struct Server {
-    address: SocketAddr,
+    endpoint: Endpoint,
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
     skipped_until: AtomicU64,
 }
 
 impl ServerList {
-    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> ServerList {
-        let server = |address| Server { address, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) };
-        ServerList { servers: addresses.into_iter().map(server).collect(), next: AtomicUsize::new(0) }
+    pub fn new(servers: impl IntoIterator<Item = impl Into<Endpoint>>) -> ServerList {
+        let servers = servers.into_iter().map(|endpoint| Server::new(endpoint.into())).collect();
+        ServerList { servers, next: AtomicUsize::new(0) }
     }
 
     /// Servers in the order they should be tried: live ones in turn, then the dead, which may have come back.
@@ -58,7 +58,7 @@ impl ServerList {
         for server in self.order(clock::wall_ms) {
             let mut anew = false;
             let answer = loop {
-                match pool.exchange(server.address, outgoing, &mut payload, anew).await {
+                match pool.exchange(&server.endpoint, outgoing, &mut payload, anew).await {
                     // Another kept connection may be closed as well.
                     Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
                     answer => break answer,
@@ -82,6 +82,10 @@ impl ServerList {
 }
 
 impl Server {
+    fn new(endpoint: Endpoint) -> Server {
+        Server { endpoint, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) }
+    }
+
     /// `now`: asked for only if it ever failed.
     fn is_skipped(&self, now: impl Fn() -> u64) -> bool {
         match self.skipped_until.load(Ordering::Relaxed) {
@@ -109,13 +113,15 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
     fn in_turn_and_the_dead_last() {
         let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let list = ServerList::new(addresses);
-        let first = |now| list.order(|| now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
+        let first = |now| list.order(|| now).iter().map(|server| server.endpoint.address().port()).collect::<Vec<_>>();
         assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
         list.servers[0].died(100);
         assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
@@ -126,11 +132,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stays_dead_is_tried_ever_more_rarely() {
-        let server = Server {
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
-            failures: AtomicU32::new(0),
-            skipped_until: AtomicU64::new(0),
-        };
+        let server = Server::new(SocketAddr::from(([127, 0, 0, 1], 1)).into());
         let skips: Vec<u64> = (0..8)
             .map(|_| {
                 let now = server.skipped_until.load(Ordering::Relaxed);
