@@ -95,6 +95,8 @@ words! {
         NotCached = "not-cached",
         /// Something is stored for the key, but for other selecting fields (RFC 9111 §4.1).
         VaryMiss = "vary",
+        /// A part of the response is stored, and not all that the request asks for (RFC 9111 §3.3).
+        Partial = "partial",
         /// The stored response is no longer fresh (RFC 9111 §4.2).
         NotFresh = "expired",
         /// The stored response says `no-cache` (RFC 9111 §5.2.2.4).

@@ -1,6 +1,7 @@
 //! The program as its users meet it, end to end.
 
 mod admin;
+mod completing;
 mod drain;
 mod examples;
 mod existing_api;
