@@ -163,7 +163,7 @@ impl Gateway {
         };
         let mut leave = Leave::of(&snapshot, rule, request, client);
         if let Err(over) = leave.ask_before_answering() {
-            return self.held_back(client, rule, over).await;
+            return self.over_limit(client, rule, over).await;
         }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
             return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, &mut leave, client)).await;
@@ -229,7 +229,7 @@ impl Gateway {
             }
         };
         if let Err(over) = leave.ask_before_going_on() {
-            return Ok(self.held_back(client, visit.rule, over).await);
+            return Ok(self.over_limit(client, visit.rule, over).await);
         }
         if visit.ask.range.is_some() && stale.is_none() {
             return Box::pin(self.parts(visit, part, reason, now_ms, client)).await;

@@ -173,6 +173,7 @@ fn why(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::Authorities;
 
     #[test]
     fn servers_as_they_are_written() {
@@ -227,5 +228,19 @@ mod tests {
         assert!(matches!(name("127.0.0.1:443"), Some(ServerName::IpAddress(_))));
         assert_eq!(name("https://a..example"), None);
         assert!(server_name("").is_none() && server_name("*.example").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_shakes_hands_is_given_up_in_time() {
+        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).expect("a certificate");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(dir.path().join("ca.pem"), made.cert.pem()).expect("written");
+        let authorities = Authorities::read(&dir.path().join("ca.pem")).expect("good");
+        let tls = OriginTls::new(authorities, None).expect("good");
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("it is bound");
+        let endpoint = Endpoint::secured(address, &tls, server_name("a.example").expect("a name"));
+        let problem = endpoint.connect().await.map(|_| ()).expect_err("nobody answers");
+        assert_eq!(problem, format!("{address}: no connection within 3 seconds"));
     }
 }
