@@ -2,9 +2,11 @@
 
 mod admin;
 mod completing;
+mod deception;
 mod drain;
 mod examples;
 mod existing_api;
+mod failing;
 pub mod feeds;
 mod flights;
 mod forwarding;

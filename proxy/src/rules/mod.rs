@@ -12,6 +12,7 @@ mod written;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
@@ -23,6 +24,10 @@ pub use written::{WrittenOrigin, WrittenOriginTls, WrittenRule};
 
 use crate::limits::Limiter;
 use crate::semantics::policy::Policy;
+
+/// Longest that an origin may stay silent, before its head and between pieces of its body, unless a rule says otherwise;
+/// then 504, or a cut body.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All rules, in one immutable snapshot: a reload swaps it whole or not at all.
 #[derive(Debug, Default)]
@@ -59,6 +64,8 @@ pub struct Rule {
     pub forward: Vec<String>,
     /// Media types that are stored, in lower case, `type/*` among them; empty: any.
     pub content_types: Vec<String>,
+    /// Longest that the origin may stay silent.
+    pub timeout: Duration,
     /// How often, and how many at a time, requests are let through.
     pub limit: Option<Arc<Limiter>>,
     /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
@@ -148,6 +155,7 @@ impl Rule {
             bypass: Vec::new(),
             forward: Vec::new(),
             content_types: Vec::new(),
+            timeout: TIMEOUT,
             limit: None,
             retry: true,
         }

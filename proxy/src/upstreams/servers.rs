@@ -16,6 +16,9 @@ use super::pool::Pool;
 const SKIP_MS: u64 = 1_000;
 /// Longest that a server is skipped, in milliseconds.
 const SKIP_MAX_MS: u64 = 30_000;
+/// How long the one who looks whether a dead server has come back keeps others from doing so, in milliseconds. Longer
+/// than connecting may take.
+const PROBE_MS: u64 = 4_000;
 
 /// Servers that answer the same.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ struct Server {
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
     skipped_until: AtomicU64,
+    /// The same, before which nobody else looks whether it has come back.
+    probed_until: AtomicU64,
 }
 
 impl ServerList {
@@ -45,6 +50,12 @@ impl ServerList {
         let turn = || from.iter().chain(before);
         let dead = |server: &&Server| server.is_skipped(&now);
         turn().filter(|server| !dead(server)).chain(turn().filter(dead)).collect()
+    }
+
+    /// Whether somebody with something else to send may ask: if any server is alive, or it is this one's turn to look
+    /// whether a dead one has come back.
+    pub fn may_probe(&self, now: u64) -> bool {
+        self.servers.iter().any(Server::is_alive) || self.servers.iter().any(|server| server.claim_probe(now))
     }
 
     pub(super) async fn ask(
@@ -83,7 +94,8 @@ impl ServerList {
 
 impl Server {
     fn new(endpoint: Endpoint) -> Server {
-        Server { endpoint, failures: AtomicU32::new(0), skipped_until: AtomicU64::new(0) }
+        let (skipped_until, probed_until) = (AtomicU64::new(0), AtomicU64::new(0));
+        Server { endpoint, failures: AtomicU32::new(0), skipped_until, probed_until }
     }
 
     /// `now`: asked for only if it ever failed.
@@ -92,6 +104,18 @@ impl Server {
             0 => false,
             until => until > now(),
         }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) == 0
+    }
+
+    /// `true` for one caller, once the time is over for which it is skipped.
+    fn claim_probe(&self, now: u64) -> bool {
+        let probed = self.probed_until.load(Ordering::Relaxed);
+        let is_due = self.skipped_until.load(Ordering::Relaxed).max(probed) <= now;
+        let (mine, relaxed) = (now + PROBE_MS, Ordering::Relaxed);
+        is_due && self.probed_until.compare_exchange(probed, mine, relaxed, relaxed).is_ok()
     }
 
     fn lived(&self) {
@@ -128,6 +152,20 @@ mod tests {
         assert_eq!(first(100), [2, 3, 1]);
         assert_eq!(first(100), [3, 2, 1]);
         assert_eq!(first(100 + SKIP_MS), [1, 2, 3], "tried again after a while");
+    }
+
+    #[test]
+    fn one_at_a_time_looks_whether_dead_servers_have_come_back() {
+        let list = ServerList::new((1..3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))));
+        assert!(list.may_probe(0) && list.may_probe(0));
+        list.servers[0].died(100);
+        assert!(list.may_probe(100), "the other one is alive");
+        list.servers[1].died(100);
+        let claimed = |now| (0..3).filter(|_| list.may_probe(now)).count();
+        assert_eq!([claimed(100), claimed(100 + SKIP_MS - 1), claimed(100 + SKIP_MS)], [0, 0, 2]);
+        assert_eq!([claimed(99 + SKIP_MS + PROBE_MS), claimed(100 + SKIP_MS + PROBE_MS)], [0, 2]);
+        list.servers[1].lived();
+        assert_eq!(claimed(0), 3);
     }
 
     #[test]
