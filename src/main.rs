@@ -11,6 +11,7 @@ mod replay;
 mod roles;
 mod run;
 mod schema;
+mod token;
 
 use std::process::ExitCode;
 
