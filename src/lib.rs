@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod logging;
+pub mod token;
 
 use std::process::ExitCode;
 

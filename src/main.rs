@@ -11,12 +11,11 @@ mod replay;
 mod roles;
 mod run;
 mod schema;
-mod token;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use millpond::{Failure, config, logging};
+use millpond::{Failure, config, logging, token};
 
 /// A cache lives from many sizes that come and go; this allocator keeps them from leaving holes.
 #[global_allocator]
