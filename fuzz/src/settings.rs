@@ -36,8 +36,9 @@ fn asks_the_world(text: &str) -> bool {
         let servers = origin.get("servers").and_then(Value::as_array);
         servers.is_some_and(|servers| !servers.iter().all(is_address))
     };
-    let has_certificates = table.get("proxy").is_some_and(|proxy| proxy.get("certificate").is_some());
+    let has = |section: &str, key| table.get(section).is_some_and(|section| section.get(key).is_some());
+    let reads_files = has("proxy", "certificate") || has("admin", "token");
     let origins = table.get("origin").and_then(Value::as_table);
     let looks_up = origins.is_some_and(|origins| origins.values().any(looks_up));
-    table.contains_key("include") || has_certificates || looks_up
+    table.contains_key("include") || reads_files || looks_up
 }
