@@ -32,13 +32,13 @@ pub fn config(data: &[u8]) {
 fn asks_the_world(text: &str) -> bool {
     let Ok(table) = text.parse::<Table>() else { return false };
     let is_address = |value: &Value| value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok());
-    let looks_up = |origin: &Value| {
+    let goes_out = |origin: &Value| {
         let servers = origin.get("servers").and_then(Value::as_array);
-        servers.is_some_and(|servers| !servers.iter().all(is_address))
+        origin.get("tls").is_some() || servers.is_some_and(|servers| !servers.iter().all(is_address))
     };
     let has = |section: &str, key| table.get(section).is_some_and(|section| section.get(key).is_some());
     let reads_files = has("proxy", "certificate") || has("admin", "token");
     let origins = table.get("origin").and_then(Value::as_table);
-    let looks_up = origins.is_some_and(|origins| origins.values().any(looks_up));
-    table.contains_key("include") || reads_files || looks_up
+    let goes_out = origins.is_some_and(|origins| origins.values().any(goes_out));
+    table.contains_key("include") || reads_files || goes_out
 }
