@@ -232,7 +232,11 @@ impl Watch {
                 true
             }
             HEADERS => {
-                self.block = fragment(head, &payload).to_vec();
+                let fragment = fragment(head, &payload);
+                if fragment.is_none() {
+                    self.mistake.get_or_insert(Reason::PROTOCOL_ERROR);
+                }
+                self.block = fragment.unwrap_or_default().to_vec();
                 self.end_block(head)
             }
             CONTINUATION => {
@@ -254,14 +258,14 @@ impl Watch {
     }
 }
 
-/// The part of a field block that stands in a HEADERS frame (§6.2); of one whose padding is too long, all.
-fn fragment(head: Head, payload: &[u8]) -> &[u8] {
+/// The part of a field block that stands in a HEADERS frame (§6.2); `None`: the padding is longer than what it pads.
+fn fragment(head: Head, payload: &[u8]) -> Option<&[u8]> {
     let (padding, rest) = match payload.split_first() {
         Some((padding, rest)) if head.has(PADDED) => (usize::from(*padding), rest),
         _ => (0, payload),
     };
     let rest = if head.has(WITH_PRIORITY) { rest.get(5..).unwrap_or_default() } else { rest };
-    rest.len().checked_sub(padding).and_then(|end| rest.get(..end)).unwrap_or(rest)
+    rest.get(..rest.len().checked_sub(padding)?)
 }
 
 #[cfg(test)]
@@ -307,6 +311,7 @@ mod tests {
             (vec![frame(GOAWAY, 0, 0, &[0; 7])], Reason::FRAME_SIZE_ERROR),
             (vec![frame(HEADERS, PADDED, 1, &[])], Reason::FRAME_SIZE_ERROR),
             (vec![frame(HEADERS, WITH_PRIORITY, 1, &[0; 4])], Reason::FRAME_SIZE_ERROR),
+            (vec![frame(HEADERS, PADDED | END_HEADERS, 1, &[9, 0x80])], Reason::PROTOCOL_ERROR),
             (vec![frame(PUSH_PROMISE, 0, 1, &[0; 4])], Reason::PROTOCOL_ERROR),
             (vec![frame(SETTINGS, 0, 0, &setting(4, 1 << 31))], Reason::FLOW_CONTROL_ERROR),
             (vec![frame(SETTINGS, 0, 0, &setting(4, WINDOW_MAX))], Reason::PROTOCOL_ERROR),
