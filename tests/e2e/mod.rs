@@ -1,5 +1,7 @@
 //! The program as its users meet it, end to end.
 
+mod compression;
+mod downstream;
 mod drain;
 mod examples;
 mod existing_api;

@@ -8,14 +8,16 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
-use super::{Gateway, Snapshot, forward, parts};
+use super::told::{self, Told};
+use super::{Gateway, Snapshot, forms, forward, parts};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
+use crate::semantics::coding::Coding;
 use crate::semantics::request::Ask;
-use crate::semantics::vary::{Selection, Vary};
+use crate::semantics::vary::Selection;
 use crate::semantics::{freshness, reuse, storability, validate};
 use crate::upstreams::{Answer, Body, Conditions, Inbound, OriginError, Outgoing, Payload, Ready};
 
@@ -31,14 +33,16 @@ impl Gateway {
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
 
-    /// Takes a fetched response into the store; `began`: the last purge before its fetch.
-    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+    /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.
+    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) -> bool {
         let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
-        if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
+        let is_stored = self.store.admit(key, Arc::clone(entry), began, overtaken);
+        if !is_stored {
             self.counters.rejected();
         } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
             self.live.given(stamp);
         }
+        is_stored
     }
 }
 
@@ -127,7 +131,7 @@ impl Fetch<'_> {
             None if self.conditional => Conditions::Client,
             None => Conditions::None,
         };
-        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender).to_be_stored();
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
 
@@ -166,20 +170,25 @@ impl Fetch<'_> {
     /// The stored response with the fields that a 304, or the answer to a HEAD, brought; and its head as it is to be
     /// judged.
     fn updated(&self, stale: &Entry, head: &ResponseHead, now: u64) -> (Arc<Entry>, ResponseHead) {
-        let fields = validate::updated(&forward::fields_to_update(stale), &head.fields);
+        let fields = validate::updated(&stale.original_fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         // Where the 304 has no Via, that of the stored response stays, with us in it.
         let through = head.fields.contains("via").then_some(head.minor);
         let fields = forward::stored_fields(&updated.fields, now, through);
-        let selection = match Vary::of(&updated.fields) {
-            Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => stale.selection().clone(),
-        };
+        let selection = told::selection(self.rule, &updated.fields, &self.request.fields);
+        let selection = selection.unwrap_or_else(|| stale.selection().clone());
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
         let tags = self.tags(&fields, stamp.as_ref());
+        let Told { fields, original, is_restated } = Told::of(self.rule, &updated, fields, &tags);
         let entry = Entry::new(stale.status, fields, stale.body.clone(), times, selection, tags, stamp);
-        (Arc::new(entry.controlled_by(forward::own_control(&updated.fields))), updated)
+        let entry = entry.instead_of(original).restated(is_restated);
+        let coded_from = told::coded_from(self.rule, stale.status, &updated.fields);
+        let entry = match is_at_least(&entry, coded_from) {
+            true => entry.in_codings().with_forms_of(stale),
+            false => entry,
+        };
+        (Arc::new(entry), updated)
     }
 
     /// The origin answered 200 to a client's HEAD: what is stored for its GET is updated from that, or has to be
@@ -230,6 +239,7 @@ impl Fetch<'_> {
             filler: Filler::new(&flight, self.gateway.store.limits().object_max_bytes),
             draft: Arc::clone(&draft),
             began,
+            preferred: forms::preferred(self.rule, self.ask, &self.request.fields),
         };
         flight.begin(draft);
         // Most bodies came with their head.
@@ -258,16 +268,15 @@ impl Fetch<'_> {
 
     pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
-        let selection = match Vary::of(&head.fields) {
-            Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => Selection::of(&[], &self.request.fields),
-        };
+        let selection = told::selection(self.rule, &head.fields, &self.request.fields).unwrap_or(Selection::NONE);
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now, Some(head.minor));
         let times = freshness::times(head, &self.rule.policy, self.asked, now);
         let tags = self.tags(&fields, stamp.as_ref());
-        let control = forward::own_control(&head.fields);
-        Draft { status: head.status, fields, times, selection, tags, stamp, control, length }
+        let Told { fields, original, is_restated } = Told::of(self.rule, head, fields, &tags);
+        let coded_from = told::coded_from(self.rule, head.status, &head.fields);
+        let status = head.status;
+        Draft { status, fields, times, selection, tags, stamp, original, is_restated, coded_from, length }
     }
 
     fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {
@@ -284,6 +293,11 @@ fn caused_by_request(reason: Reason) -> bool {
     matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
 }
 
+/// Whether a response is whole, and as large as it must be to be sent in codings.
+fn is_at_least(entry: &Entry, coded_from: Option<u64>) -> bool {
+    entry.part().is_none() && coded_from.is_some_and(|least| entry.body.len() as u64 >= least)
+}
+
 /// Brings the body into the flight's log, and into the store. Owned, so that it can outlive the request that caused it.
 struct Fill {
     gateway: Arc<Gateway>,
@@ -291,6 +305,8 @@ struct Fill {
     filler: Filler,
     draft: Arc<Draft>,
     began: PurgeSeq,
+    /// The coding that whoever caused it would have had the response in: made at once, for the next.
+    preferred: Option<Coding>,
 }
 
 impl Fill {
@@ -344,8 +360,15 @@ impl Fill {
                 draft.stamp.clone(),
             )
         };
-        let entry = Arc::new(entry.controlled_by(draft.control.clone()));
-        self.gateway.admit(&self.key, &entry, self.began);
+        let mut entry = entry.instead_of(draft.original.clone()).restated(draft.is_restated);
+        if is_at_least(&entry, draft.coded_from) {
+            entry = entry.in_codings();
+        }
+        let entry = Arc::new(entry);
+        let is_stored = self.gateway.admit(&self.key, &entry, self.began);
+        if let Some(coding) = self.preferred.filter(|_| is_stored) {
+            self.gateway.compressor.make(self.key.as_str(), &entry, coding);
+        }
         lead.complete(entry);
     }
 }

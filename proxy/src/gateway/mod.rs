@@ -1,7 +1,7 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin
+//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `early` finds hits before anything is waited for, `fetch` asks the origin
 //! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests
 //! with a `Range` (several at once as `multipart` makes them), `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
@@ -11,6 +11,7 @@ mod answer;
 mod client;
 mod early;
 mod fetch;
+mod forms;
 mod forward;
 mod invalidate;
 mod multipart;
@@ -18,6 +19,7 @@ mod options;
 mod parts;
 mod remembered;
 mod stale;
+mod told;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ use crate::semantics::reuse::{self, Reuse};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
 use fetch::{Fetch, Fetched};
+use forms::Compressor;
 use remembered::Remembered;
 use stale::goes_on_alone;
 
@@ -68,6 +71,7 @@ pub struct Gateway {
     live: Arc<Live>,
     flights: Arc<Flights>,
     remembered: Remembered,
+    compressor: Compressor,
     counters: Arc<Counters>,
 }
 
@@ -107,6 +111,7 @@ impl Gateway {
         Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             flights: Flights::new(Limits::default(), Arc::clone(&store)),
+            compressor: Compressor::new(Arc::clone(&store), Arc::clone(&counters)),
             store,
             live,
             remembered: Remembered::default(),

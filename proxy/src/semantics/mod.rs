@@ -14,6 +14,7 @@
 //! | [`freshness`] | how old is it, how long is it fresh, how long may it be served stale? |
 //! | [`invalidation`] | what does a POST, PUT or DELETE make invalid? |
 //! | [`groups`] | which other responses does it make invalid? |
+//! | [`coding`] | in which content coding of ours does it go out, and with which tag? |
 //! | [`hop`] | which fields end at this hop? |
 //! | [`expectation`] | what does the client wait for before it sends its body? |
 //! | [`cache_status`] | how is the client told? |
@@ -26,6 +27,7 @@
 
 pub mod cache_control;
 pub mod cache_status;
+pub mod coding;
 pub mod date;
 mod entity_tag;
 pub mod expectation;

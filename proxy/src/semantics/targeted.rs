@@ -17,6 +17,19 @@ pub(super) fn directives(fields: &Fields) -> Option<ResponseDirectives> {
     TARGETS.iter().find_map(|name| dictionary(fields, name)).map(|dictionary| read(&dictionary))
 }
 
+/// Whether a text can be sent as a targeted field: a dictionary, and not an empty one.
+pub fn is_well_formed(text: &str) -> bool {
+    Parser::new(text).parse::<Dictionary>().is_ok_and(|dictionary| !dictionary.is_empty())
+}
+
+/// Whether one of the targeted fields says `no-transform`.
+pub(super) fn forbids_transforming(fields: &Fields) -> bool {
+    let says = |dictionary: Dictionary| {
+        dictionary.get("no-transform").is_some_and(|entry| matches!(item(entry), Some(BareItem::Boolean(true))))
+    };
+    TARGETS.iter().filter_map(|name| dictionary(fields, name)).any(says)
+}
+
 /// All lines of a field as one dictionary; `None` if it is missing, malformed or empty (RFC 9213 §2.1).
 fn dictionary(fields: &Fields, name: &str) -> Option<Dictionary> {
     if !fields.contains(name) {
