@@ -135,6 +135,8 @@ words! {
         BadRequest = "bad-request",
         /// The flight has as many waiters as it may.
         FlightFull = "flight-full",
+        /// The client read so slowly that the others who share its response would have had to wait for it.
+        ClientTooSlow = "client-too-slow",
         /// The proxy is shutting down.
         Shutdown = "shutdown",
         /// No origin is healthy.

@@ -9,6 +9,7 @@ pub mod feeds;
 mod flights;
 mod forwarding;
 mod framing;
+mod held_back;
 mod hot;
 mod http2;
 pub mod model;

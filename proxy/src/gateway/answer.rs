@@ -141,6 +141,7 @@ impl Gateway {
             Ok(()) => (Ok(()), reason),
             Err(Stopped::Gone) => (Err(Gone), reason),
             Err(Stopped::Cut(error)) => (Err(Gone), Some(error.reason())),
+            Err(Stopped::LeftBehind) => (Err(Gone), Some(Reason::ClientTooSlow)),
         };
         record(client, Some(visit.rule), outcome, reason, status, sent)
     }
@@ -364,6 +365,8 @@ async fn not_modified<C: Client>(
 enum Stopped {
     Gone,
     Cut(OriginError),
+    /// Others would have had to wait for the client any longer.
+    LeftBehind,
 }
 
 impl From<Gone> for Stopped {
@@ -398,6 +401,10 @@ async fn stream<C: Client>(client: &mut C, mut window: Window, mut reader: Reade
                 client.flush().await?;
                 client.cut();
                 return Err(Stopped::Cut(error));
+            }
+            Piece::LeftBehind => {
+                client.cut();
+                return Err(Stopped::LeftBehind);
             }
         }
     }

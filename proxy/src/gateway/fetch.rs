@@ -1,4 +1,4 @@
-//! Asks the origin on behalf of a flight: validates, stores, fills.
+//! Asks the origin on behalf of a flight: validates, stores, begins the fill.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
+use super::fill::Fill;
+use super::stale::may_be_sent_on_error;
 use super::told::{self, Told};
-use super::{Gateway, Snapshot, forms, forward, parts};
+use super::{Gateway, Snapshot, forms, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
-use crate::flight::{Draft, Filler, Flight, Lead};
+use crate::flight::{Draft, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
-use crate::semantics::coding::Coding;
 use crate::semantics::request::Ask;
 use crate::semantics::vary::Selection;
-use crate::semantics::{freshness, reuse, storability, validate};
-use crate::upstreams::{Answer, Body, Conditions, Inbound, OriginError, Outgoing, Payload, Ready};
+use crate::semantics::{freshness, storability, validate};
+use crate::upstreams::{Answer, Conditions, Inbound, OriginError, Outgoing, Payload};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
@@ -34,7 +35,7 @@ impl Gateway {
     }
 
     /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.
-    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) -> bool {
+    pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) -> bool {
         let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
         let is_stored = self.store.admit(key, Arc::clone(entry), began, overtaken);
         if !is_stored {
@@ -116,7 +117,10 @@ impl Fetch<'_> {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, began, lead),
+            Ok(answer) => {
+                let hold = stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask));
+                self.answered(answer, began, lead, hold)
+            }
         }
     }
 
@@ -137,11 +141,7 @@ impl Fetch<'_> {
 
     /// The origin says that it failed, and there is a stale copy for that case.
     fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
-        forward::is_failure(answer.head.status)
-            && stale.is_some_and(|entry| {
-                let accepted = self.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
-                reuse::may_serve_on_error(&entry.times, accepted, freshness::age(&entry.times, clock::wall_secs()))
-            })
+        forward::is_failure(answer.head.status) && stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask))
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
@@ -184,7 +184,7 @@ impl Fetch<'_> {
         let entry = Entry::new(stale.status, fields, stale.body.clone(), times, selection, tags, stamp);
         let entry = entry.instead_of(original).restated(is_restated);
         let coded_from = told::coded_from(self.rule, stale.status, &updated.fields);
-        let entry = match is_at_least(&entry, coded_from) {
+        let entry = match told::is_sent_in_codings(&entry, coded_from) {
             true => entry.in_codings().with_forms_of(stale),
             false => entry,
         };
@@ -205,8 +205,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// What becomes of an answer.
-    pub(super) fn answered(&self, answer: Answer, began: PurgeSeq, lead: Lead) -> Fetched {
+    /// What becomes of an answer. `hold`: a stale response might still be sent instead.
+    pub(super) fn answered(&self, answer: Answer, began: PurgeSeq, lead: Lead, hold: bool) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
         let verdict = self.may_be_stored(&self.request.method, self.ask, head);
@@ -226,38 +226,8 @@ impl Fetch<'_> {
         self.gateway.remembered.remove(self.key.hash());
         let withheld = forward::withheld_fields(&head.fields);
         let draft = Arc::new(self.draft(head, answer.body.length));
-        let flight = self.fill(draft, answer.body, began, lead);
+        let flight = Fill::start(self.gateway, self.key, draft, answer.body, began, lead, hold);
         Fetched::Shared(Outcome::Miss, flight, withheld)
-    }
-
-    /// Brings the body in, by way of the flight.
-    pub(super) fn fill(&self, draft: Arc<Draft>, mut body: Body, began: PurgeSeq, mut lead: Lead) -> Arc<Flight> {
-        let flight = lead.flight();
-        let mut fill = Fill {
-            gateway: Arc::clone(self.gateway),
-            key: self.key.clone(),
-            filler: Filler::new(&flight, self.gateway.store.limits().object_max_bytes),
-            draft: Arc::clone(&draft),
-            began,
-            preferred: forms::preferred(self.rule, self.ask, &self.request.fields),
-        };
-        flight.begin(draft);
-        // Most bodies came with their head.
-        match fill.take_ready(&mut body) {
-            Ok(true) => fill.landed(lead),
-            Ok(false) => {
-                tokio::spawn(async move {
-                    match fill.run(&mut body, &mut lead).await {
-                        Ok(true) => fill.landed(lead),
-                        // Nobody reads it, and it can't be stored.
-                        Ok(false) => lead.unshared(Reason::BodyTooLarge),
-                        Err(error) => lead.failed(error),
-                    }
-                });
-            }
-            Err(error) => lead.failed(error),
-        }
-        flight
     }
 
     /// What HTTP says, and then the rule.
@@ -275,8 +245,9 @@ impl Fetch<'_> {
         let tags = self.tags(&fields, stamp.as_ref());
         let Told { fields, original, is_restated } = Told::of(self.rule, head, fields, &tags);
         let coded_from = told::coded_from(self.rule, head.status, &head.fields);
+        let preferred = forms::preferred(self.rule, self.ask, &self.request.fields);
         let status = head.status;
-        Draft { status, fields, times, selection, tags, stamp, original, is_restated, coded_from, length }
+        Draft { status, fields, times, selection, tags, stamp, original, is_restated, coded_from, preferred, length }
     }
 
     fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {
@@ -291,84 +262,4 @@ impl Fetch<'_> {
 /// Whether it is the request, and not the response, that forbids to share.
 fn caused_by_request(reason: Reason) -> bool {
     matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
-}
-
-/// Whether a response is whole, and as large as it must be to be sent in codings.
-fn is_at_least(entry: &Entry, coded_from: Option<u64>) -> bool {
-    entry.part().is_none() && coded_from.is_some_and(|least| entry.body.len() as u64 >= least)
-}
-
-/// Brings the body into the flight's log, and into the store. Owned, so that it can outlive the request that caused it.
-struct Fill {
-    gateway: Arc<Gateway>,
-    key: Key,
-    filler: Filler,
-    draft: Arc<Draft>,
-    began: PurgeSeq,
-    /// The coding that whoever caused it would have had the response in: made at once, for the next.
-    preferred: Option<Coding>,
-}
-
-impl Fill {
-    /// Takes what is there without waiting. `true`: that was all.
-    fn take_ready(&mut self, body: &mut Body) -> Result<bool, OriginError> {
-        loop {
-            match body.ready()? {
-                Ready::Piece(piece) => {
-                    if !self.filler.push(piece) {
-                        return Ok(false);
-                    }
-                }
-                Ready::End => return Ok(true),
-                Ready::NotYet => return Ok(false),
-            }
-        }
-    }
-
-    /// `false`: given up, as the body is too large to be stored and nobody reads it.
-    async fn run(&mut self, body: &mut Body, lead: &mut Lead) -> Result<bool, OriginError> {
-        while let Some(piece) = body.next().await? {
-            if !self.filler.push(piece) {
-                lead.unlist();
-                if !self.filler.room().await {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// The body is whole.
-    fn landed(self, lead: Lead) {
-        if !self.filler.is_storable() {
-            return lead.passed_on();
-        }
-        let (draft, body) = (&self.draft, self.filler.body());
-        let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
-            let Some(entry) = parts::with_parts_held(&self.gateway.store, &self.key, draft, body) else {
-                return lead.passed_on();
-            };
-            entry
-        } else {
-            Entry::new(
-                draft.status,
-                draft.fields.clone(),
-                body,
-                draft.times,
-                draft.selection.clone(),
-                draft.tags.clone(),
-                draft.stamp.clone(),
-            )
-        };
-        let mut entry = entry.instead_of(draft.original.clone()).restated(draft.is_restated);
-        if is_at_least(&entry, draft.coded_from) {
-            entry = entry.in_codings();
-        }
-        let entry = Arc::new(entry);
-        let is_stored = self.gateway.admit(&self.key, &entry, self.began);
-        if let Some(coding) = self.preferred.filter(|_| is_stored) {
-            self.gateway.compressor.make(self.key.as_str(), &entry, coding);
-        }
-        lead.complete(entry);
-    }
 }

@@ -1,8 +1,9 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `early` finds hits before anything is waited for, `fetch` asks the origin
-//! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests
+//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `forms` has responses
+//! in content codings, `early` finds hits before anything is waited for, `fetch` asks the origin, `fill` brings the body into
+//! the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests
 //! with a `Range` (several at once as `multipart` makes them), `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
 //! not worth waiting for.
@@ -11,6 +12,7 @@ mod answer;
 mod client;
 mod early;
 mod fetch;
+mod fill;
 mod forms;
 mod forward;
 mod invalidate;
@@ -52,7 +54,7 @@ use answer::Account;
 use fetch::{Fetch, Fetched};
 use forms::Compressor;
 use remembered::Remembered;
-use stale::goes_on_alone;
+use stale::{goes_on_alone, may_be_sent_on_error};
 
 /// Longest that a request waits for another's fetch to be answered; then 504.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(75);
@@ -299,7 +301,7 @@ impl Gateway {
         };
         drop(waiting);
         let (selection, tags) = match &seen {
-            Seen::Body(draft) => (Some(&draft.selection), draft.tags.as_slice()),
+            Seen::Body(draft) | Seen::Late(draft) => (Some(&draft.selection), draft.tags.as_slice()),
             Seen::Complete(entry) => (Some(entry.selection()), entry.tags()),
             Seen::Unshared(_) | Seen::Failed(_) => (None, [].as_slice()),
         };
@@ -309,7 +311,7 @@ impl Gateway {
         // A response that has to be validated before every use, or is stale already, is for its own request only
         // (RFC 9111 §4). Not so a document of a shard, whose changes are announced.
         let times = match &seen {
-            Seen::Body(draft) if draft.stamp.is_none() => Some(&draft.times),
+            Seen::Body(draft) | Seen::Late(draft) if draft.stamp.is_none() => Some(&draft.times),
             Seen::Complete(entry) if entry.stamp().is_none() => Some(&entry.times),
             _ => None,
         };
@@ -338,7 +340,7 @@ impl Gateway {
         let Landing { flight, seen, asked_at, outcome, reason, withheld } = landing;
         let account = Account { withheld, ..Account::of(outcome, Some(reason)) };
         let stamp = match &seen {
-            Seen::Body(draft) => draft.stamp.as_ref(),
+            Seen::Body(draft) | Seen::Late(draft) => draft.stamp.as_ref(),
             Seen::Complete(entry) => entry.stamp(),
             Seen::Unshared(_) | Seen::Failed(_) => None,
         };
@@ -349,7 +351,10 @@ impl Gateway {
         }
         match seen {
             Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, account).await),
-            Seen::Body(draft) => match flight.reader() {
+            Seen::Late(_) if stale.as_ref().is_some_and(|entry| may_be_sent_on_error(entry, &visit.ask)) => {
+                Ok(self.failed(client, visit, stale, reason, &OriginError::Timeout).await)
+            }
+            Seen::Body(draft) | Seen::Late(draft) => match flight.reader() {
                 Some(reader) => Ok(self.draft(client, visit, &draft, reader, account).await),
                 // Too large to be held for a latecomer.
                 None => Err(Again::Alone(Reason::BodyTooLarge)),

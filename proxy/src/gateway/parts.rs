@@ -11,6 +11,7 @@ use millpond_shared::http1::{Fields, FieldsBuilder, ResponseHead};
 use super::answer::Account;
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::fetch::Fetch;
+use super::fill::Fill;
 use super::forward;
 use super::multipart::Multipart;
 use super::told::Told;
@@ -252,7 +253,7 @@ impl Gateway {
                 Ok(self.relay_miss(client, visit, answer, why, reason).await)
             }
             Kind::Whole => {
-                let fetched = fetch.answered(answer, began, lead);
+                let fetched = fetch.answered(answer, began, lead, false);
                 self.fetched(visit, None, (reason, reason), fetch.least, fetched, client).await
             }
             Kind::Part => {
@@ -262,7 +263,7 @@ impl Gateway {
                 let draft = Arc::new(Draft { status: StatusCode::PARTIAL_CONTENT, fields, ..draft });
                 // Before the fill begins: nothing of its start is dropped then.
                 let reader = lead.flight().reader();
-                fetch.fill(Arc::clone(&draft), answer.body, began, lead);
+                Fill::start(self, &visit.key, Arc::clone(&draft), answer.body, began, lead, false);
                 match reader {
                     Some(reader) => {
                         Ok(self.draft(client, visit, &draft, reader, Account::of(Outcome::Miss, Some(reason))).await)

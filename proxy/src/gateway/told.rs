@@ -3,7 +3,7 @@
 use http::StatusCode;
 use millpond_shared::http1::{Fields, FieldsBuilder, ResponseHead};
 
-use crate::cache::Original;
+use crate::cache::{Entry, Original};
 use crate::rules::{Rule, Say, TagField};
 use crate::semantics::vary::{Selection, Vary};
 use crate::semantics::{coding, freshness, groups, targeted};
@@ -131,6 +131,11 @@ pub fn coded_from(rule: &Rule, status: StatusCode, origin: &Fields) -> Option<u6
     let compress = rule.compress.as_ref()?;
     let is_for = compress.is_for(origin.get("content-type")) && coding::may_be_coded(status, origin);
     is_for.then_some(compress.min_bytes)
+}
+
+/// Whether a response is whole, and as large as it must be to be sent in codings.
+pub fn is_sent_in_codings(entry: &Entry, coded_from: Option<u64>) -> bool {
+    entry.part().is_none() && coded_from.is_some_and(|least| entry.body.len() as u64 >= least)
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //! `Expires`.
 
 use millpond_shared::http1::Fields;
-use sfv::{BareItem, Dictionary, ListEntry, Parser};
+use sfv::{BareItem, Dictionary, ListEntry};
 
 use super::cache_control::{self, ResponseDirectives, SECONDS_MAX};
+use super::structured;
 
 /// Directives for this cache alone: obeyed, and not sent on.
 pub const OWN: &str = "Millpond-Cache-Control";
@@ -19,7 +20,7 @@ pub(super) fn directives(fields: &Fields) -> Option<ResponseDirectives> {
 
 /// Whether a text can be sent as a targeted field: a dictionary, and not an empty one.
 pub fn is_well_formed(text: &str) -> bool {
-    Parser::new(text).parse::<Dictionary>().is_ok_and(|dictionary| !dictionary.is_empty())
+    structured::text(text).is_some_and(|dictionary: Dictionary| !dictionary.is_empty())
 }
 
 /// Whether one of the targeted fields says `no-transform`.
@@ -30,13 +31,9 @@ pub(super) fn forbids_transforming(fields: &Fields) -> bool {
     TARGETS.iter().filter_map(|name| dictionary(fields, name)).any(says)
 }
 
-/// All lines of a field as one dictionary; `None` if it is missing, malformed or empty (RFC 9213 §2.1).
+/// `None` if the field is missing, malformed or empty (RFC 9213 §2.1).
 fn dictionary(fields: &Fields, name: &str) -> Option<Dictionary> {
-    if !fields.contains(name) {
-        return None;
-    }
-    let value = fields.get_all(name).collect::<Vec<_>>().join(&b", "[..]);
-    Parser::new(&value).parse::<Dictionary>().ok().filter(|dictionary| !dictionary.is_empty())
+    structured::field(fields, name).filter(|dictionary: &Dictionary| !dictionary.is_empty())
 }
 
 /// A value of another type than its directive has is not used: a flag is then not set, and a lifetime, which the
