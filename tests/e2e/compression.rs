@@ -294,6 +294,44 @@ fn forms_outlive_a_confirmation_and_go_with_a_purge() {
     );
 }
 
+/// What is not stored goes as it comes, in whatever coding the origin gives it to those who pass by the cache.
+#[test]
+fn what_is_not_stored_is_not_compressed_here() {
+    let origin = ScriptedOrigin::start();
+    origin.answer("/api/own", html(&text()).field("Cache-Control", "no-store").field("Vary", "Cookie"));
+    origin.answer("/api/a", html(&text()).field("Cache-Control", "max-age=60"));
+    let pond = proxy_before(&[&origin], "compress = [\"gzip\"]\nbypass = [\"cookie:session\"]");
+    let own = accepting("/api/own", "gzip").ask(pond.proxy());
+    assert_eq!((own.outcome(), own.field("content-encoding"), own.text()), ("miss", None, text()));
+    assert_eq!(own.head.all("vary"), ["Cookie", "Accept-Encoding"]);
+    let head = Request::head("/api/a").field("Accept-Encoding", "gzip").ask(pond.proxy());
+    assert_eq!(
+        (head.outcome(), head.field("vary"), head.field("etag")),
+        ("miss", Some("Accept-Encoding"), Some("\"v1\""))
+    );
+    let passed = accepting("/api/a", "gzip").field("Cookie", "session=1").ask(pond.proxy());
+    assert_eq!((passed.outcome(), passed.text()), ("pass", text()));
+    let accepted = |path: &str| {
+        let seen = origin.requests(path);
+        seen.iter().map(|seen| seen.field("accept-encoding").unwrap_or("none").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (accepted("/api/own"), accepted("/api/a")),
+        (vec!["identity".to_owned()], vec!["identity".to_owned(), "gzip".to_owned()])
+    );
+}
+
+/// The origin has never heard of the tags that forms have.
+#[test]
+fn a_change_on_condition_of_a_form_reaches_the_origin_as_one_on_its_own_tag() {
+    let (origin, pond) = with_all_forms();
+    let put =
+        Request::new("PUT", "/api/a").field("Content-Length", "0").field("If-Match", "\"v1-br\"").ask(pond.proxy());
+    assert_eq!(put.status(), 200);
+    let asked = origin.requests("/api/a");
+    assert_eq!(asked.last().and_then(|seen| seen.field("if-match")), Some("\"v1-br\", \"v1\""));
+}
+
 #[test]
 fn without_the_setting_nothing_is_compressed() {
     let origin = ScriptedOrigin::start();

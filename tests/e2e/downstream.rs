@@ -39,6 +39,15 @@ async fn what_the_rule_says_goes_out_and_what_the_origin_said_counts_here() {
         assert!(told(answer, "date").is_some_and(|date| date != LONG_AGO), "{answer:?}");
         assert_eq!(told(answer, "age"), Some("0"));
     };
+    // The head that is handed through is that of the GET, before anything is stored.
+    let head = Request::head("/api/a").ask(pond.proxy());
+    assert_eq!(
+        (head.outcome(), told(&head, "cache-control"), told(&head, "expires")),
+        ("miss", Some("no-cache, max-age=5"), None)
+    );
+    assert!(
+        told(&head, "date").is_some_and(|date| date != LONG_AGO) && told(&head, "age").is_none_or(|age| age == "0")
+    );
     judge(&get(pond.proxy(), "/api/a"), "miss");
     for target in ["/api/a", whole.as_str()] {
         judge(&get(pond.proxy(), target), "hit");
@@ -51,7 +60,7 @@ async fn what_the_rule_says_goes_out_and_what_the_origin_said_counts_here() {
     assert_eq!((answer.head.field("age"), answer.head.field("expires")), (Some("0"), None));
     judge(&revalidated(&pond), "revalidated");
     judge(&get(pond.proxy(), "/api/a"), "hit");
-    assert_eq!(origin.count("/api/a"), 2);
+    assert_eq!(origin.count("/api/a"), 3);
 }
 
 /// A 304 confirms what the origin said before, and not what clients were told since.

@@ -13,7 +13,7 @@ use super::forms::{self, Choice};
 use super::forward;
 use super::options::ALLOW;
 use super::parts::{self, Extract, Share, Window};
-use super::{Gateway, Snapshot, Visit};
+use super::{Gateway, Snapshot, Visit, told};
 use crate::cache::Entry;
 use crate::flight::{Draft, Piece, Reader};
 use crate::outcome::{Outcome, Reason};
@@ -177,13 +177,15 @@ impl Gateway {
         let (began, now_ms) = (self.store.purge_seq(), clock::wall_ms());
         let asked = self.ask(visit.snapshot, visit.rule, &outgoing, Payload::none(Some(inbound))).await;
         match asked {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
+                let fetch = self.fetch_of(visit, now_ms);
                 if let Some(stale) = stale.filter(|entry| entry.stamp().is_none())
                     && answer.head.status == StatusCode::OK
                 {
-                    self.fetch_of(visit, now_ms).learned_from_head(&stale, &answer.head, began);
+                    fetch.learned_from_head(&stale, &answer.head, began);
                 }
+                answer.head = fetch.as_told(answer.head);
                 relay(client, visit.rule, answer, (Outcome::Miss, reason, None)).await
             }
             Err(error) => self.failed(client, visit, stale, reason, &error).await,
@@ -426,6 +428,10 @@ async fn relay<C: Client>(
         added.push(("Date", date::format(clock::wall_secs())));
     }
     added.push(("Via", forward::via(answer.head.minor).to_owned()));
+    // Another answer at the same URL may come in a coding.
+    if told::varies_by_coding(rule, &answer.head.fields) {
+        added.push(("Vary", "Accept-Encoding".to_owned()));
+    }
     let head = ReplyHead { status, fields: ReplyFields::Relayed(&answer.head.fields), prepared: None, added };
     let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
     let sent = async {

@@ -230,6 +230,19 @@ impl Fetch<'_> {
         Fetched::Shared(Outcome::Miss, flight, withheld)
     }
 
+    /// The head of an answer to HEAD as clients are told that of the GET.
+    pub fn as_told(&self, head: ResponseHead) -> ResponseHead {
+        let ask = Ask { head_only: false, ..self.ask.clone() };
+        if !self.rule.downstream.is_any() || self.may_be_stored(&Method::GET, &ask, &head).is_err() {
+            return head;
+        }
+        let tags = self.tags(&head.fields, self.stamp(&head.fields).as_ref());
+        let Told { fields, is_restated, .. } = Told::of(self.rule, &head, head.fields.clone(), &tags);
+        // Its lifetime counts from now: whoever hands it on gives it a new date.
+        let kept = fields.iter().filter(|(name, _)| !(is_restated && name.eq_ignore_ascii_case("age")));
+        ResponseHead { fields: kept.collect(), ..head }
+    }
+
     /// What HTTP says, and then the rule.
     pub(super) fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
         storability::judge(method, ask, head, &self.rule.policy)?;

@@ -103,7 +103,7 @@ impl<'a> Sayings<'a> {
 }
 
 /// Whether clients have to be told that the response depends on what codings they accept, and are not told yet.
-fn varies_by_coding(rule: &Rule, fields: &Fields) -> bool {
+pub fn varies_by_coding(rule: &Rule, fields: &Fields) -> bool {
     rule.compress.as_ref().is_some_and(|compress| compress.is_for(fields.get("content-type")))
         && match Vary::of(fields) {
             Vary::Any => false,

@@ -55,6 +55,13 @@ impl Coding {
         token == Some(self.token().as_bytes())
     }
 
+    /// The tag that this one was made of by [`Coding::tag`]: if not, `None`.
+    fn plain_of(self, tag: &[u8]) -> Option<Vec<u8>> {
+        let (start, end) = cut(tag);
+        let plain = start.strip_suffix(self.token().as_bytes())?.strip_suffix(b"-")?;
+        Some([plain, end].concat())
+    }
+
     /// Its place among all codings.
     pub fn index(self) -> usize {
         self as usize
@@ -67,6 +74,17 @@ fn cut(tag: &[u8]) -> (&[u8], &[u8]) {
         Some((b'"', start)) if start.contains(&b'"') => (start, b"\""),
         _ => (tag, b""),
     }
+}
+
+/// A line of `If-Match` for an origin that knows none of our codings: behind every tag of a form stands the origin's own,
+/// so that what is changed on condition of a form is changed on condition of what it was made of.
+pub fn with_plain_tags(line: &[u8]) -> Vec<u8> {
+    let mut tags = Vec::new();
+    for tag in list::members(line, Quoted::Tags) {
+        tags.push(tag.to_vec());
+        tags.extend(Coding::ALL.into_iter().find_map(|coding| coding.plain_of(tag)));
+    }
+    tags.join(&b", "[..])
 }
 
 /// What a request says of codings: weights in thousandths.
@@ -242,6 +260,20 @@ mod tests {
                 assert_eq!(Gzip.is_tag(plain.as_bytes(), other.as_bytes()), is, "{plain} {other}");
             }
             assert!(!Brotli.is_tag(plain.as_bytes(), in_gzip.as_bytes()), "{plain}");
+        }
+    }
+
+    #[test]
+    fn origins_are_told_their_own_tags() {
+        for (line, expected) in [
+            ("\"a\"", "\"a\""),
+            ("*", "*"),
+            ("\"a-gzip\"", "\"a-gzip\", \"a\""),
+            ("\"a,b-br\" ,\"c\",W/\"d-zstd\"", "\"a,b-br\", \"a,b\", \"c\", W/\"d-zstd\", W/\"d\""),
+            ("\"gzip\", \"a-deflate\"", "\"gzip\", \"a-deflate\""),
+            ("\"-br\"", "\"-br\", \"\""),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&with_plain_tags(line.as_bytes())), expected, "{line}");
         }
     }
 

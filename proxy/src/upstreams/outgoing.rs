@@ -10,6 +10,7 @@ use millpond_shared::wire::headers;
 use super::forwarded;
 use crate::key::forwarded_target;
 use crate::rules::{Rule, Sender};
+use crate::semantics::coding;
 use crate::semantics::expectation::Expectation;
 use crate::semantics::hop;
 use crate::semantics::validate::{self, Validators};
@@ -84,6 +85,10 @@ impl<'a> Outgoing<'a> {
             let held_back = || self.sender.is_some_and(|sender| self.rule.holds_back(name, sender));
             let clients_own = validate::is_condition(name) || is("range");
             if made_anew || ours || (!client_conditions && clients_own) || held_back() {
+                continue;
+            }
+            if self.rule.compress.is_some() && is("if-match") {
+                put(name, &coding::with_plain_tags(value));
                 continue;
             }
             match fewer_forwards(self.request, name) {
