@@ -1,5 +1,6 @@
 //! The program as its users meet it, end to end.
 
+mod completing;
 mod compression;
 mod downstream;
 mod drain;
@@ -12,9 +13,11 @@ mod framing;
 mod held_back;
 mod hot;
 mod http2;
+mod limits;
 pub mod model;
 mod paths;
 mod plain_proxy;
+mod proxy_protocol;
 mod purges;
 mod ranges;
 mod reload;

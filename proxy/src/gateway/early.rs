@@ -2,16 +2,19 @@
 //!
 //! The same rules, key, store and decisions as in [`Gateway::serve`]; whatever is not a plain fresh hit is left to it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
+use millpond_shared::clock;
 use millpond_shared::http1::{RequestHead, put_field, put_field_number, put_status_line};
 
 use super::Gateway;
 use super::forms::Choice;
 use crate::cache::{Entry, Form};
 use crate::key::{self, KeyRef};
+use crate::limits::ClientId;
 use crate::rules::{Rule, path_of};
 use crate::semantics::coding::Coding;
 use crate::semantics::request::Ask;
@@ -28,6 +31,8 @@ pub struct Asked<'a> {
     pub ask: &'a Ask,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Address of the client, if it has one.
+    pub peer: Option<IpAddr>,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
 }
@@ -59,7 +64,7 @@ impl Gateway {
         scratch: &mut Scratch,
         use_it: impl FnOnce(Hit<'_>) -> R,
     ) -> Option<R> {
-        let Asked { head, target, ask, scheme, now_ms } = *asked;
+        let Asked { head, target, ask, scheme, peer, now_ms } = *asked;
         let snapshot = self.snapshot.load();
         // A path that is refused is for the gateway to refuse.
         let path = snapshot.rules.path(target).ok()?;
@@ -76,6 +81,12 @@ impl Gateway {
             let now = now_ms / 1000;
             match reuse::judge(&entry.times, &ask, now, self.live.invalidated(entry, now_ms)) {
                 Reuse::Fresh { age } => {
+                    // What is held back is for the gateway to refuse.
+                    let limiter = rule.limit.as_ref().filter(|limiter| limiter.limit().hits);
+                    let whose = || ClientId::of(snapshot.rules.forwarding.client(peer, &head.fields));
+                    if limiter.is_some_and(|limiter| !limiter.admits_hit(whose(), clock::monotonic_ns())) {
+                        return None;
+                    }
                     let choice = Choice::of(rule, &ask, &head.fields, entry);
                     to_make = choice.wanted.map(|coding| (Arc::clone(entry), coding));
                     let not_modified = choice.not_modified(&head.fields, entry.status, entry.lines());

@@ -8,6 +8,7 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
+use super::complete::{Beginning, Continued};
 use super::fill::Fill;
 use super::stale::may_be_sent_on_error;
 use super::told::{self, Told};
@@ -56,6 +57,8 @@ pub struct Fetch<'a> {
     pub ask: &'a Ask,
     /// Nothing is stored that the client's conditions could be compared with: they go to the origin.
     pub conditional: bool,
+    /// What is stored of the response already: only the rest is asked for.
+    pub beginning: Option<Beginning>,
     pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
@@ -71,6 +74,8 @@ pub struct Fetch<'a> {
 pub enum Fetched {
     /// Everyone reads it from the flight; the fields are for the one alone who fetched.
     Shared(Outcome, Arc<Flight>, Fields),
+    /// The same, where the origin sent a 206 with the rest of what was stored in part.
+    Completed(Arc<Flight>, Fields),
     /// Not for sharing: the one who fetched gets it, and nobody else.
     Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
@@ -87,15 +92,34 @@ impl Fetch<'_> {
         mut client: Option<&mut (dyn Inbound + '_)>,
     ) -> Fetched {
         let began = lead.began();
-        let mut answer = self.ask_origin(stale.map(|entry| &**entry), client.as_deref_mut()).await;
-        if let (Ok(got), Some(entry)) = (&answer, stale)
+        let stored = stale.map(|entry| entry.fields());
+        let conditions = match (&stored, &self.beginning) {
+            (Some(stored), _) => Conditions::Stored(stored),
+            (None, _) if self.conditional => Conditions::Client,
+            (None, Some(beginning)) => beginning.conditions(),
+            (None, None) => Conditions::None,
+        };
+        let mut answer = self.ask_origin(conditions, client.as_deref_mut()).await;
+        if let (Ok(got), Some(entry), Some(stored)) = (&answer, stale, &stored)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
-            if validate::confirms(&entry.fields(), &got.head.fields) {
+            if validate::confirms(stored, &got.head.fields) {
                 return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = Box::pin(self.ask_origin(None, client)).await;
+            answer = Box::pin(self.ask_origin(Conditions::None, client)).await;
+        } else if let Some(beginning) = &self.beginning {
+            answer = match answer.map(|answer| beginning.continued(answer)) {
+                Ok(Continued::Joined(answer)) => {
+                    return match self.answered(answer, began, lead, false) {
+                        Fetched::Shared(_, flight, withheld) => Fetched::Completed(flight, withheld),
+                        other => other,
+                    };
+                }
+                Ok(Continued::Whole(answer)) => Ok(answer),
+                Ok(Continued::Other) => Box::pin(self.ask_origin(Conditions::None, client)).await,
+                Err(error) => Err(error),
+            };
         }
         match answer {
             Err(error) => {
@@ -126,15 +150,9 @@ impl Fetch<'_> {
 
     async fn ask_origin(
         &self,
-        stale: Option<&Entry>,
+        conditions: Conditions<'_>,
         client: Option<&mut (dyn Inbound + '_)>,
     ) -> Result<Answer, OriginError> {
-        let stored = stale.map(Entry::fields);
-        let conditions = match &stored {
-            Some(stored) => Conditions::Stored(stored),
-            None if self.conditional => Conditions::Client,
-            None => Conditions::None,
-        };
         let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender).to_be_stored();
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }

@@ -10,10 +10,11 @@ use millpond_shared::clock;
 use tokio::time::sleep_until;
 
 use super::{Gateway, parts, told};
-use crate::cache::{Entry, PurgeSeq};
+use crate::cache::{Entry, Part, PurgeSeq};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::Reason;
+use crate::semantics::range;
 use crate::upstreams::{Body, OriginError, Ready};
 
 /// Bytes of a body for which its head is held back as long as a stale response might be sent instead; a shorter body is
@@ -69,11 +70,11 @@ impl Fill {
                         Ok(true) => fill.landed(lead),
                         // Nobody reads it, and it can't be stored.
                         Ok(false) => lead.unshared(Reason::BodyTooLarge),
-                        Err(error) => lead.failed(error),
+                        Err(error) => fill.broke_off(lead, error),
                     }
                 });
             }
-            Err(error) => lead.failed(error),
+            Err(error) => fill.broke_off(lead, error),
         }
         flight
     }
@@ -149,9 +150,9 @@ impl Fill {
         }
         let (draft, body) = (&self.draft, self.filler.body());
         let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
-            let Some(entry) = parts::with_parts_held(&self.gateway.store, &self.key, draft, body) else {
-                return lead.passed_on();
-            };
+            let part = parts::part_of(&draft.fields).filter(|part| part.held() == body.len() as u64);
+            let entry = part.and_then(|part| parts::with_parts_held(&self.gateway.store, &self.key, draft, part, body));
+            let Some(entry) = entry else { return lead.passed_on() };
             entry
         } else {
             Entry::new(
@@ -174,5 +175,24 @@ impl Fill {
             self.gateway.compressor.make(self.key.as_str(), &entry, coding);
         }
         lead.complete(entry);
+    }
+
+    /// The body ended too early. What came of it is of use to whoever asks next (RFC 9111 §3.3).
+    fn broke_off(self, lead: Lead, error: OriginError) {
+        if let Some(entry) = self.beginning() {
+            let entry = entry.instead_of(self.draft.original.clone()).restated(self.draft.is_restated);
+            self.gateway.admit(&self.key, &Arc::new(entry), self.began);
+        }
+        lead.failed(error);
+    }
+
+    /// An incomplete entry of what came of a 200, if the rest can be asked for.
+    fn beginning(&self) -> Option<Entry> {
+        let draft = &self.draft;
+        let is_resumable = draft.status == StatusCode::OK && draft.stamp.is_none() && self.filler.is_storable();
+        let length = draft.length.filter(|_| is_resumable && range::strong_tag(&draft.fields).is_some())?;
+        let body = self.filler.body();
+        let part = Part::of(0..body.len() as u64, length).filter(|part| !part.is_whole())?;
+        parts::with_parts_held(&self.gateway.store, &self.key, draft, part, body)
     }
 }

@@ -4,18 +4,21 @@
 //! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `forms` has responses
 //! in content codings, `early` finds hits before anything is waited for, `fetch` asks the origin, `fill` brings the body into
 //! the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests
-//! with a `Range` (several at once as `multipart` makes them), `options` answers
+//! with a `Range` (several at once as `multipart` makes them), `complete` has only the rest fetched of what is stored in
+//! part, `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
-//! not worth waiting for.
+//! not worth waiting for, `leave` which requests are let through where there is a limit.
 
 mod answer;
 mod client;
+mod complete;
 mod early;
 mod fetch;
 mod fill;
 mod forms;
 mod forward;
 mod invalidate;
+mod leave;
 mod multipart;
 mod options;
 mod parts;
@@ -51,8 +54,10 @@ use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
+use complete::Beginning;
 use fetch::{Fetch, Fetched};
 use forms::Compressor;
+use leave::Leave;
 use remembered::Remembered;
 use stale::{goes_on_alone, may_be_sent_on_error};
 
@@ -98,6 +103,8 @@ struct Landing {
     reason: Reason,
     /// Fields of the origin's answer that are for this client alone.
     withheld: Fields,
+    /// What the origin answered, where it is not what the client gets.
+    answered: Option<StatusCode>,
 }
 
 /// Why a request starts over.
@@ -160,11 +167,17 @@ impl Gateway {
             let why = "no rule matches this host, path and method";
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
+        let mut leave = Leave::of(&snapshot, rule, request, client);
+        if let Err(over) = leave.ask_before_answering() {
+            return self.held_back(client, rule, over).await;
+        }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
-            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
+            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, &mut leave, client)).await;
         }
         let ask = match request::judge(request) {
-            RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
+            RequestVerdict::Pass(reason) => {
+                return Box::pin(self.pass(&snapshot, rule, request, reason, &mut leave, client)).await;
+            }
             RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
         let key = Key::of(rule, request, client.scheme());
@@ -172,7 +185,7 @@ impl Gateway {
         let visit = Visit { snapshot: &snapshot, rule, request, sender, ask, key };
         let mut alone = None;
         for _ in 0..STARTS_MAX {
-            match self.visit(&visit, alone, client).await {
+            match self.visit(&visit, alone, &mut leave, client).await {
                 Ok(record) => return record,
                 Err(Again::Newer) => alone = None,
                 Err(Again::Alone(reason)) => alone = Some(reason),
@@ -186,12 +199,18 @@ impl Gateway {
         self: &Arc<Self>,
         visit: &Visit<'_>,
         alone: Option<Reason>,
+        leave: &mut Leave<'_>,
         client: &mut C,
     ) -> Result<Record, Again> {
         let now_ms = clock::wall_ms();
+        let mut part = None;
         let (stale, reason) = match self.store.lookup(&visit.key, &visit.request.fields) {
             Lookup::Nothing => (None, Reason::NotCached),
             Lookup::OtherVariant => (None, Reason::VaryMiss),
+            Lookup::Part(entry) => {
+                part = Some(entry);
+                (None, Reason::Partial)
+            }
             Lookup::Found(entry) => {
                 let verdict =
                     reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
@@ -215,8 +234,11 @@ impl Gateway {
                 }
             }
         };
+        if let Err(over) = leave.ask_before_going_on() {
+            return Ok(self.held_back(client, visit.rule, over).await);
+        }
         if visit.ask.range.is_some() && stale.is_none() {
-            return Box::pin(self.parts(visit, reason, now_ms, client)).await;
+            return Box::pin(self.parts(visit, part, reason, now_ms, client)).await;
         }
         if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
             return Ok(self.fail(client, visit, status, reason).await);
@@ -234,26 +256,28 @@ impl Gateway {
         let own = is_own.then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
             let lead = self.flights.alone(self.store.purge_seq());
-            return self.lead(visit, stale, (found, reason), lead, now_ms, client).await;
+            return self.lead(visit, (stale, part), (found, reason), lead, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, (found, reason), lead, now_ms, client).await,
+            Join::Lead(lead) => self.lead(visit, (stale, part), (found, reason), lead, client).await,
             Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
 
-    /// Fetches, and reads the answer like everybody else. `found`: what the cache had; `reason`: what is told of it.
+    /// Fetches, and reads the answer like everybody else. `stale`, `part`: what is stored, whole or incomplete. `found`:
+    /// what the cache had; `reason`: what is told of it.
     async fn lead<C: Client>(
         self: &Arc<Self>,
         visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
+        (stale, part): (Option<Arc<Entry>>, Option<Arc<Entry>>),
         (found, reason): (Reason, Reason),
         lead: Lead,
-        now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit, now_ms) };
+        let conditional = visit.is_conditional(stale.as_ref());
+        let beginning = part.filter(|_| !conditional).and_then(|part| Beginning::of(&part));
+        let fetch = Fetch { conditional, beginning, ..self.fetch_of(visit, clock::wall_ms()) };
         let (_, inbound) = client.inbound();
         let fetched = fetch.run(stale.as_ref(), lead, Some(inbound)).await;
         self.fetched(visit, stale, (found, reason), fetch.least, fetched, client).await
@@ -273,7 +297,13 @@ impl Gateway {
         match fetched {
             Fetched::Shared(outcome, flight, withheld) => {
                 let seen = flight.seen().await;
-                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
+                let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
+                self.read(visit, stale, landing, client).await
+            }
+            Fetched::Completed(flight, withheld) => {
+                let (seen, answered) = (flight.seen().await, Some(StatusCode::PARTIAL_CONTENT));
+                let landing = Landing { flight, seen, asked_at, outcome: Outcome::Miss, reason, withheld, answered };
+                self.read(visit, stale, landing, client).await
             }
             Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why, found).await),
             Fetched::OwnEntry(entry, why) => {
@@ -326,7 +356,8 @@ impl Gateway {
             return Err(Again::Newer);
         }
         let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
-        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
+        let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
+        self.read(visit, stale, landing, client).await
     }
 
     /// Sends what a flight brings.
@@ -337,8 +368,8 @@ impl Gateway {
         landing: Landing,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let Landing { flight, seen, asked_at, outcome, reason, withheld } = landing;
-        let account = Account { withheld, ..Account::of(outcome, Some(reason)) };
+        let Landing { flight, seen, asked_at, outcome, reason, withheld, answered } = landing;
+        let account = Account { withheld, answered, ..Account::of(outcome, Some(reason)) };
         let stamp = match &seen {
             Seen::Body(draft) | Seen::Late(draft) => draft.stamp.as_ref(),
             Seen::Complete(entry) => entry.stamp(),
@@ -373,6 +404,7 @@ impl Gateway {
             request: visit.request,
             ask: &visit.ask,
             conditional: false,
+            beginning: None,
             key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),

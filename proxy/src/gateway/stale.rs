@@ -70,7 +70,7 @@ impl Gateway {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
                 // Until its replacement is complete the stored response stays.
-                Fetched::Shared(_, flight, _) => !flight.ended().await,
+                Fetched::Shared(_, flight, _) | Fetched::Completed(flight, _) => !flight.ended().await,
                 Fetched::OwnEntry(..) => false,
             };
             gateway.counters.refreshed(!failed);

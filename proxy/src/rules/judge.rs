@@ -9,7 +9,8 @@ use millpond_shared::http1::normal;
 
 use super::guarded::{WRITTEN, is_guarded};
 use super::written::{MatchTable, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule, media_type};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule, limit, media_type};
+use crate::limits::Limiter;
 use crate::semantics::policy::{ClientDirectives, Policy, StaleWindows, Ttl};
 
 /// What rules may refer to.
@@ -86,18 +87,18 @@ impl Judge<'_> {
         let bypass = self.bypass();
         let (forward, content_types) = (self.forward(), self.content_types());
         let (compress, downstream) = (self.compress(), self.downstream());
+        let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
+        let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
         if let Some(at) = written.name.as_ref().filter(|name| !is_name(&name.value)) {
             self.wrong("name", at.span.clone(), format!("`{name}` is no name"), "use letters, digits, - and _");
         }
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
-        let origin = origin?;
-        let retry = true;
         Some(Rule {
             name,
             matches,
-            origin,
+            origin: origin?,
             query,
             policy,
             tags,
@@ -106,7 +107,8 @@ impl Judge<'_> {
             content_types,
             compress,
             downstream,
-            retry,
+            limit,
+            retry: true,
         })
     }
 

@@ -1,13 +1,15 @@
 //! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
 //!
 //! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths, `trust`
-//! knows whose word is taken about clients, `guarded` which fields are such words; `compress` and `downstream` are what
-//! becomes of responses on their way to clients, `media_type` tells types of responses apart.
+//! knows whose word is taken about clients, `guarded` which fields are such words, `limit` how much of a rule clients get;
+//! `compress` and `downstream` are what becomes of responses on their way to clients, `media_type` tells types of
+//! responses apart.
 
 mod compress;
 mod downstream;
 pub mod guarded;
 mod judge;
+mod limit;
 mod media_type;
 mod pattern;
 mod trust;
@@ -23,9 +25,10 @@ pub use compress::Compress;
 pub use downstream::{Downstream, Say, TagField};
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
-pub use trust::{Forwarding, Network, Sender};
+pub use trust::{Forwarding, Network, NoNetwork, Sender};
 pub use written::{WrittenOrigin, WrittenRule};
 
+use crate::limits::Limiter;
 use crate::semantics::policy::Policy;
 
 /// All rules, in one immutable snapshot: a reload swaps it whole or not at all.
@@ -67,6 +70,8 @@ pub struct Rule {
     pub compress: Option<Compress>,
     /// What clients are told in place of what the origin says.
     pub downstream: Downstream,
+    /// How often, and how many at a time, requests are let through.
+    pub limit: Option<Arc<Limiter>>,
     /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
     pub retry: bool,
 }
@@ -126,6 +131,21 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// What clients have used of a limit stays used when the rules are read again and that limit has not changed.
+    pub fn keep_limits_of(&mut self, earlier: &RuleSet) {
+        for rule in self.rules.iter_mut().filter_map(Arc::get_mut) {
+            let before = earlier.rules.iter().find(|before| before.name == rule.name);
+            let (Some(limiter), Some(before)) = (&rule.limit, before.and_then(|before| before.limit.as_ref())) else {
+                continue;
+            };
+            if limiter.limit() == before.limit() {
+                rule.limit = Some(Arc::clone(before));
+            }
+        }
+    }
+}
+
 impl Rule {
     /// A rule for every request, with nothing set but what it must have.
     pub fn everything(name: &str, origin: &str) -> Rule {
@@ -141,6 +161,7 @@ impl Rule {
             content_types: Vec::new(),
             compress: None,
             downstream: Downstream::default(),
+            limit: None,
             retry: true,
         }
     }

@@ -117,6 +117,7 @@ fn why_not_reused(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::NotCached => Some("uri-miss"),
         Reason::VaryMiss => Some("vary-miss"),
+        Reason::Partial => Some("partial"),
         Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => Some("request"),
         Reason::NotFresh
         | Reason::NoCache
