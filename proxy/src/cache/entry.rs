@@ -196,7 +196,7 @@ impl Entry {
                 false => head::name(line).is_some_and(validate::belongs_in_304),
             };
             match coding.filter(|_| kept && head::name(line).is_some_and(|name| name.eq_ignore_ascii_case("etag"))) {
-                Some(coding) => head::lines_of(line).for_each(|(name, tag)| put_field(out, name, &coding.tag(tag))),
+                Some(coding) => head::lines_of(line).for_each(|(name, tag)| put_field(out, name, coding.tag(tag))),
                 None if kept => out.extend_from_slice(line),
                 None => {}
             }

@@ -30,7 +30,7 @@ pub fn coded(of: &[u8], coding: Coding, length: usize) -> Bytes {
     let is_kept = |name: &str| !coding::is_lost(name) && !name.eq_ignore_ascii_case("content-length");
     for (name, value) in lines(of).filter(|(name, _)| is_kept(name)) {
         match name.eq_ignore_ascii_case("etag") {
-            true => put_field(&mut head, name, &coding.tag(value)),
+            true => put_field(&mut head, name, coding.tag(value)),
             false => put_field(&mut head, name, value),
         }
     }

@@ -9,14 +9,21 @@ use millpond_shared::http1::{Fields, FieldsBuilder};
 pub struct Original {
     /// Names of the fields of the head that are not the origin's.
     replaced: Box<[Box<str>]>,
-    lines: Box<[(Box<str>, Box<[u8]>)]>,
+    lines: Box<[Line]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    name: Box<str>,
+    value: Box<[u8]>,
 }
 
 impl Original {
     /// `None`: the head is all the origin said.
     pub fn of<'a>(replaced: &[&str], lines: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Option<Box<Original>> {
         let replaced: Box<[Box<str>]> = replaced.iter().map(|name| Box::from(*name)).collect();
-        let lines: Box<[_]> = lines.into_iter().map(|(name, value)| (Box::from(name), Box::from(value))).collect();
+        let line = |(name, value): (&str, &[u8])| Line { name: name.into(), value: value.into() };
+        let lines: Box<[Line]> = lines.into_iter().map(line).collect();
         (!replaced.is_empty() || !lines.is_empty()).then(|| Box::new(Original { replaced, lines }))
     }
 
@@ -27,7 +34,7 @@ impl Original {
         for (name, value) in head.filter(|(name, _)| !is_replaced(name)) {
             fields.push(name, value);
         }
-        for (name, value) in &self.lines {
+        for Line { name, value } in &self.lines {
             fields.push(name, value);
         }
         fields.build()
@@ -36,7 +43,7 @@ impl Original {
     /// Sizes in bytes of the allocations that it has, its own included.
     pub(super) fn allocations(&self) -> impl Iterator<Item = usize> {
         let names = self.replaced.iter().map(|name| name.len());
-        let lines = self.lines.iter().flat_map(|(name, value)| [name.len(), value.len()]);
+        let lines = self.lines.iter().flat_map(|line| [line.name.len(), line.value.len()]);
         let own = [size_of::<Original>(), size_of_val(&*self.replaced), size_of_val(&*self.lines)];
         own.into_iter().chain(names).chain(lines)
     }

@@ -177,7 +177,7 @@ impl World {
         };
         let body = Bytes::from(vec![b'x'; fetch.body]);
         let entry = Entry::new(StatusCode::OK, Fields::default(), body, times, selection, tags, Some(stamp));
-        Arc::new(if fetch.body % 2 == 0 { entry.in_codings() } else { entry })
+        Arc::new(if fetch.body.is_multiple_of(2) { entry.in_codings() } else { entry })
     }
 
     fn look_up(&mut self) {
