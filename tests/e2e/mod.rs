@@ -2,10 +2,12 @@
 
 mod completing;
 mod compression;
+mod deception;
 mod downstream;
 mod drain;
 mod examples;
 mod existing_api;
+mod failing;
 pub mod feeds;
 mod flights;
 mod forwarding;

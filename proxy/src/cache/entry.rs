@@ -1,7 +1,7 @@
 //! A stored response.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -42,6 +42,11 @@ pub struct Entry {
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
+    /// How often in a row the origin has failed to replace it.
+    failures: AtomicU8,
+    /// Somebody asks the origin whether it still fails.
+    probing: AtomicBool,
+    /// When the origin may be asked again, in milliseconds since the epoch; 0: it has not failed.
     probe_at: AtomicU64,
 }
 
@@ -116,6 +121,8 @@ impl Entry {
             in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
+            failures: AtomicU8::new(0),
+            probing: AtomicBool::new(false),
             probe_at: AtomicU64::new(0),
         }
     }
@@ -269,14 +276,42 @@ impl Entry {
         self.mark.fetch_max(mark as u8, Ordering::AcqRel);
     }
 
-    /// The origin failed: not to be asked again for this before `at` (milliseconds since the epoch).
-    pub fn hold_off_until(&self, at: u64) {
-        self.probe_at.store(at, Ordering::Relaxed);
+    /// The origin failed: it is not to be asked again for this for a while, in milliseconds, which `pause` gives for the
+    /// number of failures before. Of requests that fail together only the first counts.
+    pub fn hold_off(&self, now: u64, pause: impl Fn(u8) -> u64) {
+        let was_probe = self.probing.swap(false, Ordering::Relaxed);
+        if was_probe || self.probe_at.load(Ordering::Relaxed) <= now {
+            let before = self.failures.load(Ordering::Relaxed);
+            self.failures.store(before.saturating_add(1), Ordering::Relaxed);
+            self.probe_at.store(now.saturating_add(pause(before)), Ordering::Relaxed);
+        }
     }
 
-    /// Whether the origin may be asked again.
+    /// The origin has answered: it may be asked at any time.
+    pub fn recovered(&self) {
+        if self.failures.swap(0, Ordering::Relaxed) > 0 {
+            self.probing.store(false, Ordering::Relaxed);
+            self.probe_at.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the origin may be asked, though this could be sent.
     pub fn may_probe(&self, now: u64) -> bool {
         self.probe_at.load(Ordering::Relaxed) <= now
+    }
+
+    /// The same, by one request at a time after a failure: it keeps others from it for `claim` milliseconds.
+    pub fn claim_probe(&self, now: u64, claim: u64) -> bool {
+        let (at, relaxed) = (self.probe_at.load(Ordering::Relaxed), Ordering::Relaxed);
+        if at == 0 {
+            return true;
+        }
+        let claimed =
+            at <= now && self.probe_at.compare_exchange(at, now.saturating_add(claim), relaxed, relaxed).is_ok();
+        if claimed {
+            self.probing.store(true, Ordering::Relaxed);
+        }
+        claimed
     }
 
     /// The last second, since the Unix epoch, in which it can still be of use: sent fresh, sent stale, or confirmed by
@@ -434,6 +469,24 @@ mod tests {
         assert_eq!(marked(Times { stale_error: 0, ..TIMES }), 0);
         assert_eq!(until(Times { lifetime: u64::MAX, ..TIMES }), u64::MAX);
         assert_eq!(entry(&[("ETag", "\"a\"")], Times { no_cache: true, ..TIMES }).useful_until(), u64::MAX);
+    }
+
+    #[test]
+    fn a_failing_origin_is_asked_by_one_at_a_time_and_ever_more_rarely() {
+        let entry = entry(&[], TIMES);
+        let pause = |failures: u8| 1_000 << failures;
+        let claims = |now| (0..3).filter(|_| entry.claim_probe(now, 500)).count();
+        assert_eq!(claims(5), 3, "it has not failed");
+        for (failed_at, again_at) in [(100, 1_100), (1_200, 3_200), (3_200, 7_200)] {
+            // Those who had asked before the first of them failed.
+            (0..3).for_each(|_| entry.hold_off(failed_at, pause));
+            assert_eq!([claims(failed_at), claims(again_at - 1), claims(again_at)], [0, 0, 1], "{again_at}");
+        }
+        assert_eq!([claims(7_699), claims(7_700)], [0, 1], "the one who asked has not come back");
+        entry.recovered();
+        assert_eq!(claims(7_700), 3);
+        entry.hold_off(10_000, pause);
+        assert_eq!([claims(10_999), claims(11_000)], [0, 1], "it begins anew");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::Fields;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::cache::{Entry, Original, PurgeSeq, Reservation, Stamp};
 use crate::outcome::Reason;
@@ -18,6 +18,10 @@ use crate::semantics::coding::Coding;
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
 use crate::upstreams::OriginError;
+
+/// Requests of those who waited for one flight that may be on their way to the origin at a time, once it is known that
+/// they can't share its response: neither all at once, nor one after another.
+pub(super) const RELEASED_MAX: usize = 32;
 
 #[derive(Debug)]
 pub struct Flight {
@@ -27,6 +31,7 @@ pub struct Flight {
     /// A reader has come, moved on, or left.
     pub(super) read: Notify,
     waiters: AtomicUsize,
+    turns: Semaphore,
     began: PurgeSeq,
 }
 
@@ -46,6 +51,18 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.flight.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Leave for one who waited to ask the origin itself, of which there is a bounded number at a time.
+#[derive(Debug)]
+pub struct Turn {
+    flight: Arc<Flight>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.flight.turns.add_permits(1);
     }
 }
 
@@ -131,12 +148,22 @@ impl Flight {
             grown: Notify::new(),
             read: Notify::new(),
             waiters: AtomicUsize::new(0),
+            turns: Semaphore::new(RELEASED_MAX),
             began,
         }
     }
 
     pub fn began(&self) -> PurgeSeq {
         self.began
+    }
+
+    /// Waits for the turn of one who waited for this flight in vain.
+    pub async fn turn(self: &Arc<Flight>) -> Turn {
+        // Never closed: an error can't come.
+        if let Ok(permit) = self.turns.acquire().await {
+            permit.forget();
+        }
+        Turn { flight: Arc::clone(self) }
     }
 
     /// Waits until the origin has answered.

@@ -157,7 +157,7 @@ impl Gateway {
         found: Reason,
     ) -> Record {
         // What the request itself forbids to share passes by the cache; the rest was worth a try.
-        let by_request = matches!(why, Reason::Authorization | Reason::RequestNoStore | Reason::Range);
+        let by_request = matches!(why, Reason::Authorization | Reason::Cookie | Reason::RequestNoStore | Reason::Range);
         let outcome = if by_request { Outcome::Pass } else { Outcome::Miss };
         relay(client, visit.rule, answer, (outcome, why, Some(found))).await
     }
@@ -177,10 +177,13 @@ impl Gateway {
         let outgoing = outgoing.to_be_stored();
         let (began, now_ms) = (self.store.purge_seq(), clock::wall_ms());
         let asked = self.ask(visit.snapshot, visit.rule, &outgoing, Payload::none(Some(inbound))).await;
-        match asked {
+        let fetch = self.fetch_of(visit, now_ms);
+        match asked.and_then(|answer| fetch.unless_stale_is_better(answer, stale.as_ref())) {
             Ok(mut answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
-                let fetch = self.fetch_of(visit, now_ms);
+                if let Some(stale) = stale.as_ref().filter(|_| !fetch.is_failure(&answer)) {
+                    stale.recovered();
+                }
                 if let Some(stale) = stale.filter(|entry| entry.stamp().is_none())
                     && answer.head.status == StatusCode::OK
                 {

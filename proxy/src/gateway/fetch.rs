@@ -9,7 +9,7 @@ use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
 use super::complete::{Beginning, Continued};
-use super::fill::Fill;
+use super::fill::{Fill, hold_back};
 use super::stale::may_be_sent_on_error;
 use super::told::{self, Told};
 use super::{Gateway, Snapshot, forms, forward};
@@ -20,11 +20,8 @@ use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
 use crate::semantics::vary::Selection;
-use crate::semantics::{freshness, storability, validate};
+use crate::semantics::{failure, freshness, storability, validate};
 use crate::upstreams::{Answer, Conditions, Inbound, OriginError, Outgoing, Payload};
-
-/// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
-pub const PROBE_PAUSE_MS: u64 = 1_000;
 
 impl Gateway {
     /// Which document this is, by the fields of a shard's answer.
@@ -121,7 +118,7 @@ impl Fetch<'_> {
                 Err(error) => Err(error),
             };
         }
-        match answer {
+        match answer.and_then(|answer| self.unless_stale_is_better(answer, stale)) {
             Err(error) => {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
@@ -136,14 +133,19 @@ impl Fetch<'_> {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) if self.stale_is_better(&answer, stale) => {
-                let error = OriginError::Failed(answer.head.status);
-                lead.failed(error.clone());
-                Fetched::Failed(error)
-            }
             Ok(answer) => {
                 let hold = stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask));
-                self.answered(answer, began, lead, hold)
+                let mut fetched = self.answered(answer, began, lead, hold);
+                if let (Fetched::Own(answer, _), Some(entry)) = (&mut fetched, stale) {
+                    if hold && let Err(error) = hold_back(&mut answer.body).await {
+                        return Fetched::Failed(error);
+                    }
+                    // What is stored stays, since nothing takes its place.
+                    if !self.is_failure(answer) {
+                        entry.recovered();
+                    }
+                }
+                fetched
             }
         }
     }
@@ -157,9 +159,20 @@ impl Fetch<'_> {
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
 
-    /// The origin says that it failed, and there is a stale copy for that case.
-    fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
-        forward::is_failure(answer.head.status) && stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask))
+    /// Whether the origin says that it failed.
+    pub fn is_failure(&self, answer: &Answer) -> bool {
+        self.rule.policy.failures.hold(answer.head.status)
+    }
+
+    /// The answer, unless it says that the origin failed, and there is a stale response for that case.
+    pub fn unless_stale_is_better(&self, answer: Answer, stale: Option<&Arc<Entry>>) -> Result<Answer, OriginError> {
+        match stale {
+            Some(entry) if self.is_failure(&answer) && may_be_sent_on_error(entry, self.ask) => {
+                let retry_after = failure::retry_after(&answer.head.fields, clock::wall_secs());
+                Err(OriginError::Failed { status: answer.head.status, retry_after })
+            }
+            _ => Ok(answer),
+        }
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
@@ -179,6 +192,7 @@ impl Fetch<'_> {
                 if nobody_may {
                     self.gateway.store.purge_key(self.key, Mode::Delete);
                 }
+                stale.recovered();
                 lead.unshared(reason);
                 Fetched::OwnEntry(entry, reason)
             }
@@ -235,7 +249,7 @@ impl Fetch<'_> {
                 self.gateway.counters.rejected();
             }
             // Another client's request may fare better, and a failing origin is not to be asked by all at once.
-            if !caused_by_request(reason) && !forward::is_failure(answer.head.status) {
+            if !caused_by_request(reason) && !self.is_failure(&answer) {
                 self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
             }
             lead.unshared(reason);
@@ -292,5 +306,5 @@ impl Fetch<'_> {
 
 /// Whether it is the request, and not the response, that forbids to share.
 fn caused_by_request(reason: Reason) -> bool {
-    matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
+    matches!(reason, Reason::Authorization | Reason::Cookie | Reason::RequestNoStore | Reason::Method)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use millpond_shared::clock;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::{Gateway, parts, told};
 use crate::cache::{Entry, Part, PurgeSeq};
@@ -24,7 +24,12 @@ const HELD_BACK_MAX: u64 = 1 << 20;
 /// answered in time, and the fill goes on.
 const HELD_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a fill goes on for the store alone, while nobody reads it; then it is given up.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Brings in what of a body is held back that is for one client alone: the same share, in the same time.
+pub(super) async fn hold_back(body: &mut Body) -> Result<(), OriginError> {
+    timeout(HELD_BACK_TIMEOUT, body.hold(HELD_BACK_MAX as usize)).await.unwrap_or(Err(OriginError::Timeout))
+}
 
 /// One body on its way in. Owned, so that it can outlive the request that caused it.
 pub(super) struct Fill {

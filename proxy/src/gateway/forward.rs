@@ -1,6 +1,6 @@
 //! Heads on their way into the store and to the client (pure).
 
-use http::{Method, StatusCode};
+use http::Method;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
 use millpond_shared::wire::headers;
 
@@ -74,9 +74,4 @@ pub fn tags(rule: &Rule, response: &Fields, document: Option<&str>, uri_origin: 
     tags.sort();
     tags.dedup();
     tags
-}
-
-/// Statuses by which an origin says that it failed (RFC 5861 §4).
-pub fn is_failure(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }

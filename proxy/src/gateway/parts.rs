@@ -238,7 +238,7 @@ impl Gateway {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         let fetch = self.fetch_of(visit, now_ms);
-        let mut lead = self.flights.alone(self.store.purge_seq());
+        let mut lead = self.flights.alone(self.store.purge_seq(), None);
         let began = lead.began();
         let (_, inbound) = client.inbound();
         let answer = match fetch.ask_as_it_came(inbound).await {

@@ -2,16 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method};
 use millpond_shared::config::{At, Complaints, Seconds};
 use millpond_shared::http1::normal;
 
 use super::guarded::{WRITTEN, is_guarded};
-use super::written::{MatchTable, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule, limit, media_type};
+use super::written::{MatchTable, WrittenCookies, WrittenMatch, WrittenTtl};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, TIMEOUT, Tags, WrittenRule, limit, media_type};
 use crate::limits::Limiter;
-use crate::semantics::policy::{ClientDirectives, Policy, StaleWindows, Ttl};
+use crate::semantics::failure::Failures;
+use crate::semantics::policy::{ClientDirectives, Cookies, Policy, StaleWindows, Ttl};
+
+/// Longest `timeout`.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// What rules may refer to.
 #[derive(Debug, Default)]
@@ -82,10 +87,12 @@ impl Judge<'_> {
         let matches = self.matches();
         let origin = self.origin();
         let query = self.query();
-        let policy = Policy { ttl: self.ttl(), stale: self.stale(), client: self.client(), ..Policy::default() };
+        let (stale, failures) = (self.stale(), self.failures());
+        let (client, cookies) = (self.client(), self.cookies());
+        let policy = Policy { ttl: self.ttl(), stale, failures, cookies, client, ..Policy::default() };
         let tags = self.tags();
         let bypass = self.bypass();
-        let (forward, content_types) = (self.forward(), self.content_types());
+        let (forward, content_types, timeout) = (self.forward(), self.content_types(), self.timeout());
         let (compress, downstream) = (self.compress(), self.downstream());
         let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
         let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
@@ -95,10 +102,9 @@ impl Judge<'_> {
         }
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
+        let rule = Rule::everything(&name, &origin?);
         Some(Rule {
-            name,
             matches,
-            origin: origin?,
             query,
             policy,
             tags,
@@ -108,7 +114,8 @@ impl Judge<'_> {
             compress,
             downstream,
             limit,
-            retry: true,
+            timeout,
+            ..rule
         })
     }
 
@@ -256,9 +263,62 @@ impl Judge<'_> {
             error: part("error", &stale.value.error),
         };
         if windows == StaleWindows::default() {
-            self.wrong("stale", stale.span.clone(), "is empty", "give revalidate or error, or remove it");
+            // The origin may name windows of its own.
+            if stale.value.statuses.is_none() {
+                self.wrong("stale", stale.span.clone(), "is empty", "give revalidate or error, or remove it");
+            }
         }
         windows
+    }
+
+    fn timeout(&mut self) -> Duration {
+        let Some(written) = &self.at.value.timeout else { return TIMEOUT };
+        let is_role = |origin: &At<String>| ROLE_ORIGINS.contains(&origin.value.as_str());
+        let timeout = written.value.0;
+        let wrong = if self.at.value.origin.as_ref().is_some_and(is_role) {
+            Some(("has no effect: roles answer in a time of their own", "remove it"))
+        } else if timeout.is_zero() || timeout > TIMEOUT_MAX {
+            Some(("is out of range", "give it something between 1ms and 1h"))
+        } else {
+            None
+        };
+        if let Some((problem, fix)) = wrong {
+            self.wrong("timeout", written.span.clone(), problem, fix);
+        }
+        timeout
+    }
+
+    fn failures(&mut self) -> Failures {
+        let written = self.at.value.stale.as_ref().and_then(|stale| stale.value.statuses.as_ref());
+        let Some(list) = written else { return Failures::USUAL };
+        if list.value.is_empty() {
+            let fix = "name statuses, as in [500, 502, 503, 504], or remove it";
+            self.wrong("stale.statuses", list.span.clone(), "is empty", fix);
+        }
+        let mut failures = Failures::NONE;
+        for written in &list.value {
+            let with = failures.and(written.value);
+            if with == failures {
+                let (problem, fix) = match Failures::may_hold(written.value) {
+                    true => ("is named twice", "name it once"),
+                    false => ("is no status of a failure", "name statuses from 400 to 599"),
+                };
+                self.wrong("stale.statuses", written.span.clone(), format!("{} {problem}", written.value), fix);
+            }
+            failures = with;
+        }
+        failures
+    }
+
+    /// What roles answer is the same for everybody.
+    fn cookies(&self) -> Cookies {
+        let is_role = |origin: &At<String>| ROLE_ORIGINS.contains(&origin.value.as_str());
+        match self.at.value.cookies.as_ref().map(|cookies| cookies.value) {
+            None if self.at.value.origin.as_ref().is_some_and(is_role) => Cookies::Shared,
+            None | Some(WrittenCookies::Private) => Cookies::Private,
+            Some(WrittenCookies::Ignore) => Cookies::Ignored,
+            Some(WrittenCookies::Share) => Cookies::Shared,
+        }
     }
 
     fn client(&mut self) -> ClientDirectives {
@@ -423,6 +483,7 @@ impl Judge<'_> {
             ("ttl", written.ttl.as_ref().map(|at| at.span.clone())),
             ("stale", written.stale.as_ref().map(|at| at.span.clone())),
             ("tags", written.tags.as_ref().map(|at| at.span.clone())),
+            ("cookies", written.cookies.as_ref().map(|at| at.span.clone())),
             ("client", written.client.as_ref().map(|at| at.span.clone())),
             ("bypass", written.bypass.as_ref().and_then(|list| list.first()).map(|at| at.span.clone())),
             ("content_type", written.content_type.as_ref().map(|at| at.span.clone())),

@@ -17,6 +17,7 @@ mod written;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
@@ -30,6 +31,10 @@ pub use written::{WrittenOrigin, WrittenRule};
 
 use crate::limits::Limiter;
 use crate::semantics::policy::Policy;
+
+/// Longest that an origin may stay silent, before its head and between pieces of its body, unless a rule says otherwise;
+/// then 504, or a cut body.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All rules, in one immutable snapshot: a reload swaps it whole or not at all.
 #[derive(Debug, Default)]
@@ -70,6 +75,8 @@ pub struct Rule {
     pub compress: Option<Compress>,
     /// What clients are told in place of what the origin says.
     pub downstream: Downstream,
+    /// Longest that the origin may stay silent.
+    pub timeout: Duration,
     /// How often, and how many at a time, requests are let through.
     pub limit: Option<Arc<Limiter>>,
     /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
@@ -161,6 +168,7 @@ impl Rule {
             content_types: Vec::new(),
             compress: None,
             downstream: Downstream::default(),
+            timeout: TIMEOUT,
             limit: None,
             retry: true,
         }

@@ -35,9 +35,14 @@ pub struct WrittenRule {
     pub client: Option<At<WrittenClient>>,
     /// Requests that pass by the cache: `"header:NAME"`, `"cookie:NAME"`, `"query:NAME"`.
     pub bypass: Option<Vec<At<String>>>,
+    /// What cookies of a request mean for its response: `private` (unless given: it is stored only if it says that it is
+    /// for all), `ignore` (they reach no origin, and mean nothing) or `share` (nothing, as HTTP has it).
+    pub cookies: Option<At<WrittenCookies>>,
     /// Fields like `X-Original-URL` that change what a request asks for, and that the origin gets all the same. A
     /// request with one of them passes by the cache.
     pub forward: Option<At<Vec<At<String>>>>,
+    /// Longest that the origin may stay silent, before its head and between pieces of its body; `"60s"` unless given.
+    pub timeout: Option<At<Seconds>>,
     /// Media types of responses that are stored, as in `["application/json", "image/*"]`; any unless given.
     pub content_type: Option<At<Vec<At<String>>>>,
     /// Content codings that responses are sent in, the preferred first: `["zstd", "br", "gzip"]`, or a table of codings,
@@ -118,6 +123,19 @@ pub struct WrittenStale {
     pub revalidate: Option<At<Seconds>>,
     /// While the origin fails.
     pub error: Option<At<Seconds>>,
+    /// Statuses by which the origin says that it fails, beside giving no whole answer at all; `[429, 500, 502, 503, 504]`
+    /// unless given.
+    pub statuses: Option<At<Vec<At<u16>>>>,
+}
+
+/// What cookies mean.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Cookies")]
+pub enum WrittenCookies {
+    Private,
+    Ignore,
+    Share,
 }
 
 /// Which cache directives of a client are heeded.

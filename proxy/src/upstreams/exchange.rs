@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use super::OriginError;
 use super::answer::{Answer, Payload, Ready};
 use super::buffers;
-use super::connection::{Connection, SILENCE_TIMEOUT, head_in};
+use super::connection::{Connection, head_in};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 
@@ -87,6 +87,7 @@ impl Pool {
         anew: bool,
     ) -> Result<Answer, Failure> {
         let (mut connection, reused) = self.connection(server, anew).await.map_err(Failure::NotConnected)?;
+        connection.patience = outgoing.timeout();
         let bodiless = payload.framing == Framing::None;
         let sent = send(&mut connection, outgoing, payload).await;
         // After an early answer the rest of the request was not sent.
@@ -166,14 +167,14 @@ async fn send_body(
     inbound: &mut dyn Inbound,
     form: BodyForm,
 ) -> Result<Option<ResponseHead>, OriginError> {
-    let Connection { stream, buf, .. } = connection;
+    let Connection { stream, buf, patience, .. } = connection;
     let (mut reading, mut writing) = tokio::io::split(stream);
     let mut out = BytesMut::new();
     let (mut ended, mut sent, mut holds) = (false, 0, form.expects);
     let mut held = pin!(sleep(CONTINUE_TIMEOUT));
     loop {
         // An answer that comes before the body is through ends the sending of it, unless it is an interim one.
-        let pause = sleep(SILENCE_TIMEOUT);
+        let pause = sleep(*patience);
         tokio::select! {
             read = reading.read_buf(buf) => match read {
                 Ok(0) | Err(_) => return Err(OriginError::Closed),

@@ -45,8 +45,9 @@ pub enum OriginError {
     Closed,
     #[error("the origin's answer is malformed: {0}")]
     Malformed(&'static str),
-    #[error("the origin answered {0}")]
-    Failed(http::StatusCode),
+    /// `retry_after`: for how many seconds it does not want to be asked.
+    #[error("the origin answered {status}")]
+    Failed { status: http::StatusCode, retry_after: Option<u64> },
     #[error("the origin's answer ended before its body did")]
     Truncated,
     #[error("the request body ended early, or is malformed")]
@@ -67,7 +68,7 @@ impl OriginError {
             OriginError::Unreachable(_) | OriginError::NoShard(_) => Reason::NoOrigin,
             OriginError::Timeout => Reason::OriginTimeout,
             OriginError::Truncated => Reason::OriginTruncated,
-            OriginError::Closed | OriginError::Malformed(_) | OriginError::Failed(_) => Reason::OriginError,
+            OriginError::Closed | OriginError::Malformed(_) | OriginError::Failed { .. } => Reason::OriginError,
             OriginError::RequestBody
             | OriginError::RequestTooLarge
             | OriginError::RequestTooSlow
@@ -131,6 +132,15 @@ impl Upstreams {
         match self.by_name.get(origin).map(|origin| &origin.upstream) {
             Some(Upstream::Shards(shards)) => Some(shards),
             _ => None,
+        }
+    }
+
+    /// Whether somebody may ask the origin though there is something stale to send: not while no server of it could be
+    /// reached, but for one request at a time that looks whether one can be again.
+    pub fn may_probe(&self, name: &str, now_ms: u64) -> bool {
+        match self.by_name.get(name).map(|origin| &origin.upstream) {
+            Some(Upstream::Servers(servers)) => servers.may_probe(now_ms),
+            _ => true,
         }
     }
 

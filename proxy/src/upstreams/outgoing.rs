@@ -1,6 +1,7 @@
 //! Head of a request on its way to an origin, made from the client's as it is written: nothing is built in between.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::Method;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
@@ -64,6 +65,11 @@ impl<'a> Outgoing<'a> {
     /// HTTP/1.0 client says of it is ignored.
     pub fn expects_continue(&self) -> bool {
         self.request.minor == Minor::One && Expectation::of(&self.request.fields) == Expectation::Continue
+    }
+
+    /// Longest that the origin may stay silent.
+    pub fn timeout(&self) -> Duration {
+        self.rule.timeout
     }
 
     pub fn method(&self) -> &Method {
