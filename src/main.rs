@@ -13,6 +13,7 @@ mod replay;
 mod roles;
 mod run;
 mod schema;
+mod token;
 
 use std::process::ExitCode;
 

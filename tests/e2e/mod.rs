@@ -1,5 +1,6 @@
 //! The program as its users meet it, end to end.
 
+mod admin;
 mod completing;
 mod compression;
 mod deception;
@@ -28,6 +29,7 @@ mod semantics;
 mod sharing;
 mod strict;
 mod tls;
+mod tls_origins;
 
 use crate::harness::origin::ScriptedOrigin;
 use crate::harness::process::Millpond;

@@ -207,7 +207,7 @@ impl Gateway {
         client: &mut C,
     ) -> Record {
         if let Err(over) = leave.ask_before_going_on() {
-            return self.held_back(client, rule, over).await;
+            return self.over_limit(client, rule, over).await;
         }
         let scheme = client.scheme();
         let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));

@@ -149,7 +149,7 @@ impl Gateway {
         };
         let mut leave = Leave::of(&snapshot, rule, request, client);
         if let Err(over) = leave.ask_before_answering() {
-            return self.held_back(client, rule, over).await;
+            return self.over_limit(client, rule, over).await;
         }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
             return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, &mut leave, client)).await;
@@ -217,7 +217,7 @@ impl Gateway {
             }
         };
         if let Err(over) = leave.ask_before_going_on() {
-            return Ok(self.held_back(client, visit.rule, over).await);
+            return Ok(self.over_limit(client, visit.rule, over).await);
         }
         if let Some(entry) = stale.as_ref().filter(|entry| visit.goes_without_cookies(entry)) {
             let (request, ask) = (without_cookies(visit.request), Ask { cookies: false, ..visit.ask.clone() });

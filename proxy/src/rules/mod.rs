@@ -27,7 +27,7 @@ pub use downstream::{Downstream, Say, TagField};
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
 pub use trust::{Forwarding, Network, NoNetwork, Sender};
-pub use written::{WrittenOrigin, WrittenRule};
+pub use written::{WrittenOrigin, WrittenOriginTls, WrittenRule};
 
 use crate::limits::Limiter;
 use crate::semantics::policy::Policy;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 
 use millpond_shared::config::{At, Seconds, Size};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -217,8 +218,25 @@ pub enum WrittenField {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Origin")]
 pub struct WrittenOrigin {
-    /// `host:port` of each server; asked in turn, a dead one is skipped.
+    /// `host:port` of each server, or its URL, as in `https://api.example.com`; asked in turn, a dead one is skipped.
     pub servers: Option<At<Vec<At<String>>>>,
+    /// How TLS is spoken to them, if it is: with this, or where they are written as `https://HOST`.
+    pub tls: Option<At<WrittenOriginTls>>,
+}
+
+/// How TLS is spoken to the servers of an origin. Files are named from the folder of the file that names them.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "OriginTls")]
+pub struct WrittenOriginTls {
+    /// Whom their certificate has to be for; the host of each server unless given.
+    pub server_name: Option<At<String>>,
+    /// PEM file with the authorities that vouch for them; those that this machine trusts unless given.
+    pub ca: Option<At<PathBuf>>,
+    /// PEM file with the certificate that they are shown if they ask for one, and its chain.
+    pub cert: Option<At<PathBuf>>,
+    /// PEM file with its private key.
+    pub key: Option<At<PathBuf>>,
 }
 
 /// A value that is either a text or a table.

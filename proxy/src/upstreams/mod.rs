@@ -2,12 +2,13 @@
 //!
 //! [`Upstreams::ask`] sends a request to the origin of a rule, over a socket or by a call, and gives back the head of
 //! the answer with its body still to be read. `servers` chooses among the servers of an existing API, `shards` finds
-//! the shard that owns a document, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
+//! the shard that owns a document, `endpoint` connects, with TLS where that is asked for, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
 //! `outgoing` writes the head of the request, and `forwarded` the part of it that tells of the client.
 
 mod answer;
 mod buffers;
 mod connection;
+mod endpoint;
 mod exchange;
 mod forwarded;
 mod outgoing;
@@ -25,6 +26,7 @@ use millpond_shared::http1::{Fields, Framing};
 use millpond_shared::wire;
 
 pub use answer::{Answer, Body, Payload, Ready};
+pub use endpoint::{Endpoint, Location, NoLocation, ServerName, server_name};
 pub use exchange::{Inbound, InboundError};
 pub use outgoing::{Conditions, Outgoing};
 pub use pool::Pool;

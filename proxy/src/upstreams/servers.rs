@@ -1,6 +1,5 @@
 //! The servers of an existing API: round robin, a dead one skipped.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -8,6 +7,7 @@ use millpond_shared::clock;
 
 use super::OriginError;
 use super::answer::{Answer, Payload};
+use super::endpoint::Endpoint;
 use super::exchange::{Failure, is_idempotent};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
@@ -29,7 +29,7 @@ pub struct ServerList {
 
 #[derive(Debug)]
 struct Server {
-    address: SocketAddr,
+    endpoint: Endpoint,
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
     skipped_until: AtomicU64,
@@ -38,8 +38,9 @@ struct Server {
 }
 
 impl ServerList {
-    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> ServerList {
-        ServerList { servers: addresses.into_iter().map(Server::new).collect(), next: AtomicUsize::new(0) }
+    pub fn new(servers: impl IntoIterator<Item = impl Into<Endpoint>>) -> ServerList {
+        let servers = servers.into_iter().map(|endpoint| Server::new(endpoint.into())).collect();
+        ServerList { servers, next: AtomicUsize::new(0) }
     }
 
     /// Servers in the order they should be tried: live ones in turn, then the dead, which may have come back.
@@ -68,7 +69,7 @@ impl ServerList {
         for server in self.order(clock::wall_ms) {
             let mut anew = false;
             let answer = loop {
-                match pool.exchange(server.address, outgoing, &mut payload, anew).await {
+                match pool.exchange(&server.endpoint, outgoing, &mut payload, anew).await {
                     // Another kept connection may be closed as well.
                     Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
                     answer => break answer,
@@ -92,9 +93,9 @@ impl ServerList {
 }
 
 impl Server {
-    fn new(address: SocketAddr) -> Server {
+    fn new(endpoint: Endpoint) -> Server {
         let (skipped_until, probed_until) = (AtomicU64::new(0), AtomicU64::new(0));
-        Server { address, failures: AtomicU32::new(0), skipped_until, probed_until }
+        Server { endpoint, failures: AtomicU32::new(0), skipped_until, probed_until }
     }
 
     /// `now`: asked for only if it ever failed.
@@ -136,13 +137,15 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
     fn in_turn_and_the_dead_last() {
         let addresses: Vec<SocketAddr> = (1..4).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let list = ServerList::new(addresses);
-        let first = |now| list.order(|| now).iter().map(|server| server.address.port()).collect::<Vec<_>>();
+        let first = |now| list.order(|| now).iter().map(|server| server.endpoint.address().port()).collect::<Vec<_>>();
         assert_eq!([first(0), first(0), first(0)], [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
         list.servers[0].died(100);
         assert_eq!(first(100), [2, 3, 1], "its turn, but it is dead");
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stays_dead_is_tried_ever_more_rarely() {
-        let server = Server::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let server = Server::new(SocketAddr::from(([127, 0, 0, 1], 1)).into());
         let skips: Vec<u64> = (0..8)
             .map(|_| {
                 let now = server.skipped_until.load(Ordering::Relaxed);
