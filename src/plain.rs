@@ -126,17 +126,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let mut servers = Vec::new();
     if let Some(listener) = admin {
         let address = listener.local_addr().map_err(Failure::from_display)?;
-<<<<<<< HEAD
-        let admin = Admin {
-            registry,
-            proxy: Some((gateway, Arc::clone(&observer))),
-            queues: None,
-            ready: Arc::clone(&stop.ready),
-        };
-=======
         let (proxy, ready) = (Some((gateway, Arc::clone(&observer))), Arc::clone(&stop.ready));
-        let admin = Admin { registry, proxy, ready, token };
->>>>>>> main
+        let admin = Admin { registry, proxy, queues: None, ready, token };
         servers.push(process::spawn_server(&runtime, listener, Arc::new(admin), stop.watch())?);
         Ready { scheme: "http", address, role: "admin" }.say();
     }
