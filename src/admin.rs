@@ -38,6 +38,9 @@ const STATUS_TIME: Duration = Duration::from_secs(2);
 #[async_trait]
 impl Handler for Admin {
     async fn handle(&self, request: Request<Bytes>) -> Answer {
+        if !self.is_allowed(&request) {
+            return unauthorized().into();
+        }
         if let Some(queues) = self.queues.as_ref().filter(|_| request.uri().path() == "/metrics") {
             // Where they can't be asked, what they said last is told.
             let _ = tokio::time::timeout(STATUS_TIME, queues.status()).await;
@@ -51,13 +54,13 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
+    /// Whether the request has the token, if there is one and it asks for what needs it.
+    fn is_allowed(&self, request: &Request<Bytes>) -> bool {
         let is_open = matches!(request.uri().path(), "/healthz" | "/readyz");
-        if let Some(token) = self.token.as_ref().filter(|_| !is_open)
-            && !token.is_in(request.headers())
-        {
-            return unauthorized();
-        }
+        self.token.as_ref().is_none_or(|token| is_open || token.is_in(request.headers()))
+    }
+
+    fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" | "/healthz" | "/readyz" if !reads => method_not_allowed("GET, HEAD"),
