@@ -40,6 +40,9 @@ const STATUS_TIME: Duration = Duration::from_secs(2);
 #[async_trait]
 impl Handler for Admin {
     async fn handle(&self, request: Request<Bytes>) -> Answer {
+        if !self.is_allowed(&request) {
+            return unauthorized().into();
+        }
         if let Some(answer) = self.desk_answer(&request).await {
             return answer.into();
         }
@@ -67,13 +70,13 @@ impl Admin {
         desk.answer(request.method().as_str(), &names, request.uri().query().unwrap_or_default()).await
     }
 
-    fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
+    /// Whether the request has the token, if there is one and it asks for what needs it.
+    fn is_allowed(&self, request: &Request<Bytes>) -> bool {
         let is_open = matches!(request.uri().path(), "/healthz" | "/readyz");
-        if let Some(token) = self.token.as_ref().filter(|_| !is_open)
-            && !token.is_in(request.headers())
-        {
-            return unauthorized();
-        }
+        self.token.as_ref().is_none_or(|token| is_open || token.is_in(request.headers()))
+    }
+
+    fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" | "/healthz" | "/readyz" if !reads => method_not_allowed("GET, HEAD"),

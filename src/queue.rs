@@ -1,21 +1,26 @@
 //! `millpond queue`: what operators ask of queues, at an admin socket or the queue role's own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, header};
 use millpond_origin::http::Client;
 use millpond_origin::queue::DeadKey;
 use millpond_origin::queue::wire::ROOT;
 use serde_json::Value;
 
 use crate::Failure;
+use crate::token::Token;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The admin socket of a process that has [queue], or the queue role's own socket.
     #[arg(long, value_name = "HOST:PORT", global = true, default_value = "127.0.0.1:9181")]
     at: String,
+    /// Where the token of the admin socket is, if it has one: env:NAME or file:PATH.
+    #[arg(long, value_name = "PLACE", global = true)]
+    token: Option<String>,
     /// Print the answer as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -76,7 +81,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn asked(arguments: &Arguments) -> Result<(), Failure> {
-    let client = Client::new(arguments.at.as_str());
+    let client = Desk::of(arguments)?;
     let (path, table): (String, fn(&Value) -> Table) = match &arguments.what {
         What::Ls => (ROOT.to_owned(), status),
         What::Peek { of: Peek::Events(start) } => {
@@ -88,7 +93,7 @@ async fn asked(arguments: &Arguments) -> Result<(), Failure> {
         What::Dead { count } => (format!("{ROOT}/dead?count={count}"), dead),
         What::Replay { keys } => {
             for key in keys {
-                let told = ask(&client, Method::POST, &format!("{ROOT}/dead/{key}/replay")).await?;
+                let told = client.ask(Method::POST, &format!("{ROOT}/dead/{key}/replay")).await?;
                 if arguments.json {
                     println!("{told}");
                 } else {
@@ -98,7 +103,7 @@ async fn asked(arguments: &Arguments) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let told = ask(&client, Method::GET, &path).await?;
+    let told = client.ask(Method::GET, &path).await?;
     if arguments.json {
         println!("{told}");
     } else {
@@ -107,22 +112,39 @@ async fn asked(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn ask(client: &Client, method: Method, path: &str) -> Result<Value, Failure> {
-    let request = Request::builder().method(method).uri(path).body(Bytes::new()).map_err(Failure::from_display)?;
-    let answer = client.call(request, ANSWER_TIME).await.map_err(Failure::from_display)?;
-    let told: Option<Value> = serde_json::from_slice(answer.body()).ok();
-    match told {
-        Some(told) if answer.status().is_success() => Ok(told),
-        Some(told) => {
-            let fix = told["fix"].as_str().map(|fix| format!("; fix: {fix}")).unwrap_or_default();
-            let error = told["error"].as_str().unwrap_or_default();
-            Err(Failure::Failed(format!("{} answers {}: {error}{fix}", client.authority(), answer.status())))
+/// The socket that is asked.
+struct Desk {
+    client: Client,
+    token: Option<Token>,
+}
+
+impl Desk {
+    fn of(arguments: &Arguments) -> Result<Desk, Failure> {
+        let read = |place: &String| Token::read(place, Path::new("")).map_err(|problem| (place.clone(), problem));
+        let token = arguments.token.as_ref().map(read).transpose();
+        let token = token
+            .map_err(|(place, problem)| Failure::Refused(format!("--token {place}: {problem}; fix: {}", Token::FIX)))?;
+        Ok(Desk { client: Client::new(arguments.at.as_str()), token })
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Value, Failure> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, token.field());
         }
-        None => Err(Failure::Failed(format!(
-            "{} answers what is no JSON ({}): name the admin socket of a process with [queue], or a queue role's",
-            client.authority(),
-            answer.status()
-        ))),
+        let request = request.body(Bytes::new()).map_err(Failure::from_display)?;
+        let answer = self.client.call(request, ANSWER_TIME).await.map_err(Failure::from_display)?;
+        let (authority, status) = (self.client.authority(), answer.status());
+        let told: Value = serde_json::from_slice(answer.body()).map_err(|_| {
+            let fix = "name the admin socket of a process with [queue], or a queue role's";
+            Failure::Failed(format!("{authority} answers what is no JSON ({status}); fix: {fix}"))
+        })?;
+        if status.is_success() {
+            return Ok(told);
+        }
+        let fix = told["fix"].as_str().map(|fix| format!("; fix: {fix}")).unwrap_or_default();
+        let error = told["error"].as_str().unwrap_or_default();
+        Err(Failure::Failed(format!("{authority} answers {status}: {error}{fix}")))
     }
 }
 
