@@ -2,7 +2,9 @@
 
 mod admin;
 mod completing;
+mod compression;
 mod deception;
+mod downstream;
 mod drain;
 mod examples;
 mod existing_api;

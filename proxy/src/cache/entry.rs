@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use millpond_shared::http1::Fields;
+use millpond_shared::http1::{Fields, put_field};
 use millpond_shared::version::{Position, ShardId, Version};
 
 use super::charge::{self, Charge};
+use super::forms::Forms;
 use super::head;
+use super::original::Original;
 use super::part::Part;
+use crate::semantics::coding::Coding;
 use crate::semantics::freshness::Times;
 use crate::semantics::range::{self, Span};
 use crate::semantics::validate::{self, Validators};
@@ -35,6 +38,7 @@ pub struct Entry {
     /// Which lines of the head a 304 carries: the bit of a line is its number. Later lines are looked at by name.
     in_304: u32,
     is_part: bool,
+    is_restated: bool,
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
@@ -52,14 +56,21 @@ struct Details {
     selection: Selection,
     tags: Box<[Box<str>]>,
     stamp: Option<Stamp>,
-    /// Directives for this cache alone, which no client is sent.
-    control: Option<Box<[u8]>>,
+    original: Option<Box<Original>>,
     part: Option<Part>,
+    forms: Option<Box<Forms>>,
 }
 
 impl Details {
     fn none() -> Details {
-        Details { selection: Selection::NONE, tags: Box::default(), stamp: None, control: None, part: None }
+        Details {
+            selection: Selection::NONE,
+            tags: Box::default(),
+            stamp: None,
+            original: None,
+            part: None,
+            forms: None,
+        }
     }
 }
 
@@ -106,6 +117,7 @@ impl Entry {
             details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, ..Details::none() })),
             varies,
             is_part: false,
+            is_restated: false,
             in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
@@ -115,17 +127,55 @@ impl Entry {
         }
     }
 
-    /// Keeps the directives that are for this cache alone: a 304 may leave them out, and they still hold.
-    pub fn controlled_by(mut self, control: Option<Box<[u8]>>) -> Entry {
-        if control.is_some() {
-            self.details.get_or_insert_with(|| Box::new(Details::none())).control = control;
+    /// Keeps what the origin said where the head says something else.
+    pub fn instead_of(mut self, original: Option<Box<Original>>) -> Entry {
+        if original.is_some() {
+            self.details_mut().original = original;
         }
         self
     }
 
-    /// The directives that are for this cache alone.
-    pub fn control(&self) -> Option<&[u8]> {
-        self.details.as_ref()?.control.as_deref()
+    /// The fields as the origin sent them: what an update from the origin is applied to.
+    pub fn original_fields(&self) -> Fields {
+        match self.details.as_ref().and_then(|details| details.original.as_deref()) {
+            Some(original) => original.restored(self.lines()),
+            None => self.fields(),
+        }
+    }
+
+    /// The lifetime that clients are told is the rule's, and counts from each answer: the head has no `Date`, and the
+    /// answer no age.
+    pub fn restated(mut self, is_restated: bool) -> Entry {
+        self.is_restated = is_restated;
+        self
+    }
+
+    pub fn is_restated(&self) -> bool {
+        self.is_restated
+    }
+
+    /// The same as a response that is sent in codings as well, once it was made in them.
+    pub fn in_codings(mut self) -> Entry {
+        self.details_mut().forms = Some(Box::default());
+        self
+    }
+
+    /// Takes over what was made of a response that had the same body.
+    pub fn with_forms_of(mut self, other: &Entry) -> Entry {
+        if let Some(forms) = other.forms() {
+            let forms = forms.taken_over(&self.head);
+            self.details_mut().forms = Some(Box::new(forms));
+        }
+        self
+    }
+
+    /// What was made of it in codings; `None`: it is not sent in any.
+    pub fn forms(&self) -> Option<&Forms> {
+        self.details.as_ref()?.forms.as_deref()
+    }
+
+    fn details_mut(&mut self) -> &mut Details {
+        self.details.get_or_insert_with(|| Box::new(Details::none()))
     }
 
     /// The same as an incomplete response: its body is what `part` says of it. It is of use as long as it is fresh, or
@@ -133,7 +183,7 @@ impl Entry {
     pub fn holding(mut self, part: Part) -> Entry {
         self.is_part = true;
         self.validatable = range::strong_tag(&self.fields()).is_some();
-        self.details.get_or_insert_with(|| Box::new(Details::none())).part = Some(part);
+        self.details_mut().part = Some(part);
         self
     }
 
@@ -142,8 +192,8 @@ impl Entry {
         head::lines(&self.head).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
     }
 
-    /// Appends the field lines that a 304 carries.
-    pub fn put_fields_of_304(&self, out: &mut BytesMut) {
+    /// Appends the field lines that a 304 carries, with the tag of its form in `coding`.
+    pub fn put_fields_of_304(&self, out: &mut BytesMut, coding: Option<Coding>) {
         let mut starts = memchr::memchr_iter(b'\n', &self.head).map(|end| end + 1);
         let mut start = starts.next().unwrap_or(self.head.len());
         for (number, end) in starts.enumerate() {
@@ -152,8 +202,10 @@ impl Entry {
                 true => self.in_304 >> number & 1 == 1,
                 false => head::name(line).is_some_and(validate::belongs_in_304),
             };
-            if kept {
-                out.extend_from_slice(line);
+            match coding.filter(|_| kept && head::name(line).is_some_and(|name| name.eq_ignore_ascii_case("etag"))) {
+                Some(coding) => head::lines_of(line).for_each(|(name, tag)| put_field(out, name, coding.tag(tag))),
+                None if kept => out.extend_from_slice(line),
+                None => {}
             }
             start = end;
         }
@@ -286,17 +338,19 @@ impl Entry {
         let details = self.details.as_ref().map_or(0, |details| {
             let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
             let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
-            let control = details.control.as_ref().map_or(0, |control| charge::allocated(control.len()));
+            let original = details.original.iter().flat_map(|original| original.allocations());
+            let original: u64 = original.map(charge::allocated).sum();
             let part = details.part.as_ref().map_or(0, |part| charge::allocated(part.weight()));
-            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + control + part
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + original + part
         });
+        let forms = self.forms().map_or_else(Charge::default, Forms::charge);
         let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
         Charge {
             body: charge::allocated(self.body.len()) + charge::SHARED,
             meta: charge::allocated(size_of::<Entry>() + charge::ARC) + head + details,
             index: 0,
             tags,
-        }
+        } + forms
     }
 
     /// When the origin generated or confirmed it, in seconds since the Unix epoch.
@@ -312,7 +366,7 @@ impl Entry {
 
 /// The first clone of [`Bytes`] allocates the count that clones share. Done here, a hit never allocates, and what the
 /// entry takes is known.
-fn shareable(bytes: Bytes) -> Bytes {
+pub(super) fn shareable(bytes: Bytes) -> Bytes {
     drop(bytes.clone());
     bytes
 }
@@ -376,7 +430,7 @@ mod tests {
             let fields: Vec<(String, &str)> = all.collect();
             let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             let mut out = BytesMut::new();
-            entry(&fields, TIMES).put_fields_of_304(&mut out);
+            entry(&fields, TIMES).put_fields_of_304(&mut out, None);
             assert_eq!(out, "ETag: \"a\"\r\nvary: Accept\r\nCache-Control: max-age=1\r\n", "{before} before");
         }
     }

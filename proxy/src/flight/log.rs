@@ -12,8 +12,9 @@ use millpond_shared::http1::Fields;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::cache::{Entry, PurgeSeq, Reservation, Stamp};
+use crate::cache::{Entry, Original, PurgeSeq, Reservation, Stamp};
 use crate::outcome::Reason;
+use crate::semantics::coding::Coding;
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
 use crate::upstreams::OriginError;
@@ -106,8 +107,14 @@ pub struct Draft {
     pub selection: Selection,
     pub tags: Vec<Box<str>>,
     pub stamp: Option<Stamp>,
-    /// Directives for this cache alone.
-    pub control: Option<Box<[u8]>>,
+    /// What the origin said where the fields say something else.
+    pub original: Option<Box<Original>>,
+    /// The lifetime that clients are told is the rule's, and counts from each answer.
+    pub is_restated: bool,
+    /// The least length of its body, in bytes, from which it is sent in content codings as well; `None`: it is not.
+    pub coded_from: Option<u64>,
+    /// The coding that whoever caused the fetch would have it in: made at once, for the next.
+    pub preferred: Option<Coding>,
     /// Length of the body in bytes, if it was declared.
     pub length: Option<u64>,
 }

@@ -61,7 +61,10 @@ fn draft() -> Arc<Draft> {
         selection: Selection::NONE,
         tags: Vec::new(),
         stamp: None,
-        control: None,
+        original: None,
+        is_restated: false,
+        coded_from: None,
+        preferred: None,
         length: None,
     })
 }

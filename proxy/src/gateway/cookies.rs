@@ -2,7 +2,7 @@
 
 use millpond_shared::http1::RequestHead;
 
-use super::{Visit, forward};
+use super::Visit;
 use crate::cache::Entry;
 use crate::semantics::cache_control::ResponseDirectives;
 use crate::semantics::policy::Cookies;
@@ -17,7 +17,7 @@ impl Visit<'_> {
     /// Whether what takes the place of a stored response is asked for without cookies. It was stored since it was fetched
     /// without any, it is sent to clients with cookies while it is fresh, and what takes its place must be for all again.
     pub fn goes_without_cookies(&self, stored: &Entry) -> bool {
-        self.has_own_cookies() && !is_for_all(&ResponseDirectives::of(&forward::fields_to_update(stored)))
+        self.has_own_cookies() && !is_for_all(&ResponseDirectives::of(&stored.original_fields()))
     }
 }
 

@@ -11,14 +11,15 @@ use millpond_shared::wire::headers;
 use super::complete::{Beginning, Continued};
 use super::fill::{Fill, hold_back};
 use super::stale::may_be_sent_on_error;
-use super::{Gateway, Snapshot, forward};
+use super::told::{self, Told};
+use super::{Gateway, Snapshot, forms, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
-use crate::semantics::vary::{Selection, Vary};
+use crate::semantics::vary::Selection;
 use crate::semantics::{failure, freshness, storability, validate};
 use crate::upstreams::{Answer, Conditions, Inbound, OriginError, Outgoing, Payload};
 
@@ -31,14 +32,16 @@ impl Gateway {
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
 
-    /// Takes a fetched response into the store; `began`: the last purge before its fetch.
-    pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+    /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.
+    pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) -> bool {
         let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
-        if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
+        let is_stored = self.store.admit(key, Arc::clone(entry), began, overtaken);
+        if !is_stored {
             self.counters.rejected();
         } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
             self.live.given(stamp);
         }
+        is_stored
     }
 }
 
@@ -152,7 +155,7 @@ impl Fetch<'_> {
         conditions: Conditions<'_>,
         client: Option<&mut (dyn Inbound + '_)>,
     ) -> Result<Answer, OriginError> {
-        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender).to_be_stored();
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
 
@@ -199,20 +202,25 @@ impl Fetch<'_> {
     /// The stored response with the fields that a 304, or the answer to a HEAD, brought; and its head as it is to be
     /// judged.
     fn updated(&self, stale: &Entry, head: &ResponseHead, now: u64) -> (Arc<Entry>, ResponseHead) {
-        let fields = validate::updated(&forward::fields_to_update(stale), &head.fields);
+        let fields = validate::updated(&stale.original_fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         // Where the 304 has no Via, that of the stored response stays, with us in it.
         let through = head.fields.contains("via").then_some(head.minor);
         let fields = forward::stored_fields(&updated.fields, now, through);
-        let selection = match Vary::of(&updated.fields) {
-            Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => stale.selection().clone(),
-        };
+        let selection = told::selection(self.rule, &updated.fields, &self.request.fields);
+        let selection = selection.unwrap_or_else(|| stale.selection().clone());
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
         let tags = self.tags(&fields, stamp.as_ref());
+        let Told { fields, original, is_restated } = Told::of(self.rule, &updated, fields, &tags);
         let entry = Entry::new(stale.status, fields, stale.body.clone(), times, selection, tags, stamp);
-        (Arc::new(entry.controlled_by(forward::own_control(&updated.fields))), updated)
+        let entry = entry.instead_of(original).restated(is_restated);
+        let coded_from = told::coded_from(self.rule, stale.status, &updated.fields);
+        let entry = match told::is_sent_in_codings(&entry, coded_from) {
+            true => entry.in_codings().with_forms_of(stale),
+            false => entry,
+        };
+        (Arc::new(entry), updated)
     }
 
     /// The origin answered 200 to a client's HEAD: what is stored for its GET is updated from that, or has to be
@@ -254,6 +262,19 @@ impl Fetch<'_> {
         Fetched::Shared(Outcome::Miss, flight, withheld)
     }
 
+    /// The head of an answer to HEAD as clients are told that of the GET.
+    pub fn as_told(&self, head: ResponseHead) -> ResponseHead {
+        let ask = Ask { head_only: false, ..self.ask.clone() };
+        if !self.rule.downstream.is_any() || self.may_be_stored(&Method::GET, &ask, &head).is_err() {
+            return head;
+        }
+        let tags = self.tags(&head.fields, self.stamp(&head.fields).as_ref());
+        let Told { fields, is_restated, .. } = Told::of(self.rule, &head, head.fields.clone(), &tags);
+        // Its lifetime counts from now: whoever hands it on gives it a new date.
+        let kept = fields.iter().filter(|(name, _)| !(is_restated && name.eq_ignore_ascii_case("age")));
+        ResponseHead { fields: kept.collect(), ..head }
+    }
+
     /// What HTTP says, and then the rule.
     pub(super) fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
         storability::judge(method, ask, head, &self.rule.policy)?;
@@ -262,16 +283,16 @@ impl Fetch<'_> {
 
     pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
-        let selection = match Vary::of(&head.fields) {
-            Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => Selection::of(&[], &self.request.fields),
-        };
+        let selection = told::selection(self.rule, &head.fields, &self.request.fields).unwrap_or(Selection::NONE);
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now, Some(head.minor));
         let times = freshness::times(head, &self.rule.policy, self.asked, now);
         let tags = self.tags(&fields, stamp.as_ref());
-        let control = forward::own_control(&head.fields);
-        Draft { status: head.status, fields, times, selection, tags, stamp, control, length }
+        let Told { fields, original, is_restated } = Told::of(self.rule, head, fields, &tags);
+        let coded_from = told::coded_from(self.rule, head.status, &head.fields);
+        let preferred = forms::preferred(self.rule, self.ask, &self.request.fields);
+        let status = head.status;
+        Draft { status, fields, times, selection, tags, stamp, original, is_restated, coded_from, preferred, length }
     }
 
     fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {

@@ -9,7 +9,7 @@ use http::StatusCode;
 use millpond_shared::clock;
 use tokio::time::{sleep_until, timeout};
 
-use super::{Gateway, parts};
+use super::{Gateway, parts, told};
 use crate::cache::{Entry, Part, PurgeSeq};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
@@ -103,20 +103,23 @@ impl Fill {
     async fn run(&mut self, body: &mut Body, lead: &mut Lead) -> Result<bool, OriginError> {
         let mut alarm = pin!(sleep_until(self.next_alarm().into()));
         loop {
-            tokio::select! {
-                biased;
-                piece = body.next() => {
-                    let Some(piece) = piece? else { return Ok(true) };
-                    if !self.push(piece) {
-                        lead.unlist();
-                        if !self.filler.room().await {
-                            return Ok(false);
-                        }
+            // One wait for each piece, whatever the alarm: how long the origin is silent counts from its last.
+            let mut next = pin!(body.next());
+            let piece = loop {
+                tokio::select! {
+                    biased;
+                    piece = next.as_mut() => break piece?,
+                    () = alarm.as_mut() => {
+                        self.alarmed()?;
+                        alarm.as_mut().reset(self.next_alarm().into());
                     }
                 }
-                () = alarm.as_mut() => {
-                    self.alarmed()?;
-                    alarm.as_mut().reset(self.next_alarm().into());
+            };
+            let Some(piece) = piece else { return Ok(true) };
+            if !self.push(piece) {
+                lead.unlist();
+                if !self.filler.room().await {
+                    return Ok(false);
                 }
             }
         }
@@ -170,16 +173,23 @@ impl Fill {
                 draft.stamp.clone(),
             )
         };
-        let entry = Arc::new(entry.controlled_by(draft.control.clone()));
-        self.gateway.admit(&self.key, &entry, self.began);
+        let mut entry = entry.instead_of(draft.original.clone()).restated(draft.is_restated);
+        if told::is_sent_in_codings(&entry, draft.coded_from) {
+            entry = entry.in_codings();
+        }
+        let entry = Arc::new(entry);
+        let is_stored = self.gateway.admit(&self.key, &entry, self.began);
+        if let Some(coding) = draft.preferred.filter(|_| is_stored) {
+            self.gateway.compressor.make(self.key.as_str(), &entry, coding);
+        }
         lead.complete(entry);
     }
 
     /// The body ended too early. What came of it is of use to whoever asks next (RFC 9111 §3.3).
     fn broke_off(self, lead: Lead, error: OriginError) {
         if let Some(entry) = self.beginning() {
-            let entry = Arc::new(entry.controlled_by(self.draft.control.clone()));
-            self.gateway.admit(&self.key, &entry, self.began);
+            let entry = entry.instead_of(self.draft.original.clone()).restated(self.draft.is_restated);
+            self.gateway.admit(&self.key, &Arc::new(entry), self.began);
         }
         lead.failed(error);
     }

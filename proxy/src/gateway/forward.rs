@@ -4,7 +4,6 @@ use http::Method;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
 use millpond_shared::wire::headers;
 
-use crate::cache::Entry;
 use crate::rules::Rule;
 use crate::semantics::cache_control::ResponseDirectives;
 use crate::semantics::{date, groups, hop, targeted};
@@ -54,18 +53,6 @@ pub fn withheld_fields(response: &Fields) -> Fields {
     }
     let is_withheld = |name: &str| directives.withholds(name) && is_relayed(name);
     hop::end_to_end(response).filter(|(name, _)| is_withheld(name)).collect()
-}
-
-/// The directives for this cache alone, all lines as one.
-pub fn own_control(response: &Fields) -> Option<Box<[u8]>> {
-    let lines: Vec<&[u8]> = response.get_all(targeted::OWN).collect();
-    (!lines.is_empty()).then(|| lines.join(&b", "[..]).into())
-}
-
-/// The fields of a stored response with what was stored beside them: what an update from the origin is applied to.
-pub fn fields_to_update(stored: &Entry) -> Fields {
-    let own = stored.control().map(|control| (targeted::OWN, control));
-    stored.lines().chain(own).collect()
 }
 
 /// Whether an end-to-end field of a response is handed through with it.

@@ -1,11 +1,12 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin,
-//! `fill` brings the body into the cache, `landing` is what those do who wait for another's fetch, `cookies` knows which
-//! requests go without theirs, `stale` has what is sent though it is stale, `answer` writes to the client,
-//! `parts` does both for requests with a `Range` (several at once as `multipart` makes them), `complete` has only the
-//! rest fetched of what is stored in part, `options` answers
+//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `forms` has responses
+//! in content codings, `early` finds hits before anything is waited for, `fetch` asks the origin, `fill` brings the body
+//! into the cache, `landing` is what those do who wait for another's fetch, `cookies` knows which requests go without
+//! theirs, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests with
+//! a `Range` (several at once as `multipart` makes them), `complete` has only the rest fetched of what is stored in part,
+//! `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
 //! not worth waiting for, `leave` which requests are let through where there is a limit.
 
@@ -16,6 +17,7 @@ mod cookies;
 mod early;
 mod fetch;
 mod fill;
+mod forms;
 mod forward;
 mod invalidate;
 mod landing;
@@ -25,6 +27,7 @@ mod options;
 mod parts;
 mod remembered;
 mod stale;
+mod told;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -56,6 +59,7 @@ use answer::Account;
 use complete::Beginning;
 use cookies::without_cookies;
 use fetch::{Fetch, Fetched};
+use forms::Compressor;
 use landing::{Again, Alone, Landing};
 use leave::Leave;
 use remembered::Remembered;
@@ -76,6 +80,7 @@ pub struct Gateway {
     live: Arc<Live>,
     flights: Arc<Flights>,
     remembered: Remembered,
+    compressor: Compressor,
     counters: Arc<Counters>,
 }
 
@@ -95,6 +100,7 @@ impl Gateway {
         Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             flights: Flights::new(Limits::default(), Arc::clone(&store)),
+            compressor: Compressor::new(Arc::clone(&store), Arc::clone(&counters)),
             store,
             live,
             remembered: Remembered::default(),

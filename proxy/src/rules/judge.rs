@@ -10,7 +10,7 @@ use millpond_shared::http1::normal;
 
 use super::guarded::{WRITTEN, is_guarded};
 use super::written::{MatchTable, WrittenCookies, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Paths, Query, Rule, RuleSet, TIMEOUT, Tags, WrittenRule, limit};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, TIMEOUT, Tags, WrittenRule, limit, media_type};
 use crate::limits::Limiter;
 use crate::semantics::failure::Failures;
 use crate::semantics::policy::{ClientDirectives, Cookies, Policy, StaleWindows, Ttl};
@@ -59,17 +59,17 @@ pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Compla
     RuleSet { rules, paths: Paths::Normal, ..RuleSet::default() }
 }
 
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     field: String,
-    at: &'a At<WrittenRule>,
+    pub(super) at: &'a At<WrittenRule>,
     known: &'a Known,
     complaints: &'a mut Complaints,
 }
 
-type Span = std::ops::Range<usize>;
+pub(super) type Span = std::ops::Range<usize>;
 
 impl Judge<'_> {
-    fn wrong(&mut self, field: &str, span: Span, problem: impl Into<String>, fix: impl Into<String>) {
+    pub(super) fn wrong(&mut self, field: &str, span: Span, problem: impl Into<String>, fix: impl Into<String>) {
         self.complaints.add(span, format!("{}.{field}", self.field), problem, fix);
     }
 
@@ -93,6 +93,7 @@ impl Judge<'_> {
         let tags = self.tags();
         let bypass = self.bypass();
         let (forward, content_types, timeout) = (self.forward(), self.content_types(), self.timeout());
+        let (compress, downstream) = (self.compress(), self.downstream());
         let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
         let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
@@ -102,7 +103,20 @@ impl Judge<'_> {
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
         let rule = Rule::everything(&name, &origin?);
-        Some(Rule { matches, query, policy, tags, bypass, forward, content_types, limit, timeout, ..rule })
+        Some(Rule {
+            matches,
+            query,
+            policy,
+            tags,
+            bypass,
+            forward,
+            content_types,
+            compress,
+            downstream,
+            limit,
+            timeout,
+            ..rule
+        })
     }
 
     /// `None` if any part of it is wrong: the rest would match something else than what is meant.
@@ -417,15 +431,22 @@ impl Judge<'_> {
     }
 
     fn content_types(&mut self) -> Vec<String> {
-        let Some(list) = &self.at.value.content_type else { return Vec::new() };
+        let list = self.at.value.content_type.as_ref();
+        list.map_or_else(Vec::new, |list| {
+            self.media_types("content_type", list, "is empty, so nothing would be stored")
+        })
+    }
+
+    /// A list of patterns; `is_empty`: what is wrong where there are none.
+    pub(super) fn media_types(&mut self, field: &str, list: &At<Vec<At<String>>>, is_empty: &str) -> Vec<String> {
         if list.value.is_empty() {
             let fix = "name media types, as in [\"application/json\"], or remove it";
-            self.wrong("content_type", list.span.clone(), "is empty, so nothing would be stored", fix);
+            self.wrong(field, list.span.clone(), is_empty, fix);
         }
         let mut types: Vec<String> = Vec::new();
         for written in &list.value {
             let media_type = written.value.to_ascii_lowercase();
-            let (problem, fix) = if !is_media_type(&media_type) {
+            let (problem, fix) = if !media_type::is_pattern(&media_type) {
                 ("is no media type", "write it without parameters, as in \"application/json\" or \"image/*\"")
             } else if types.contains(&media_type) {
                 ("is named twice", "name it once")
@@ -433,7 +454,7 @@ impl Judge<'_> {
                 types.push(media_type);
                 continue;
             };
-            self.wrong("content_type", written.span.clone(), format!("`{}` {problem}", written.value), fix);
+            self.wrong(field, written.span.clone(), format!("`{}` {problem}", written.value), fix);
         }
         types
     }
@@ -466,6 +487,7 @@ impl Judge<'_> {
             ("client", written.client.as_ref().map(|at| at.span.clone())),
             ("bypass", written.bypass.as_ref().and_then(|list| list.first()).map(|at| at.span.clone())),
             ("content_type", written.content_type.as_ref().map(|at| at.span.clone())),
+            ("downstream", written.downstream.as_ref().map(|at| at.span.clone())),
         ];
         for (field, span) in settings.into_iter().filter_map(|(field, span)| span.map(|span| (field, span))) {
             let fix = "remove it, or add GET to match.method";
@@ -479,12 +501,6 @@ fn role_needs(role: &str) -> &'static str {
         "shards" => "[[projection]], and [shards] or the addresses of [shard_map],",
         _ => "[ingest] and [[source]]",
     }
-}
-
-/// `type/subtype` or `type/*`.
-fn is_media_type(text: &str) -> bool {
-    let is_token = |text: &str| HeaderName::from_bytes(text.as_bytes()).is_ok() && !text.contains('*');
-    text.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && (rest == "*" || is_token(rest)))
 }
 
 fn is_name(text: &str) -> bool {

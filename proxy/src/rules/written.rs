@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-use millpond_shared::config::{At, Seconds};
+use millpond_shared::config::{At, Seconds, Size};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::limits::Per;
@@ -46,6 +46,11 @@ pub struct WrittenRule {
     pub timeout: Option<At<Seconds>>,
     /// Media types of responses that are stored, as in `["application/json", "image/*"]`; any unless given.
     pub content_type: Option<At<Vec<At<String>>>>,
+    /// Content codings that responses are sent in, the preferred first: `["zstd", "br", "gzip"]`, or a table of codings,
+    /// min and types. None, unless given.
+    pub compress: Option<At<WrittenCompress>>,
+    /// What clients and caches between them and this one are told instead of what the origin says.
+    pub downstream: Option<At<WrittenDownstream>>,
     /// How often, and how many at a time, requests are let through; beyond it 429.
     pub limit: Option<At<WrittenLimit>>,
 }
@@ -166,6 +171,48 @@ pub struct WrittenTags {
     pub add: Option<Vec<At<String>>>,
 }
 
+/// In which content codings responses are sent.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CompressTable {
+    /// `zstd`, `br` and `gzip`, the preferred first.
+    pub codings: Option<At<Vec<At<String>>>>,
+    /// Bodies that are smaller are left as they are; 1 KiB unless given.
+    pub min: Option<At<Size>>,
+    /// Media types, as in `["application/json", "text/*"]`; unless given, those that are text of some kind.
+    pub types: Option<At<Vec<At<String>>>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum WrittenCompress {
+    Codings(Vec<At<String>>),
+    Table(CompressTable),
+}
+
+/// Fields of stored responses that clients are sent in place of the origin's: a text, or `false` for none.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Downstream")]
+pub struct WrittenDownstream {
+    /// `Cache-Control`, and with it `Expires`: for browsers and every cache. Its seconds count from each answer.
+    pub cache_control: Option<At<WrittenField>>,
+    /// `CDN-Cache-Control` (RFC 9213).
+    pub cdn_cache_control: Option<At<WrittenField>>,
+    /// `Surrogate-Control`.
+    pub surrogate_control: Option<At<WrittenField>>,
+    /// The field in which a cache in front of this one is told the tags: `Surrogate-Key`, `Cache-Tag`, `Edge-Cache-Tag` or
+    /// `xkey`.
+    pub tags: Option<At<WrittenField>>,
+}
+
+/// What is said in a field.
+#[derive(Clone, Debug)]
+pub enum WrittenField {
+    Text(String),
+    /// `false`: the field is left out.
+    Flag(bool),
+}
+
 /// Servers of an existing API.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -240,3 +287,62 @@ text_or_table!(
     "a duration, as in \"30s\", or a table of default, min and max",
     |generator: &mut SchemaGenerator| generator.subschema_for::<Seconds>()
 );
+
+impl<'de> Deserialize<'de> for WrittenCompress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WrittenCompress, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = WrittenCompress;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a list of codings, as in [\"zstd\", \"br\", \"gzip\"], or a table of codings, min and types",
+                )
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<WrittenCompress, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(WrittenCompress::Codings)
+            }
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<WrittenCompress, M::Error> {
+                CompressTable::deserialize(MapAccessDeserializer::new(map)).map(WrittenCompress::Table)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for WrittenCompress {
+    fn schema_name() -> Cow<'static, str> {
+        "Compress".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (list, table) = (generator.subschema_for::<Vec<String>>(), generator.subschema_for::<CompressTable>());
+        json_schema!({ "anyOf": [list, table] })
+    }
+}
+
+impl<'de> Deserialize<'de> for WrittenField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WrittenField, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = WrittenField;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the text of the field, or false to leave the field out")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<WrittenField, E> {
+                Ok(WrittenField::Text(text.to_owned()))
+            }
+            fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<WrittenField, E> {
+                Ok(WrittenField::Flag(flag))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for WrittenField {
+    fn schema_name() -> Cow<'static, str> {
+        "Field".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "const": false }] })
+    }
+}
