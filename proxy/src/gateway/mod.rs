@@ -251,8 +251,8 @@ impl Gateway {
         }
         let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
-        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to be validated
-        // for everyone.
+        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to
+        // be validated for everyone.
         let is_own = !visit.ask.collapse
             || (stale.is_none() && visit.has_own_cookies())
             || visit.is_conditional(stale.as_ref())
