@@ -12,6 +12,7 @@ mod failing;
 pub mod feeds;
 mod flights;
 mod forwarding;
+mod frames;
 mod framing;
 mod held_back;
 mod hot;

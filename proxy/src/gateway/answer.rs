@@ -22,7 +22,7 @@ use crate::record::Record;
 use crate::rules::Rule;
 use crate::semantics::coding::Coding;
 use crate::semantics::freshness::{self, Times};
-use crate::semantics::{cache_status, date, validate};
+use crate::semantics::{cache_status, date, hop, validate};
 use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload, Ready};
 
 /// What is told of an answer from the store, or on its way into it.
@@ -448,7 +448,8 @@ async fn relay<C: Client>(
     let status = answer.head.status;
     let mut added =
         vec![("Cache-Status", cache_status::member(outcome, reason, went_for, None, Some(status), false, false))];
-    if !answer.head.fields.contains("date") {
+    // One that `Connection` names ends here, like any other.
+    if !hop::end_to_end(&answer.head.fields).any(|(name, _)| name.eq_ignore_ascii_case("date")) {
         added.push(("Date", date::format(clock::wall_secs())));
     }
     added.push(("Via", forward::via(answer.head.minor).to_owned()));

@@ -35,11 +35,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Framing, Minor, RequestHead};
+use millpond_shared::http1::{Framing, Minor, RequestHead, Target};
 use millpond_shared::version::Position;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
+pub use multipart::Multipart;
 
 use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
@@ -48,7 +49,7 @@ use crate::key::Key;
 use crate::live::Live;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
-use crate::rules::{Rule, RuleSet, Sender};
+use crate::rules::{Forwarding, Rule, RuleSet, Sender};
 use crate::semantics::expectation::Expectation;
 use crate::semantics::policy::Cookies;
 use crate::semantics::request;
@@ -128,10 +129,18 @@ impl Gateway {
     pub async fn serve<C: Client>(self: &Arc<Self>, request: &RequestHead, client: &mut C) -> Record {
         let snapshot = self.snapshot();
         if let Some((status, why)) = not_served(request) {
+            if request.method == Method::CONNECT {
+                // What comes next may be meant for the tunnel, and is no request.
+                client.abandon_body();
+            }
             return self.refuse(client, None, status, Reason::Method, why).await;
         }
         if options::is_for_us(request) {
             return options::answer(client).await;
+        }
+        if is_misdirected(request, client, &snapshot.rules.forwarding) {
+            let why = "an https URL was asked for over a connection without TLS";
+            return self.refuse(client, None, StatusCode::MISDIRECTED_REQUEST, Reason::BadRequest, why).await;
         }
         if let Some((status, why)) = unacceptable(request, client.inbound().0, snapshot.rules.body_max) {
             client.abandon_body();
@@ -379,6 +388,14 @@ fn not_served(request: &RequestHead) -> Option<(StatusCode, &'static str)> {
         Method::TRACE => Some((StatusCode::METHOD_NOT_ALLOWED, "TRACE is not answered")),
         _ => None,
     }
+}
+
+/// Whether the URL is one of `https` and the connection is not secured (RFC 9110 §7.4): its answer would be stored for
+/// clients that speak TLS. A trusted proxy may have spoken TLS for us.
+fn is_misdirected<C: Client>(request: &RequestHead, client: &C, forwarding: &Forwarding) -> bool {
+    matches!(&request.target, Target::Absolute { scheme, .. } if scheme == "https")
+        && client.scheme() != "https"
+        && !forwarding.sender(client.peer(), client.scheme()).is_some_and(|sender| sender.trusted)
 }
 
 /// Requests whose head alone says that they can't be served, whatever they ask for.

@@ -3,8 +3,8 @@
 //! The walk of a request: `source` by its path → `batch`: body to elements → `element`: element to event and place →
 //! append to the queues → `report`.
 
-mod batch;
-mod element;
+pub mod batch;
+pub mod element;
 mod report;
 mod source;
 #[cfg(test)]
