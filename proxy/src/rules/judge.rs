@@ -93,7 +93,7 @@ impl Judge<'_> {
         let tags = self.tags();
         let bypass = self.bypass();
         let (forward, content_types, timeout) = (self.forward(), self.content_types(), self.timeout());
-        let (compress, downstream) = (self.compress(), self.downstream());
+        let (languages, compress, downstream) = (self.languages(), self.compress(), self.downstream());
         let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
         let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
@@ -111,6 +111,7 @@ impl Judge<'_> {
             bypass,
             forward,
             content_types,
+            languages,
             compress,
             downstream,
             limit,
