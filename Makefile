@@ -6,8 +6,8 @@ ARGS ?=
 # How long `make fuzz` spends on each target, in seconds, and on which of them.
 SECONDS_EACH ?= 600
 TARGETS ?= $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
-# The compiler that it is done with: docs/TESTING.md.
-FUZZER ?= +nightly
+# The compiler that it is done with, as in FUZZER=+nightly; docs/TESTING.md.
+FUZZER ?=
 
 .PHONY: demo test fuzz fuzz-keep lint format build release clean
 
@@ -33,8 +33,8 @@ fuzz:
 fuzz-keep:
 	@for target in $(TARGETS); do \
 		rm -rf fuzz/kept && mkdir -p fuzz/kept; \
-		$(CARGO) $(FUZZER) fuzz run -s none $$target -- -merge=1 $$PWD/fuzz/kept \
-			$$PWD/fuzz/corpus/$$target $$PWD/fuzz/grown/$$target || exit 1; \
+		$(CARGO) $(FUZZER) fuzz run -s none $$target fuzz/kept fuzz/corpus/$$target fuzz/grown/$$target -- \
+			-set_cover_merge=1 -use_counters=0 || exit 1; \
 		rm -rf fuzz/corpus/$$target && mv fuzz/kept fuzz/corpus/$$target; \
 	done
 
