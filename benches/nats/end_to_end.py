@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--sync", default="always", help="sync_interval of the server")
     arguments = parser.parse_args()
+    arguments.millpond = str(Path(arguments.millpond).resolve())
     probe = fdatasync_ms()
     with tempfile.TemporaryDirectory(prefix="millpond-nats-") as folder:
         processes = {}

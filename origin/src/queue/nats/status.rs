@@ -78,7 +78,8 @@ async fn first_behind(
     filed: Offset,
     (first, last): (u64, u64),
 ) -> Result<Option<(u64, u64)>, QueueError> {
-    let (mut from, mut to, mut found) = (first, last, None);
+    // An empty stream says 0 of both ends, and there is no message 0.
+    let (mut from, mut to, mut found) = (first.max(1), last, None);
     while from <= to {
         let middle = from.midpoint(to);
         let head = match stream.get_raw_message(middle).await {
