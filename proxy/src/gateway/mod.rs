@@ -1,14 +1,21 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
-//! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `forms` has responses
-//! in content codings, `early` finds hits before anything is waited for, `fetch` asks the origin, `fill` brings the body
-//! into the cache, `landing` is what those do who wait for another's fetch, `cookies` knows which requests go without
-//! theirs, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests with
-//! a `Range` (several at once as `multipart` makes them), `complete` has only the rest fetched of what is stored in part,
-//! `options` answers
-//! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
-//! not worth waiting for, `leave` which requests are let through where there is a limit.
+//! [`Gateway::serve`] is the walk; a reader sees here in which order things happen.
+//!
+//! | module | what |
+//! |---|---|
+//! | `early` | finds hits before anything is waited for |
+//! | `leave` | which requests are let through where there is a limit |
+//! | `cookies`, `languages` | which requests go without their cookies, or with one language alone |
+//! | `remembered` | which keys are not worth waiting for |
+//! | `fetch`, `fill` | asks the origin; brings the body into the cache |
+//! | `complete` | has only the rest fetched of what is stored in part |
+//! | `landing` | what those do who wait for another's fetch |
+//! | `answer`, `parts` | sends what is stored or on its way there: the whole; parts (several at once as `multipart` makes them) |
+//! | `stale` | what is sent though it is stale |
+//! | `relay`, `own`, `options` | answers that are for one client alone; our own; what is asked of the proxy itself |
+//! | `forward`, `told`, `forms` | heads for the store and for clients; where a rule has these differ; content codings |
+//! | `invalidate` | takes out what is no longer true |
 
 mod answer;
 mod client;
@@ -25,7 +32,9 @@ mod languages;
 mod leave;
 mod multipart;
 mod options;
+mod own;
 mod parts;
+mod relay;
 mod remembered;
 mod stale;
 mod told;
@@ -264,8 +273,8 @@ impl Gateway {
         }
         let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
-        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to be validated
-        // for everyone.
+        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to
+        // be validated for everyone.
         let is_own = !visit.ask.collapse
             || (stale.is_none() && visit.has_own_cookies())
             || visit.is_conditional(stale.as_ref())

@@ -1,9 +1,9 @@
 //! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
 //!
-//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths, `trust`
-//! knows whose word is taken about clients, `guarded` which fields are such words, `limit` how much of a rule clients get;
-//! `languages` what its origin tells apart, `compress` and `downstream` are what becomes of responses on their way to clients, `media_type` tells types of
-//! responses apart.
+//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told (`times`: what is about lifetimes),
+//! `pattern` matches paths, `trust` knows whose word is taken about clients, `guarded` which fields are such words, `limit`
+//! how much of a rule clients get, `languages` what its origin tells apart; `compress` and `downstream` are what becomes of
+//! responses on their way to clients, `media_type` tells types of responses apart.
 
 mod compress;
 mod downstream;
@@ -13,6 +13,7 @@ mod languages;
 mod limit;
 mod media_type;
 mod pattern;
+mod times;
 mod trust;
 mod written;
 
