@@ -18,6 +18,7 @@ demo:
 
 # Every test. MILLPOND_DATA=FOLDER adds those that need the real events; they say so where it is missing.
 test:
+	@tools/nats-server >/dev/null
 	$(CARGO) test --workspace --lib --bins --tests
 
 # Looks for inputs that break a property. What it learns goes to fuzz/grown, what breaks one to fuzz/artifacts.

@@ -1,5 +1,6 @@
 //! The sections of the configuration that belong to the origin: as they are written, and judged.
 
+pub mod engine;
 pub mod roles;
 mod section;
 pub mod shards;

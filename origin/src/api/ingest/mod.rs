@@ -195,6 +195,8 @@ impl Ingest {
 }
 
 const FULL: &str = "its event queue is full: send it again later";
+const TOO_LARGE: &str =
+    "it is larger than a message of the queue's engine may be: make it smaller, or raise max_payload there";
 
 /// What became of an append to one queue.
 struct Outcome {
@@ -218,6 +220,7 @@ impl Outcome {
             match (fate, movable) {
                 (Fate::Stored { offset }, _) => report.stored(self.queue, offset),
                 (Fate::Duplicate, _) => report.duplicates += 1,
+                (Fate::TooLarge, _) => report.rejected(index, TOO_LARGE),
                 (Fate::Full, Some(sent)) => homeless.push(sent),
                 (Fate::Full, None) => report.refused(index, FULL),
             }
