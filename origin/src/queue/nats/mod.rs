@@ -11,7 +11,7 @@
 //!
 //! `connection` and `streams` judge the servers before anything is trusted to them. `appender` (with `event_log`, `draft`,
 //! `ids`) is the way in, `filer` (with `leases`) the dispatcher's side, `puller` and `shard_streams` the shards'. `reader`
-//! reads streams, `heads` and `records` say what is written. Why it is so: docs/decisions/0006.
+//! reads streams, `heads` and `records` say what is written. Why it is so: docs/decisions/0007.
 
 mod appender;
 mod connection;
