@@ -6,6 +6,7 @@ mod admin;
 mod check;
 mod config;
 mod demo;
+mod load;
 mod logging;
 mod plain;
 mod process;
@@ -40,6 +41,8 @@ enum Command {
     Proxy(plain::Arguments),
     /// Tell what is wrong with a configuration file, or that nothing is.
     Check(check::Arguments),
+    /// Send events to a source, and tell how fast they were taken and how long that took.
+    Load(load::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Play a trace of requests to the store, and tell how many it would have answered.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Proxy(arguments) => plain::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Load(arguments) => load::main(&arguments),
         Command::Schema => schema::main(),
         Command::ReplayTrace(arguments) => replay::main(&arguments),
     };

@@ -9,6 +9,7 @@ mod forwarding;
 mod framing;
 mod hot;
 mod http2;
+mod ingest;
 pub mod model;
 mod paths;
 mod plain_proxy;

@@ -1,5 +1,7 @@
 //! The sections of the configuration that belong to the origin: as they are written, and judged.
 
+pub mod auth;
+mod rate;
 pub mod roles;
 mod section;
 pub mod shards;

@@ -32,6 +32,7 @@ mod writer_thread;
 
 pub use client::QueueClient;
 pub use embedded::{Files, Options, Queues, Status};
+pub(crate) use ids::HashParts;
 pub use limits::{EVENT_QUEUES_MAX, Limits};
 pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
 pub use traits::{DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, RoundFrame, ShardQueues, Taken};
