@@ -13,7 +13,7 @@ use millpond_proxy::front::Listeners;
 use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::Live;
 use millpond_proxy::observe::Observer;
-use millpond_proxy::rules::{Forwarding, Paths, Rule, RuleSet};
+use millpond_proxy::rules::{Forwarding, Network, NoNetwork, Paths, Rule, RuleSet};
 use millpond_proxy::semantics::policy::Policy;
 use millpond_proxy::tls::{Certificate, Certificates, Part, Tls};
 use millpond_proxy::upstreams::{ServerList, Upstream, Upstreams};
@@ -43,6 +43,10 @@ pub struct Arguments {
     /// The server in front of which it stands, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     to: String,
+    /// A network of balancers in front of it, whose connections begin with a PROXY head (version 1 or 2), as in
+    /// 10.0.0.0/8.
+    #[arg(long, value_name = "NET", value_parser = network)]
+    proxy_protocol: Vec<Network>,
     /// Where /metrics, /healthz, /readyz and /purge are.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
@@ -69,6 +73,7 @@ const MEMORY_MIN: u64 = 1 << 20;
 pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let mut config = ProxyConfig::on(arguments.listen.into_iter().collect());
     config.tls_listen = arguments.tls_listen.into_iter().collect();
+    config.proxy_protocol = arguments.proxy_protocol.clone();
     config.memory_bytes = arguments.memory.0;
     config.threads = arguments.threads.map_or(config.threads, usize::from);
     if config.memory_bytes < MEMORY_MIN {
@@ -127,6 +132,10 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
         }
     });
     told
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|none: NoNetwork| format!("it is no network; fix: {}", none.fix))
 }
 
 /// The certificates that the command line names.

@@ -123,10 +123,10 @@ pub fn spawn_front(
     config: &ProxyConfig,
     stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, Failure> {
-    let (threads, limit) = (config.threads, config.drain);
+    let (front, threads, limit) = (Front::new(gateway, observer, config), config.threads, config.drain);
     std::thread::Builder::new()
         .name("front".to_owned())
-        .spawn(move || front::serve(Front::new(gateway, observer), listeners, tls, threads, Draining { stop, limit }))
+        .spawn(move || front::serve(front, listeners, tls, threads, Draining { stop, limit }))
         .map_err(Failure::from_display)
 }
 

@@ -32,12 +32,25 @@ pub struct WrittenProxy {
     pub eviction: Option<At<EvictionPolicy>>,
     /// Networks of proxies whose word about clients is taken (`X-Forwarded-For` and its like): `["10.0.0.0/8"]`.
     pub trusted: Option<At<Vec<At<String>>>>,
+    /// Networks of balancers that pass connections on with a PROXY head, version 1 or 2: `["10.0.0.0/8"]`.
+    pub proxy_protocol: Option<At<Vec<At<String>>>>,
     /// Largest body of a request; beyond it 413. `"64MiB"` unless given.
     pub body_max: Option<At<Size>>,
     /// Worker threads; as many as the machine has cores unless given.
     pub threads: Option<At<usize>>,
     /// How long open requests get to finish when the proxy is told to stop; `"10s"` unless given.
     pub drain: Option<At<Seconds>>,
+    /// What one client may take; no limit unless given.
+    pub limit: Option<At<WrittenProxyLimit>>,
+}
+
+/// What one client may take, whatever it asks for.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ProxyLimit")]
+pub struct WrittenProxyLimit {
+    /// Connections at a time; beyond it 429, over TLS a closed connection.
+    pub connections: Option<At<u32>>,
 }
 
 /// A certificate with its key. Files are named from the folder of the file that names them.
@@ -62,12 +75,18 @@ pub struct ProxyConfig {
     pub eviction: EvictionPolicy,
     /// Networks of peers whose word about clients is taken.
     pub trusted: Vec<Network>,
+    /// Networks of peers whose connections begin with a PROXY head, which tells the client's address.
+    pub proxy_protocol: Vec<Network>,
     /// Most bytes of a request's body.
     pub body_max_bytes: u64,
     pub threads: usize,
     pub drain: Duration,
+    /// Connections that one client may have.
+    pub connections_max: Option<u32>,
 }
 
+/// Most connections that a limit can let a client have.
+const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Least memory with which a cache makes sense.
 const MEMORY_MIN: u64 = 1 << 20;
 const MEMORY_DEFAULT: u64 = 256 << 20;
@@ -86,9 +105,11 @@ impl ProxyConfig {
             object_max_bytes: None,
             eviction: EvictionPolicy::default(),
             trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
             body_max_bytes: BODY_MAX_DEFAULT,
             threads,
             drain: DRAIN_DEFAULT,
+            connections_max: None,
         }
     }
 
@@ -156,7 +177,10 @@ pub fn judge(
     if let Some(eviction) = &written.value.eviction {
         config.eviction = eviction.value;
     }
-    config.trusted = trusted(written.value.trusted.as_ref(), complaints);
+    let nobody = "nobody is trusted unless named";
+    config.trusted = networks("trusted", written.value.trusted.as_ref(), nobody, complaints);
+    let nobody = "no connection begins with a PROXY head unless its network is named";
+    config.proxy_protocol = networks("proxy_protocol", written.value.proxy_protocol.as_ref(), nobody, complaints);
     if let Some(body_max) = &written.value.body_max {
         if body_max.value.0 == 0 {
             let fix = "give a size; to take no bodies, match only GET and HEAD in the rules";
@@ -174,18 +198,40 @@ pub fn judge(
     if let Some(drain) = &written.value.drain {
         config.drain = drain.value.0;
     }
+    if let Some(limit) = &written.value.limit {
+        config.connections_max = connections_max(limit, complaints);
+    }
     (config, Certificates::new(certificates))
 }
 
-fn trusted(written: Option<&At<Vec<At<String>>>>, complaints: &mut Complaints) -> Vec<Network> {
+fn connections_max(limit: &At<WrittenProxyLimit>, complaints: &mut Complaints) -> Option<u32> {
+    let Some(connections) = &limit.value.connections else {
+        let fix = "give connections, as in { connections = 100 }, or remove it";
+        complaints.add(limit.span.clone(), "proxy.limit", "is empty", fix);
+        return None;
+    };
+    if !(1..=CONNECTIONS_MAX).contains(&connections.value) {
+        let problem = format!("{} is out of range", connections.value);
+        let fix = format!("use 1 to {CONNECTIONS_MAX}");
+        complaints.add(connections.span.clone(), "proxy.limit.connections", problem, fix);
+    }
+    Some(connections.value)
+}
+
+fn networks(
+    name: &str,
+    written: Option<&At<Vec<At<String>>>>,
+    if_none: &str,
+    complaints: &mut Complaints,
+) -> Vec<Network> {
     let Some(written) = written else { return Vec::new() };
     if written.value.is_empty() {
-        let fix = "name networks, as in [\"10.0.0.0/8\"], or remove it: nobody is trusted unless named";
-        complaints.add(written.span.clone(), "proxy.trusted", "is empty", fix);
+        let fix = format!("name networks, as in [\"10.0.0.0/8\"], or remove it: {if_none}");
+        complaints.add(written.span.clone(), format!("proxy.{name}"), "is empty", fix);
     }
     let mut networks: Vec<Network> = Vec::new();
     for (index, network) in written.value.iter().enumerate() {
-        let field = format!("proxy.trusted[{index}]");
+        let field = format!("proxy.{name}[{index}]");
         match network.value.parse::<Network>() {
             Ok(parsed) if networks.contains(&parsed) => {
                 let problem = format!("`{}` is listed twice", network.value);

@@ -11,7 +11,8 @@
 //! | [`cache`] | the store: entries by key, tags, purges, the budget |
 //! | [`upstreams`] | origins: servers of an existing API, shards, roles of this process |
 //! | [`live`] | follows the shards' change streams |
-//! | [`semantics`], [`rules`], [`key`] | pure: HTTP caching as decisions; URL rules; the cache key |
+//! | [`semantics`], [`rules`], [`key`], [`proxy_protocol`] | pure: HTTP caching as decisions; URL rules; the cache key; whose a connection is |
+//! | [`limits`] | how often and how many at a time: requests by rule, connections by client |
 //! | [`config`] | the `[proxy]` section |
 //! | [`outcome`], [`record`], [`observe`], [`counters`] | the words for what became of a request; counts and log |
 
@@ -22,9 +23,11 @@ pub mod flight;
 pub mod front;
 pub mod gateway;
 pub mod key;
+pub mod limits;
 pub mod live;
 pub mod observe;
 pub mod outcome;
+pub mod proxy_protocol;
 pub mod record;
 pub mod rules;
 pub mod semantics;

@@ -95,6 +95,8 @@ words! {
         NotCached = "not-cached",
         /// Something is stored for the key, but for other selecting fields (RFC 9111 §4.1).
         VaryMiss = "vary",
+        /// A part of the response is stored, and not all that the request asks for (RFC 9111 §3.3).
+        Partial = "partial",
         /// The stored response is no longer fresh (RFC 9111 §4.2).
         NotFresh = "expired",
         /// The stored response says `no-cache` (RFC 9111 §5.2.2.4).
@@ -133,8 +135,16 @@ words! {
         // Why there was no answer.
         /// The request is malformed, or not for us.
         BadRequest = "bad-request",
+        /// There were more requests than the rule's rate.
+        RateLimit = "rate-limit",
+        /// As many requests are being answered as the rule lets through at a time.
+        ConcurrencyLimit = "concurrency-limit",
+        /// The client has as many connections as it may.
+        ConnectionLimit = "connection-limit",
         /// The flight has as many waiters as it may.
         FlightFull = "flight-full",
+        /// The client read so slowly that the others who share its response would have had to wait for it.
+        ClientTooSlow = "client-too-slow",
         /// The proxy is shutting down.
         Shutdown = "shutdown",
         /// No origin is healthy.

@@ -67,7 +67,7 @@ pub fn start_proxy(
 }
 
 /// New rules, origins and certificates in place of the old ones, whole.
-pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Roles) -> Result<(), Failure> {
+pub fn swap_rules(parts: &ProxyParts, mut proxy: Proxy, config: &Config, roles: &Roles) -> Result<(), Failure> {
     if parts.projections != config.projections || parts.shard_map != config.shard_map {
         let problem = "[[projection]] or [shard_map] has changed, which a reload can't bring about";
         return Err(Failure::Refused(format!("{problem}; fix: restart the processes that use it")));
@@ -77,7 +77,9 @@ pub fn swap_rules(parts: &ProxyParts, proxy: Proxy, config: &Config, roles: &Rol
         return Err(Failure::Refused(format!("{problem}; fix: restart this process")));
     }
     let origins = origins(&proxy.origins, config, roles)?;
-    let upstreams = Upstreams::with_pool_of(origins, &parts.gateway.snapshot().upstreams);
+    let before = parts.gateway.snapshot();
+    proxy.rules.keep_limits_of(&before.rules);
+    let upstreams = Upstreams::with_pool_of(origins, &before.upstreams);
     parts.gateway.swap(Snapshot { rules: proxy.rules, upstreams });
     if let (Some(tls), Some(certificates)) = (&parts.tls, proxy.certificates) {
         process::swap_certificates(tls, certificates);

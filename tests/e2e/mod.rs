@@ -1,5 +1,6 @@
 //! The program as its users meet it, end to end.
 
+mod completing;
 mod drain;
 mod examples;
 mod existing_api;
@@ -7,12 +8,15 @@ pub mod feeds;
 mod flights;
 mod forwarding;
 mod framing;
+mod held_back;
 mod hot;
 mod http2;
 mod ingest;
+mod limits;
 pub mod model;
 mod paths;
 mod plain_proxy;
+mod proxy_protocol;
 mod purges;
 mod ranges;
 mod reload;

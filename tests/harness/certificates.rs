@@ -61,9 +61,14 @@ impl TlsClient {
 
     /// Shakes hands, asking for the server `name`.
     pub async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
-        let name = ServerName::try_from(name.to_owned()).expect("a name");
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
+        self.over(stream, name).await
+    }
+
+    /// The same on a connection that is there.
+    pub async fn over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
 }

@@ -1,11 +1,12 @@
 //! An ordinary HTTP/1.1 server that a test tells what to answer, and that remembers what it was asked.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::process::lock;
 use super::{PATIENCE, eventually};
@@ -99,6 +100,7 @@ enum Step {
     Send(Arc<[u8]>),
     Wait(Gate),
     Cut,
+    Reset,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -160,6 +162,24 @@ impl Answer {
         if let Framing::Length(length) = &mut self.framing {
             *length = Some(1_000_000);
         }
+        self
+    }
+
+    /// Says that the body has so many bytes, whatever is sent of it.
+    pub fn promising(mut self, length: usize) -> Answer {
+        self.framing = Framing::Length(Some(length));
+        self
+    }
+
+    /// Closes the connection here.
+    pub fn then_dies(mut self) -> Answer {
+        self.steps.push(Step::Cut);
+        self
+    }
+
+    /// Resets the connection here.
+    pub fn then_resets(mut self) -> Answer {
+        self.steps.push(Step::Reset);
         self
     }
 
@@ -290,11 +310,20 @@ impl Shared {
                 *seen = request.clone();
             }
             let answer = self.script(&request).unwrap_or_else(|| Answer::status(404, "no such path\n"));
-            if !matches!(answer.write(&request, &mut stream), Ok(true)) {
-                break;
+            match answer.write(&request, &mut stream) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Whoever is to see a reset must not see an end before it.
+                Err(_) => return self.forget(&stream),
             }
         }
         let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    /// Drops the other handle of a connection: it closes with the last one.
+    fn forget(&self, stream: &TcpStream) {
+        let peer = stream.peer_addr().ok();
+        lock(&self.open).retain(|other| other.peer_addr().ok() != peer);
     }
 
     fn script(&self, request: &Seen) -> Option<Answer> {
@@ -358,7 +387,12 @@ impl Answer {
                     stream.write_all(&std::mem::take(&mut out))?;
                     gate.wait();
                 }
-                Step::Cut => return Ok(false),
+                Step::Cut => return stream.write_all(&out).map(|()| false),
+                Step::Reset => {
+                    stream.write_all(&out)?;
+                    socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?;
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
                 Step::Send(part) if self.framing == Framing::Chunked => {
                     out.extend([format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat());
                 }

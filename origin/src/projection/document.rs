@@ -1,15 +1,16 @@
-//! State of one document: its newest items, and the version they make (pure).
+//! One document: the state of its key, and how far it has come (pure).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use millpond_shared::projection::Kind;
 use millpond_shared::version::{Offset, QueueId, Version};
+use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::state::{Effect, KeyState};
+use super::{Item, Items};
 
 /// What the outputs of a document are rendered from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// Epoch of its slot, and position of the frame that changed it last.
     pub version: Version,
@@ -17,9 +18,7 @@ pub struct Document {
     pub changed_ms: u64,
     /// Event queue and offset of the event that changed it last.
     pub reflects: (QueueId, Offset),
-    /// The greatest by (order, id) first.
-    items: VecDeque<Arc<Item>>,
-    weight: usize,
+    pub state: KeyState,
 }
 
 /// Where and when an event came in.
@@ -33,47 +32,49 @@ pub struct Arrival {
     pub received: u64,
 }
 
-/// How many items documents of this kind keep: `latest` is a feed of one.
-pub fn keep_of(kind: Kind) -> usize {
-    match kind {
-        Kind::Feed { keep } => keep,
-        Kind::Latest => 1,
-    }
+/// How a blob begins, behind the format byte of its state; the state's own bytes follow.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    version: Version,
+    changed_ms: u64,
+    reflects: (QueueId, Offset),
 }
 
+/// Longest [`Head`] with its format byte, in bytes: numbers of seven bits a byte.
+const HEAD_BYTES: usize = 1 + 5 + 10 + 10 + 3 + 10;
+
 impl Document {
-    /// A document as it was stored, its items in order.
-    pub fn restored(version: Version, changed_ms: u64, reflects: (QueueId, Offset), items: Vec<Item>) -> Document {
-        let weight = items.iter().map(Item::weight).sum();
-        Document { version, changed_ms, reflects, items: items.into_iter().map(Arc::new).collect(), weight }
+    /// The document of a key that no event has reached.
+    pub fn empty(kind: &Kind) -> Document {
+        Document { version: Version::ZERO, changed_ms: 0, reflects: (0, 0), state: KeyState::empty(kind) }
     }
 
+    /// Its items, if it is of a kind that has some.
     pub fn items(&self) -> impl ExactSizeIterator<Item = &Item> {
-        self.items.iter().map(Arc::as_ref)
+        let KeyState::Items(items) = &self.state;
+        Items::iter(items)
     }
 
-    /// What the items take in memory, in bytes.
+    /// What its state takes in memory, in bytes.
     pub fn weight(&self) -> usize {
-        self.weight
+        self.state.weight()
     }
 
-    /// Files `item` among the newest `keep`; whether that changed anything.
+    /// Takes `effect` in; whether that changed anything. What the document has already is not taken in again, so a
+    /// replay may start before the position it reflects.
     ///
-    /// Takes the document by its shared handle, so that one that readers or the flusher hold is copied only when it
-    /// does change.
-    pub fn apply(document: &mut Arc<Document>, keep: usize, item: Item, arrival: Arrival) -> bool {
-        let Some(place) = document.place(keep, &item) else { return false };
-        let document = Arc::make_mut(document);
-        document.weight += item.weight();
-        match place {
-            Place::Insert(index) => document.items.insert(index, Arc::new(item)),
-            Place::Replace(index) => {
-                let replaced = document.items.get_mut(index).map(|kept| std::mem::replace(kept, Arc::new(item)));
-                document.weight -= replaced.map_or(0, |replaced| replaced.weight());
-            }
+    /// Takes the document by its shared handle, so that one that readers or a commit hold is copied only when it does
+    /// change.
+    pub fn apply(document: &mut Arc<Document>, kind: &Kind, effect: Effect, arrival: Arrival) -> bool {
+        if document.has(&arrival) {
+            return false;
         }
-        while document.items.len() > keep {
-            document.weight -= document.items.pop_back().map_or(0, |dropped| dropped.weight());
+        if Arc::get_mut(document).is_none() && !document.state.would_change(kind, &effect) {
+            return false;
+        }
+        let document = Arc::make_mut(document);
+        if !document.state.apply(kind, effect) {
+            return false;
         }
         document.version = arrival.version;
         document.reflects = arrival.place;
@@ -81,44 +82,55 @@ impl Document {
         true
     }
 
-    fn place(&self, keep: usize, item: &Item) -> Option<Place> {
-        // The usual event is the newest.
-        if self.items.front().is_none_or(|newest| newest.rank() < item.rank()) {
-            return Some(Place::Insert(0));
-        }
-        match self.items.binary_search_by(|kept| item.rank().cmp(&kept.rank())) {
-            Err(index) => (index < keep).then_some(Place::Insert(index)),
-            // Two events of one order and one id (of two sources, or repeated behind the source's window): the
-            // greater body stays, so that the first to arrive does not decide.
-            Ok(index) => self.items.get(index).filter(|kept| kept.body < item.body).map(|_| Place::Replace(index)),
-        }
+    /// Whether the event is in the document, or came before one that is.
+    ///
+    /// Frames are applied in the order of their positions, and the events of one frame, which come from one queue, in
+    /// the order of their offsets. An event behind the last one that changed something may have been applied too: it
+    /// changed nothing, and will change nothing again.
+    fn has(&self, arrival: &Arrival) -> bool {
+        (arrival.version, arrival.place.1) <= (self.version, self.reflects.1)
     }
-}
 
-enum Place {
-    Insert(usize),
-    Replace(usize),
+    /// The document as bytes: a format byte, then version, time and place in `postcard`, then what its state puts.
+    pub fn encode(&self) -> Vec<u8> {
+        let Document { version, changed_ms, reflects, .. } = *self;
+        let mut out = Vec::with_capacity(HEAD_BYTES + self.weight());
+        out.push(self.state.format());
+        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
+        out = postcard::to_extend(&Head { version, changed_ms, reflects }, out).unwrap_or_default();
+        self.state.put(&mut out);
+        out
+    }
+
+    /// The document of a key of `kind` that `blob` is; why it is none otherwise, in words.
+    pub fn decode(kind: &Kind, blob: &[u8]) -> Result<Document, String> {
+        let (format, rest) = blob.split_first().ok_or("it is empty")?;
+        let (head, rest): (Head, &[u8]) = postcard::take_from_bytes(rest).map_err(|error| error.to_string())?;
+        let Head { version, changed_ms, reflects } = head;
+        Ok(Document { version, changed_ms, reflects, state: KeyState::restore(kind, *format, rest)? })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use bytes::Bytes;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
 
-    fn item(order: i64, id: &str, body: &str) -> Item {
-        Item { order, id: id.into(), body: Bytes::copy_from_slice(body.as_bytes()) }
+    use super::*;
+
+    const KIND: Kind = Kind::Feed { keep: 2 };
+
+    fn item(order: i64, id: &str, body: &str) -> Effect {
+        Effect::Item(Item { order, id: id.into(), body: Bytes::copy_from_slice(body.as_bytes()) })
     }
 
     fn arrival(position: u64, received: u64) -> Arrival {
         Arrival { version: Version::new(1, position), place: (0, position * 10), received }
     }
 
-    fn apply_all(keep: usize, items: &[Item]) -> Arc<Document> {
-        let mut document = Arc::default();
-        for (index, item) in items.iter().enumerate() {
-            Document::apply(&mut document, keep, item.clone(), arrival(index as u64 + 1, 0));
+    fn document(items: &[(i64, &str)]) -> Arc<Document> {
+        let mut document = Arc::new(Document::empty(&KIND));
+        for (position, (order, id)) in (1..).zip(items) {
+            assert!(Document::apply(&mut document, &KIND, item(*order, id, "x"), arrival(position, 0)));
         }
         document
     }
@@ -128,68 +140,78 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_stay() {
-        let items = [item(1, "a", ""), item(3, "b", ""), item(2, "c", ""), item(3, "a", ""), item(0, "z", "")];
-        assert_eq!(ids(&apply_all(3, &items)), ["b", "a", "c"]);
-        assert_eq!(ids(&apply_all(1, &items)), ["b"]);
-    }
-
-    #[test]
     fn what_changes_nothing_leaves_the_version() {
-        let mut document = apply_all(2, &[item(5, "a", "x"), item(6, "b", "x")]);
+        let mut document = document(&[(5, "a"), (6, "b")]);
         let before = document.clone();
         for (why, repeated) in [("too old", item(4, "c", "x")), ("there already", item(5, "a", "x"))] {
-            assert!(!Document::apply(&mut document, 2, repeated, arrival(9, 9)), "{why}");
+            assert!(!Document::apply(&mut document, &KIND, repeated, arrival(9, 9)), "{why}");
         }
         assert_eq!(document, before);
-        assert!(Document::apply(&mut document, 2, item(7, "d", "x"), arrival(10, 3)));
+        assert!(Document::apply(&mut document, &KIND, item(7, "d", "x"), arrival(10, 3)));
         assert_eq!((document.version.position, document.changed_ms, document.reflects), (10, 3, (0, 100)));
-        assert!(Document::apply(&mut document, 2, item(8, "e", "x"), arrival(11, 2)));
+        assert!(Document::apply(&mut document, &KIND, item(8, "e", "x"), arrival(11, 2)));
         assert_eq!(document.changed_ms, 3, "the latest `received`, not the last");
     }
 
     #[test]
     fn a_copy_that_somebody_holds_is_not_changed() {
-        let mut document = apply_all(2, &[item(5, "a", "x")]);
+        let mut document = document(&[(5, "a")]);
         let held = document.clone();
-        Document::apply(&mut document, 2, item(6, "b", "x"), arrival(2, 0));
+        assert!(!Document::apply(&mut document, &KIND, item(5, "a", "x"), arrival(2, 0)));
+        assert!(Arc::ptr_eq(&held, &document), "not copied for nothing");
+        Document::apply(&mut document, &KIND, item(6, "b", "x"), arrival(3, 0));
         assert_eq!((ids(&held), ids(&document)), (vec!["a"], vec!["b", "a"]));
     }
 
-    /// What any arrival order must come to: by (order, id), the greatest body of each, the newest `keep`.
-    fn model(keep: usize, items: &[Item]) -> Vec<Item> {
-        let mut by_rank: BTreeMap<(i64, &str), &Item> = BTreeMap::new();
-        for item in items {
-            let kept = by_rank.entry(item.rank()).or_insert(item);
-            if kept.body < item.body {
-                *kept = item;
-            }
+    #[test]
+    fn what_it_has_already_is_not_taken_in_again() {
+        let mut document = document(&[(5, "a"), (6, "b"), (7, "c")]);
+        let place = |position, offset| Arrival { place: (0, offset), ..arrival(position, 0) };
+        for (position, offset) in [(1, 10), (3, 30), (3, 29)] {
+            assert!(!Document::apply(&mut document, &KIND, item(9, "z", "x"), place(position, offset)));
         }
-        by_rank.into_values().rev().take(keep).cloned().collect()
+        assert!(Document::apply(&mut document, &KIND, item(9, "z", "x"), place(3, 31)), "later in the same frame");
+        // Another event queue counts its own offsets, in a later frame.
+        assert!(Document::apply(&mut document, &KIND, item(10, "y", "x"), place(4, 1)));
+        // The slot has moved: positions are those of another shard's queue.
+        let moved = Arrival { version: Version::new(2, 1), ..place(1, 1) };
+        assert!(Document::apply(&mut document, &KIND, item(11, "x", "x"), moved));
     }
 
-    proptest! {
-        #[test]
-        fn any_order_of_arrival_gives_the_same_items(
-            (arrivals, again) in proptest::collection::vec((0i64..6, 0u8..4, 0u8..3), 0..40).prop_flat_map(|list| {
-                (Just(list.clone()), Just(list).prop_shuffle())
-            }),
-            keep in 1usize..8,
-        ) {
-            let items = |list: &[(i64, u8, u8)]| -> Vec<Item> {
-                list.iter().map(|(order, id, body)| item(*order, &id.to_string(), &body.to_string())).collect()
-            };
-            let expected = model(keep, &items(&arrivals));
-            for list in [&arrivals, &again] {
-                let document = apply_all(keep, &items(list));
-                prop_assert_eq!(&document.items().cloned().collect::<Vec<_>>(), &expected);
-                prop_assert_eq!(document.weight(), expected.iter().map(Item::weight).sum::<usize>());
-            }
-            // Twice the same changes nothing more.
-            let mut document = apply_all(keep, &items(&arrivals));
-            for item in items(&again) {
-                prop_assert!(!Document::apply(&mut document, keep, item, arrival(99, 0)));
-            }
+    fn stored(items: usize) -> Document {
+        let kind = Kind::Feed { keep: 1_000 };
+        let mut document = Arc::new(Document::empty(&kind));
+        for n in (0..items).rev() {
+            let effect = item(-(n as i64), &format!("id {n}"), &format!("{{\"n\":{n}}}"));
+            let position = (items - n) as u64;
+            Document::apply(&mut document, &kind, effect, arrival(position, 4_000));
         }
+        Document { version: Version::new(2, 300), changed_ms: 4_000, reflects: (5, 600), ..(*document).clone() }
+    }
+
+    #[test]
+    fn blobs_and_back() {
+        for items in [0, 1, 200] {
+            let document = stored(items);
+            assert_eq!(Document::decode(&KIND, &document.encode()), Ok(document));
+        }
+    }
+
+    #[test]
+    fn the_encoding_never_changes_under_its_number() {
+        // format, version, changed, reflects; number of items; order (zigzag), id, body.
+        let expected = [&[1, 2, 0xac, 2, 0xa0, 0x1f, 5, 0xd8, 4, 1, 0, 4][..], b"id 0", &[7], b"{\"n\":0}"].concat();
+        assert_eq!(stored(1).encode(), expected);
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let blob = stored(2).encode();
+        for cut in 0..blob.len() {
+            assert!(Document::decode(&KIND, &blob[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(Document::decode(&KIND, &[&blob[..], b"x"].concat()).is_err());
+        let unknown = [&[99], &blob[1..]].concat();
+        assert!(Document::decode(&KIND, &unknown).expect_err("refused").contains("format 99"));
     }
 }

@@ -95,18 +95,18 @@ mod testing {
     use millpond_shared::version::Version;
 
     use super::*;
-    use crate::projection::{Arrival, Document, Item, keep_of, testing};
+    use crate::projection::{Arrival, Document, Effect, testing};
 
     /// The body of the first output of `declaration` after events (id, order in ns, data).
     pub(super) fn rendered(declaration: &str, key: &str, events: &[(&str, i64, &str)]) -> Rendered {
         let projections = testing::declared(declaration);
         let projection = &projections[0];
-        let mut document: Arc<Document> = Arc::default();
+        let mut document = Arc::new(Document::empty(&projection.kind));
         for (position, (id, time, data)) in (1..).zip(events) {
             let event = testing::event(id, *time, data);
-            let item = Item::of(projection, &View::new(&event).unwrap()).unwrap();
+            let effect = Effect::of(projection, &View::new(&event).unwrap()).unwrap();
             let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1_000 };
-            Document::apply(&mut document, keep_of(projection.kind), item, arrival);
+            Document::apply(&mut document, &projection.kind, effect, arrival);
         }
         render(projection, &projection.outputs[0], key, &document).unwrap()
     }

@@ -1,6 +1,6 @@
-//! From a frame to items that only have to be put in their places (pure).
+//! From a frame to effects that only have to be applied to their documents (pure).
 //!
-//! All that is costly about an event, parsing it and rendering its items, is done here, before the state is locked.
+//! All that is costly about an event, parsing it and rendering its item, is done here, before the state is locked.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
 use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
 
-use crate::projection::{Arrival, Item};
+use crate::projection::{Arrival, Effect};
 
 /// What one shard needs to know to read its frames.
 pub struct Preparer<'a> {
@@ -33,16 +33,16 @@ pub struct Prepared {
     pub unapplied: BTreeMap<Unapplied, u64>,
 }
 
-/// An item and the document it belongs to.
+/// What an event does, and the document it does it to.
 #[derive(Debug)]
 pub struct Arrived {
     pub projection: u16,
     pub key: String,
-    pub item: Item,
+    pub effect: Effect,
     pub arrival: Arrival,
 }
 
-/// Why an event did not become an item.
+/// Why an event has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unapplied {
     /// At or below the mark of its queue: filed twice.
@@ -152,12 +152,12 @@ impl Reading<'_> {
                 continue;
             };
             let epoch = self.epoch(projection, key)?;
-            match Item::of(projection, &view) {
+            match Effect::of(projection, &view) {
                 Err(_) => self.leave_out(Unapplied::Unordered, 1),
-                Ok(item) => self.out.arrived.push(Arrived {
+                Ok(effect) => self.out.arrived.push(Arrived {
                     projection: index,
                     key: key.as_ref().to_owned(),
-                    item,
+                    effect,
                     arrival: Arrival {
                         version: Version::new(epoch, self.out.position),
                         place: (self.out.queue, filed.offset),
@@ -235,7 +235,8 @@ mod tests {
             [(Unapplied::Repeated, 2), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
         assert_eq!(prepared.unapplied, BTreeMap::from(expected));
         let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
-        assert_eq!((arrived.projection, arrived.key.as_str(), arrived.item.order), (0, "k", 1));
+        let Effect::Item(item) = &arrived.effect;
+        assert_eq!((arrived.projection, arrived.key.as_str(), item.order), (0, "k", 1));
         let expected = Arrival { version: Version::new(1, 5), place: (2, 4), received: 0 };
         assert_eq!(arrived.arrival, expected);
     }

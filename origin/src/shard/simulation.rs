@@ -153,7 +153,7 @@ fn model(site: &Site, producer: &Producer) -> BTreeMap<String, Vec<Value>> {
             };
             let Some(order) = order else { continue };
             let tag = document_tag(&projection.name, user);
-            let (_, items) = documents.entry(tag).or_insert((keep_of(projection.kind), BTreeMap::new()));
+            let (_, items) = documents.entry(tag).or_insert((keep_of(&projection.kind), BTreeMap::new()));
             let kept = items.entry((order, event.id.to_string())).or_default();
             *kept = body.to_string().max(std::mem::take(kept));
         }

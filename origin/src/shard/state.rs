@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use millpond_shared::projection::{Projection, document_tag};
+use millpond_shared::projection::{Kind, Projection, document_tag};
 use millpond_shared::version::{Offset, Position, QueueId, Version};
 use millpond_shared::wire::Change;
 
 use super::prepare::Prepared;
-use crate::projection::{Document, keep_of};
+use crate::projection::Document;
 use crate::store::shard_file::{Loaded, Row, Write};
 
 /// Documents, position, marks; and what the next commit has to write.
@@ -28,7 +28,7 @@ pub struct State {
 }
 
 struct Documents {
-    keep: usize,
+    kind: Kind,
     by_key: HashMap<Arc<str>, Held>,
 }
 
@@ -49,7 +49,7 @@ impl State {
         let mut state = State {
             projections: projections
                 .iter()
-                .map(|projection| Documents { keep: keep_of(projection.kind), by_key: HashMap::new() })
+                .map(|projection| Documents { kind: projection.kind, by_key: HashMap::new() })
                 .collect(),
             applied: loaded.committed,
             marks: loaded.marks,
@@ -101,7 +101,7 @@ impl State {
         self.events_since + self.events_under_way
     }
 
-    /// Puts a frame's items into their documents. The frame's position and mark count even if it changes nothing.
+    /// Applies a frame's effects to their documents. The frame's position and mark count even if it changes nothing.
     pub fn merge(&mut self, prepared: Prepared, changed: &mut Changed) {
         for arrived in prepared.arrived {
             let Some(documents) = self.projections.get_mut(usize::from(arrived.projection)) else { continue };
@@ -109,12 +109,13 @@ impl State {
                 Some(held) => held,
                 None => {
                     let key: Arc<str> = arrived.key.into();
-                    let held = Held { key: key.clone(), document: Arc::default(), dirty: false };
+                    let document = Arc::new(Document::empty(&documents.kind));
+                    let held = Held { key: key.clone(), document, dirty: false };
                     documents.by_key.entry(key).or_insert(held)
                 }
             };
             let before = if held.dirty { held.document.weight() } else { 0 };
-            if !Document::apply(&mut held.document, documents.keep, arrived.item, arrived.arrival) {
+            if !Document::apply(&mut held.document, &documents.kind, arrived.effect, arrived.arrival) {
                 continue;
             }
             self.dirty_bytes = self.dirty_bytes.saturating_sub(before as u64) + held.document.weight() as u64;
@@ -176,7 +177,7 @@ impl Changed {
 mod tests {
     use super::*;
     use crate::projection::testing::declared;
-    use crate::projection::{Arrival, Item};
+    use crate::projection::{Arrival, Effect, Item};
     use crate::shard::prepare::Arrived;
 
     fn projections() -> Vec<Projection> {
@@ -187,7 +188,7 @@ mod tests {
         let arrived = |(key, order): &(&str, i64)| Arrived {
             projection: 0,
             key: (*key).to_owned(),
-            item: Item { order: *order, id: "x".into(), body: "{}".into() },
+            effect: Effect::Item(Item { order: *order, id: "x".into(), body: "{}".into() }),
             arrival: Arrival { version: Version::new(1, position), place: (0, last), received: 0 },
         };
         let arrived = items.iter().map(arrived).collect();

@@ -3,7 +3,6 @@
 //! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each, and
 //! `forgetful` (tests) is a disk that loses what was not synced.
 
-mod document_blob;
 pub mod event_queue_file;
 #[cfg(test)]
 pub mod forgetful;

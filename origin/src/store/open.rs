@@ -7,7 +7,7 @@ use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use super::StoreError;
 
 /// Format number of every redb file of this crate; rises when any table changes its meaning.
-pub const STORE_FORMAT: u64 = 2;
+pub const STORE_FORMAT: u64 = 3;
 
 const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 

@@ -5,16 +5,15 @@
 //! | `meta` | `shard`, `shards`, `map_version`, `committed` | the number, in decimal |
 //! | `marks` | event queue | highest source offset applied |
 //! | `projections` | name | fingerprint of its declaration, in hexadecimal |
-//! | `documents` | (projection, key) | the document, see `document_blob` |
+//! | `documents` | (projection, key) | the document, see [`Document::encode`] |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millpond_shared::projection::Projection;
+use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::document_blob::{decode, encode};
 use super::{Place, StoreError, open};
 use crate::projection::Document;
 
@@ -67,8 +66,8 @@ impl<E: Into<redb::Error>> From<E> for ShardFileError {
 pub struct ShardFile {
     database: Database,
     name: String,
-    /// Names of the declared projections, in their order.
-    projections: Vec<String>,
+    /// Names and kinds of the declared projections, in their order.
+    projections: Vec<(String, Kind)>,
 }
 
 /// A document with its place: index into the declared projections, and key.
@@ -106,7 +105,8 @@ impl ShardFile {
             Place::Backend(_) => format!("shard {} in memory", identity.shard),
         };
         let database = open(place, "shard", CACHE_BYTES)?;
-        let projection_names = projections.iter().map(|projection| projection.name.clone()).collect();
+        let projection_names =
+            projections.iter().map(|projection| (projection.name.clone(), projection.kind)).collect();
         let file = ShardFile { database, name, projections: projection_names };
         file.prepare(identity, projections)?;
         let loaded = file.load()?;
@@ -126,7 +126,7 @@ impl ShardFile {
         {
             let mut documents = transaction.open_table(DOCUMENTS)?;
             for (projection, key, document) in &write.documents {
-                documents.insert((self.projection(*projection), key.as_ref()), encode(document).as_slice())?;
+                documents.insert((self.projection(*projection), key.as_ref()), document.encode().as_slice())?;
             }
             let mut marks = transaction.open_table(MARKS)?;
             for (queue, offset) in &write.marks {
@@ -139,7 +139,7 @@ impl ShardFile {
     }
 
     fn projection(&self, index: u16) -> &str {
-        self.projections.get(usize::from(index)).map_or("", String::as_str)
+        self.projections.get(usize::from(index)).map_or("", |(name, _)| name.as_str())
     }
 
     /// Checks whose file this is and what its documents were declared as; records both where nothing is recorded.
@@ -227,12 +227,13 @@ impl ShardFile {
         for row in read.open_table(DOCUMENTS)?.iter()? {
             let (place, blob) = row?;
             let (projection, key) = place.value();
-            let Some(index) = self.projections.iter().position(|name| name == projection) else {
+            let mut declared = self.projections.iter().enumerate();
+            let Some((index, (_, kind))) = declared.find(|(_, (name, _))| name == projection) else {
                 *loaded.unloaded.entry(projection.to_owned()).or_default() += 1;
                 continue;
             };
             let index = u16::try_from(index).map_err(|_| self.damaged("more than 65,535 projections"))?;
-            let document = decode(blob.value())
+            let document = Document::decode(kind, blob.value())
                 .map_err(|problem| self.damaged(format!("the document `{projection}/{key}`: {problem}")))?;
             loaded.documents.push((index, key.into(), Arc::new(document)));
         }
@@ -251,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::projection::testing::declared;
-    use crate::projection::{Arrival, Item};
+    use crate::projection::{Arrival, Effect, Item};
     use crate::store::forgetful::Forgetful;
 
     const IDENTITY: Identity = Identity { shard: 1, shards: 4, map_version: 1 };
@@ -267,11 +268,16 @@ mod tests {
     }
 
     fn document(position: Position, ids: &[&str]) -> Arc<Document> {
-        let mut document = Arc::default();
+        let kind = Kind::Feed { keep: 10 };
+        let mut document = Arc::new(Document::empty(&kind));
         for (order, id) in (1..).zip(ids) {
             let item = Item { order: -order, id: (*id).into(), body: Bytes::from(format!("{{\"id\":\"{id}\"}}")) };
-            let arrival = Arrival { version: Version::new(1, position), place: (3, position), received: 99 };
-            Document::apply(&mut document, 10, item, arrival);
+            let arrival = Arrival {
+                version: Version::new(1, position),
+                place: (3, position * 10 + order.unsigned_abs()),
+                received: 99,
+            };
+            Document::apply(&mut document, &kind, Effect::Item(item), arrival);
         }
         document
     }
@@ -343,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_damaged_document_is_named() {
-        let blob = encode(&document(1, &["x"]));
+        let blob = document(1, &["x"]).encode();
         for damaged in [&blob[..blob.len() - 1], &[&blob[..], b"x"].concat()] {
             let disk = written().0.crash();
             let database = open(Place::Backend(Box::new(disk.clone())), "shard", 1 << 20).unwrap();

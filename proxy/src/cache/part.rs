@@ -32,6 +32,11 @@ impl Part {
         matches!(&*self.spans, [only] if *only == (0..self.complete))
     }
 
+    /// Bytes held from the first one on, without a gap.
+    pub fn beginning(&self) -> u64 {
+        self.spans.first().filter(|span| span.start == 0).map_or(0, |span| span.end)
+    }
+
     /// Bytes held.
     pub fn held(&self) -> u64 {
         self.spans.iter().map(|span| span.end - span.start).sum()

@@ -130,6 +130,8 @@ impl Removals {
 #[derive(Debug)]
 pub enum Lookup {
     Found(Arc<Entry>),
+    /// An incomplete entry; which parts it holds is for the caller to see.
+    Part(Arc<Entry>),
     /// The key has entries, but none for these request fields.
     OtherVariant,
     Nothing,
@@ -177,23 +179,11 @@ impl Store {
         let key = key.borrowed();
         let shard = self.shard(key.hash).read();
         let Some(slot) = shard.find(key) else { return Lookup::Nothing };
-        let Some(entry) = slot.variant(request) else {
-            // What is there in part is not another variant.
-            let selected = slot.part(request).is_some();
-            return if selected { Lookup::Nothing } else { Lookup::OtherVariant };
-        };
+        let found = slot.variant(request).map(|entry| Lookup::Found(Arc::clone(entry)));
+        let found = found.or_else(|| Some(Lookup::Part(Arc::clone(slot.part(request)?))));
+        let Some(found) = found else { return Lookup::OtherVariant };
         self.eviction.used(slot, key.hash);
-        Lookup::Found(Arc::clone(entry))
-    }
-
-    /// The incomplete entry for a request for parts; which of them it holds is for the caller to see.
-    pub fn part(&self, key: &Key, request: &Fields) -> Option<Arc<Entry>> {
-        let key = key.borrowed();
-        let shard = self.shard(key.hash).read();
-        let slot = shard.find(key)?;
-        let entry = slot.part(request)?;
-        self.eviction.used(slot, key.hash);
-        Some(Arc::clone(entry))
+        found
     }
 
     /// The entry for exactly this selection, complete or not; not counted as a use.

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
+use millpond_shared::clock;
 use millpond_shared::http1::Fields;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -16,16 +18,13 @@ use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
 use crate::upstreams::OriginError;
 
-/// Bytes that a fill may be ahead of its slowest reader once its body is too large to be stored.
-const AHEAD_MAX: usize = 256 * 1024;
-
 #[derive(Debug)]
 pub struct Flight {
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
     /// The phase changed, or the log grew.
-    grown: Notify,
-    /// A reader has moved on, or left.
-    read: Notify,
+    pub(super) grown: Notify,
+    /// A reader has come, moved on, or left.
+    pub(super) read: Notify,
     waiters: AtomicUsize,
     began: PurgeSeq,
 }
@@ -50,17 +49,20 @@ impl Drop for Waiting {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     phase: Phase,
-    pieces: VecDeque<Bytes>,
+    pub pieces: VecDeque<Bytes>,
     /// Number of pieces that were dropped from the front because every reader had them.
-    dropped: usize,
+    pub dropped: usize,
     /// Bytes in `pieces`.
-    held: usize,
+    pub held: usize,
     /// Their room in the store's budget.
-    reserved: Reservation,
-    readers: HashMap<u64, usize>,
-    next_reader: u64,
+    pub reserved: Reservation,
+    /// How many pieces each reader has had.
+    pub readers: HashMap<u64, usize>,
+    pub next_reader: u64,
+    /// Since when nobody reads.
+    unread_since: Instant,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,8 @@ enum Phase {
     Asking,
     /// The head is there, the body grows.
     Body(Arc<Draft>),
+    /// The same of a body that takes too long for whoever has something stale to send instead.
+    Late(Arc<Draft>),
     Complete(Arc<Entry>),
     /// The body is complete, but too large: the log held only a part of it at a time.
     PassedOn,
@@ -95,6 +99,8 @@ pub struct Draft {
 #[derive(Clone, Debug)]
 pub enum Seen {
     Body(Arc<Draft>),
+    /// The head was held back for a stale response's sake, and the body takes too long: whoever may send that, does.
+    Late(Arc<Draft>),
     Complete(Arc<Entry>),
     Unshared(Reason),
     Failed(OriginError),
@@ -111,6 +117,7 @@ impl Flight {
             reserved,
             readers: HashMap::new(),
             next_reader: 0,
+            unread_since: clock::monotonic(),
         };
         Flight {
             inner: Mutex::new(inner),
@@ -134,6 +141,7 @@ impl Flight {
             match &self.inner.lock().phase {
                 Phase::Asking => {}
                 Phase::Body(draft) => return Seen::Body(Arc::clone(draft)),
+                Phase::Late(draft) => return Seen::Late(Arc::clone(draft)),
                 Phase::Complete(entry) => return Seen::Complete(Arc::clone(entry)),
                 Phase::PassedOn => return Seen::Unshared(Reason::BodyTooLarge),
                 Phase::Unshared(reason) => return Seen::Unshared(*reason),
@@ -146,6 +154,32 @@ impl Flight {
     /// The head is there: what comes now is the body.
     pub fn begin(&self, draft: Arc<Draft>) {
         self.settle(Phase::Body(draft));
+    }
+
+    /// The head was held back, and what of the body was waited for does not come.
+    pub fn is_late(&self, draft: Arc<Draft>) {
+        self.settle(Phase::Late(draft));
+    }
+
+    /// Waits until nothing more comes; whether the whole response has come.
+    pub async fn ended(&self) -> bool {
+        loop {
+            let grown = self.grown.notified();
+            tokio::pin!(grown);
+            grown.as_mut().enable();
+            match &self.inner.lock().phase {
+                Phase::Asking | Phase::Body(_) | Phase::Late(_) => {}
+                Phase::Complete(_) | Phase::PassedOn => return true,
+                Phase::Unshared(_) | Phase::Failed(_) => return false,
+            }
+            grown.await;
+        }
+    }
+
+    /// Since when nobody reads; `None`: somebody does.
+    pub fn unread_since(&self) -> Option<Instant> {
+        let inner = self.inner.lock();
+        inner.readers.is_empty().then_some(inner.unread_since)
     }
 
     pub(super) fn settle_unshared(&self, reason: Reason) {
@@ -178,85 +212,9 @@ impl Flight {
         let id = inner.next_reader;
         inner.next_reader += 1;
         inner.readers.insert(id, 0);
-        Some(Reader { flight: Arc::clone(self), id, at: 0, ended: false })
-    }
-}
-
-impl Inner {
-    /// Forgets the pieces that every reader has; the bytes that are still held, or `None` without any reader.
-    fn drop_what_all_have(&mut self) -> Option<usize> {
-        let slowest = self.readers.values().min().copied()?;
-        while self.dropped < slowest
-            && let Some(piece) = self.pieces.pop_front()
-        {
-            self.dropped += 1;
-            self.held -= piece.len();
-        }
-        self.reserved.shrink_to(self.held as u64);
-        Some(self.held)
-    }
-}
-
-/// Appends to the log.
-pub struct Filler {
-    flight: Arc<Flight>,
-    /// Bytes beyond which the body is not stored; readers then hold the fill back.
-    store_max: u64,
-    length: u64,
-    stored: bool,
-}
-
-impl Filler {
-    pub fn new(flight: &Arc<Flight>, store_max: u64) -> Filler {
-        Filler { flight: Arc::clone(flight), store_max, length: 0, stored: true }
-    }
-
-    /// Appends a piece. `false`: the body is too large to be stored, or too much is on its way into the store already;
-    /// from now on the log only passes it on.
-    pub fn push(&mut self, piece: Bytes) -> bool {
-        self.length += piece.len() as u64;
-        let mut inner = self.flight.inner.lock();
-        inner.held += piece.len();
-        // What is passed on without room in the budget is bounded by `AHEAD_MAX`.
-        let has_room = inner.reserved.grow(piece.len() as u64);
-        inner.pieces.push_back(piece);
         drop(inner);
-        self.flight.grown.notify_waiters();
-        self.stored &= self.length <= self.store_max && has_room;
-        self.stored
-    }
-
-    /// Once the body is too large: waits until the slowest reader has room. `false`: nobody reads any more.
-    pub async fn room(&self) -> bool {
-        if self.stored {
-            return true;
-        }
-        loop {
-            let read = self.flight.read.notified();
-            tokio::pin!(read);
-            read.as_mut().enable();
-            let held = self.flight.inner.lock().drop_what_all_have();
-            match held {
-                None => return false,
-                Some(held) if held < AHEAD_MAX => return true,
-                Some(_) => {}
-            }
-            read.await;
-        }
-    }
-
-    /// Whether the log still holds the body from its start, and it is small enough to be stored.
-    pub fn is_storable(&self) -> bool {
-        self.stored
-    }
-
-    /// What the log holds, in one piece and in memory of its own: a piece that came with its head is part of a read
-    /// buffer many times its size.
-    pub fn body(&self) -> Bytes {
-        let inner = self.flight.inner.lock();
-        let mut body = Vec::with_capacity(inner.held);
-        inner.pieces.iter().for_each(|piece| body.extend_from_slice(piece));
-        body.into()
+        self.read.notify_waiters();
+        Some(Reader { flight: Arc::clone(self), id, at: 0, ended: false })
     }
 }
 
@@ -275,6 +233,8 @@ pub enum Piece {
     End,
     /// The fill died: what was sent so far is all there will be, and must not look complete.
     Cut(OriginError),
+    /// The others have waited for this reader for long enough: what comes next is not held any more.
+    LeftBehind,
 }
 
 impl Reader {
@@ -297,7 +257,8 @@ impl Reader {
             return Some(Piece::End);
         }
         let mut inner = self.flight.inner.lock();
-        if let Some(piece) = self.at.checked_sub(inner.dropped).and_then(|at| inner.pieces.get(at)).cloned() {
+        let Some(place) = self.at.checked_sub(inner.dropped) else { return Some(Piece::LeftBehind) };
+        if let Some(piece) = inner.pieces.get(place).cloned() {
             self.at += 1;
             inner.readers.insert(self.id, self.at);
             drop(inner);
@@ -305,7 +266,7 @@ impl Reader {
             return Some(Piece::Data(piece));
         }
         match &inner.phase {
-            Phase::Asking | Phase::Body(_) => None,
+            Phase::Asking | Phase::Body(_) | Phase::Late(_) => None,
             Phase::Complete(_) | Phase::PassedOn => {
                 self.ended = true;
                 Some(Piece::End)
@@ -318,7 +279,12 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.flight.inner.lock().readers.remove(&self.id);
+        let mut inner = self.flight.inner.lock();
+        inner.readers.remove(&self.id);
+        if inner.readers.is_empty() {
+            inner.unread_since = clock::monotonic();
+        }
+        drop(inner);
         self.flight.read.notify_waiters();
     }
 }

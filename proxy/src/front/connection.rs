@@ -3,7 +3,7 @@
 //! The hot loop (`hot`) answers what it can; anything else is handed to the gateway here, and the loop goes on after.
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::{Framing, Refusal, RequestHead};
 use pingora_core::protocols::Stream;
@@ -24,9 +25,11 @@ use super::hot::Next;
 use super::reply::Reply;
 use super::send::poll_send;
 use crate::gateway::Gateway;
+use crate::limits::Connections;
 use crate::observe::{Access, Observer};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
+use crate::rules::Network;
 
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 4096;
@@ -58,7 +61,15 @@ pub(super) struct Connection {
     pub since: u64,
     /// Whether no request was read yet.
     pub fresh: bool,
+    pub arrival: Arrival,
+}
+
+/// What is known of a connection before its first request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// `http` or `https`.
     pub scheme: &'static str,
+    /// Address of the client.
     pub peer: Option<SocketAddr>,
 }
 
@@ -66,7 +77,20 @@ pub(super) struct Connection {
 pub(super) struct Around {
     pub gateway: Arc<Gateway>,
     pub observer: Arc<Observer>,
+    /// Networks of balancers, whose connections begin with a PROXY head.
+    pub balancers: Vec<Network>,
+    /// How many connections a client may have, if there is a limit.
+    pub connections: Option<Arc<Connections>>,
     pub drain: Drain,
+}
+
+impl Around {
+    /// Whether connections from this address begin with a PROXY head.
+    pub fn is_balancer(&self, address: IpAddr) -> bool {
+        // On a socket for both families, IPv4 peers have mapped addresses.
+        let address = address.to_canonical();
+        self.balancers.iter().any(|network| network.contains(address))
+    }
 }
 
 /// Tells all connections that no further request is wanted.
@@ -97,8 +121,8 @@ impl Drain {
 }
 
 /// Serves a client until it leaves, errs, or the proxy drains. An HTTP/2 client is given back, with what was read of it.
-pub(super) async fn run(around: &Around, stream: Stream, scheme: &'static str) -> Option<(Stream, BytesMut)> {
-    let mut connection = Connection::new(stream, scheme);
+pub(super) async fn run(around: &Around, stream: Stream, arrival: Arrival) -> Option<(Stream, BytesMut)> {
+    let mut connection = Connection::new(stream, arrival);
     let told = around.drain.told.notified();
     let mut told = pin!(told);
     told.as_mut().enable();
@@ -107,7 +131,7 @@ pub(super) async fn run(around: &Around, stream: Stream, scheme: &'static str) -
             Next::Closed => return None,
             Next::Http2 => return Some((connection.stream, connection.input)),
             Next::Refused(refusal) => {
-                Box::pin(connection.refuse(&around.observer, refusal)).await;
+                Box::pin(connection.refuse(&around.observer, refusal, Reason::BadRequest)).await;
                 return None;
             }
             Next::Request(head, framing) => {
@@ -121,13 +145,22 @@ pub(super) async fn run(around: &Around, stream: Stream, scheme: &'static str) -
     }
 }
 
+/// Tells a client that it has as many connections as it may, whatever it asks for.
+pub(super) async fn refuse(around: &Around, stream: Stream, arrival: Arrival) {
+    Connection::new(stream, arrival).refuse(&around.observer, TOO_MANY_CONNECTIONS, Reason::ConnectionLimit).await;
+}
+
+const TOO_MANY_CONNECTIONS: Refusal =
+    Refusal { status: StatusCode::TOO_MANY_REQUESTS, why: "this client has as many connections as it may" };
+/// Seconds after which a client whose connections are too many may try again.
+const RETRY_AFTER_SECS: u64 = 1;
+
 pub(super) fn peer_of(stream: &Stream) -> Option<SocketAddr> {
     stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|addr| addr.as_inet().copied()))
 }
 
 impl Connection {
-    pub fn new(stream: Stream, scheme: &'static str) -> Connection {
-        let peer = peer_of(&stream);
+    pub fn new(stream: Stream, arrival: Arrival) -> Connection {
         Connection {
             stream,
             input: BytesMut::new(),
@@ -141,14 +174,13 @@ impl Connection {
             deadline: Deadline::default(),
             since: clock::coarse_ms(),
             fresh: true,
-            scheme,
-            peer,
+            arrival,
         }
     }
 
     /// The gateway's way; whether the connection can carry another request.
     async fn answer(&mut self, around: &Around, head: &RequestHead, framing: Framing) -> bool {
-        let (began, peer) = (clock::Stopwatch::start(), self.peer);
+        let (began, peer) = (clock::Stopwatch::start(), self.arrival.peer);
         let mut reply = Reply::new(self, head, framing, around.drain.has_begun());
         let record = around.gateway.serve(head, &mut reply).await;
         let keep = reply.finish().await;
@@ -163,29 +195,38 @@ impl Connection {
     }
 
     /// Answers what can't be read any further, and closes.
-    async fn refuse(mut self, observer: &Observer, refusal: Refusal) {
+    async fn refuse(mut self, observer: &Observer, refusal: Refusal, reason: Reason) {
         let body = format!(
             "{} {}: {}\n",
             refusal.status.as_str(),
             refusal.status.canonical_reason().unwrap_or(""),
             refusal.why
         );
+        let retry_after = match refusal.status {
+            StatusCode::TOO_MANY_REQUESTS => format!("Retry-After: {RETRY_AFTER_SECS}\r\n"),
+            _ => String::new(),
+        };
         let head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nDate: {}\r\nConnection: close\r\nCache-Status: {}\r\n\r\n",
+            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nDate: {}\r\n{retry_after}Connection: close\r\nCache-Status: {}\r\n\r\n",
             refusal.status.as_str(),
             refusal.status.canonical_reason().unwrap_or(""),
             body.len(),
             crate::semantics::date::format(clock::wall_secs()),
-            crate::semantics::cache_status::value(Outcome::Refused, Some(Reason::BadRequest), None, None, false, false),
+            crate::semantics::cache_status::value(Outcome::Refused, Some(reason), None, None, false, false),
         );
         self.output.extend_from_slice(head.as_bytes());
         self.output.extend_from_slice(body.as_bytes());
         let bytes = self.output.len() as u64;
         let broken_off = self.write_output().await.is_err();
-        let reason = Some(Reason::BadRequest);
-        let record =
-            Record { rule: None, outcome: Outcome::Refused, reason, status: refusal.status, bytes, broken_off };
-        observer.observe(&Access { head: None, peer: self.peer, record: &record, took: Duration::ZERO });
+        let record = Record {
+            rule: None,
+            outcome: Outcome::Refused,
+            reason: Some(reason),
+            status: refusal.status,
+            bytes,
+            broken_off,
+        };
+        observer.observe(&Access { head: None, peer: self.arrival.peer, record: &record, took: Duration::ZERO });
         self.linger().await;
     }
 

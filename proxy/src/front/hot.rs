@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use millpond_shared::http1::{Framing, Limits, Refusal, RequestHead, Target, requ
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::futures::Notified;
 
-use super::connection::{Around, Connection};
+use super::connection::{Around, Arrival, Connection};
 use super::deadline::Waits;
 use super::familiar::{self, Familiar};
 use super::send::{COPY_MAX, poll_send};
@@ -72,8 +71,7 @@ struct Turn<'a> {
     /// Milliseconds since the Unix epoch, once they were asked for.
     now_ms: Option<u64>,
     began: Stopwatch,
-    scheme: &'static str,
-    peer: Option<SocketAddr>,
+    arrival: Arrival,
     /// Requests that may still be answered.
     left: usize,
     /// Whether anything was read or written.
@@ -86,8 +84,8 @@ impl Connection {
         BENCH.with_borrow_mut(|bench| {
             bench.output.reserve(GATHER_BYTES);
             let began = Stopwatch::start();
-            let (scheme, peer, left) = (self.scheme, self.peer, REQUESTS_PER_TURN);
-            let mut turn = Turn { around, bench, now_ms: None, began, scheme, peer, left, moved: false };
+            let (arrival, left) = (self.arrival, REQUESTS_PER_TURN);
+            let mut turn = Turn { around, bench, now_ms: None, began, arrival, left, moved: false };
             match self.poll_turn(&mut turn, cx) {
                 Poll::Ready(next) => Poll::Ready(next),
                 Poll::Pending if turn.left == 0 => {
@@ -292,11 +290,13 @@ impl Turn<'_> {
 
     /// Appends the answer to a request; a large body is put into `body`, to be sent behind it. `false`: it is no hit.
     fn answer(&mut self, head: &RequestHead, target: &str, ask: &Ask, body: &mut Bytes) -> bool {
-        let Turn { around, bench: Bench { output, gateway, hits, .. }, now_ms, scheme, .. } = self;
+        let Turn { around, bench: Bench { output, gateway, hits, .. }, now_ms, arrival, .. } = self;
         if around.drain.has_begun() {
             return false;
         }
-        let asked = Asked { head, target, ask, scheme, now_ms: *now_ms.get_or_insert_with(clock::coarse_wall_ms) };
+        let (scheme, peer) = (arrival.scheme, arrival.peer.map(|peer| peer.ip()));
+        let now_ms = *now_ms.get_or_insert_with(clock::coarse_wall_ms);
+        let asked = Asked { head, target, ask, scheme, peer, now_ms };
         let found = around.gateway.early_hit(&asked, gateway, |hit| {
             let before = output.len();
             hit.put_head(output);
@@ -328,7 +328,7 @@ impl Turn<'_> {
     /// Its line is written before its answer is sent: the time is that until then.
     fn log(&self, head: &RequestHead, target: &str, record: &Record) {
         let head = RequestHead { target: Target::Origin(target.to_owned()), ..head.clone() };
-        let access = Access { head: Some(&head), peer: self.peer, record, took: self.began.elapsed() };
+        let access = Access { head: Some(&head), peer: self.arrival.peer, record, took: self.began.elapsed() };
         self.around.observer.log(&access);
     }
 }

@@ -184,11 +184,11 @@ impl<'a> Reply<'a> {
 
 impl Client for Reply<'_> {
     fn scheme(&self) -> &'static str {
-        self.connection.scheme
+        self.connection.arrival.scheme
     }
 
     fn peer(&self) -> Option<IpAddr> {
-        self.connection.peer.map(|peer| peer.ip())
+        self.connection.arrival.peer.map(|peer| peer.ip())
     }
 
     fn abandon_body(&mut self) {
@@ -304,6 +304,9 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::front::connection::Arrival;
+
+    const ARRIVAL: Arrival = Arrival { scheme: "http", peer: None };
 
     fn asked(head: &str) -> (RequestHead, Framing) {
         let head = take_request(&mut BytesMut::from(head), &Limits::default()).expect("valid").expect("whole");
@@ -314,7 +317,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_pauses_within_its_body_is_told_apart_from_one_that_leaves() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut connection = Connection::new(Box::new(ours), "http");
+        let mut connection = Connection::new(Box::new(ours), ARRIVAL);
         let (head, framing) = asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
         theirs.write_all(b"body").await.expect("room");
         let mut reply = Reply::new(&mut connection, &head, framing, false);
@@ -329,7 +332,7 @@ mod tests {
     #[tokio::test]
     async fn leave_to_send_a_body_is_given_once() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut connection = Connection::new(Box::new(ours), "http");
+        let mut connection = Connection::new(Box::new(ours), ARRIVAL);
         let (head, framing) = asked("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
         let mut reply = Reply::new(&mut connection, &head, framing, false);
         let leave = ResponseHead { status: StatusCode::CONTINUE, minor: Minor::One, fields: Default::default() };

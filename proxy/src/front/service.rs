@@ -20,10 +20,12 @@ use pingora_core::services::listening::Service as ListeningService;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::connection::{self, Around, Drain};
-use super::{http2, secure};
+use super::connection::{self, Around, Arrival, Drain};
+use super::{http2, proxied, secure};
+use crate::config::ProxyConfig;
 use crate::gateway::Gateway;
-use crate::observe::Observer;
+use crate::limits::{ClientId, Connections, Entered};
+use crate::observe::{ConnectionRefused, Observer};
 use crate::tls::Tls;
 
 /// Sockets that are bound but not yet served: what can fail has failed before anything runs.
@@ -72,8 +74,10 @@ struct Open {
 }
 
 impl Front {
-    pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>) -> Front {
-        let around = Around { gateway, observer, drain: Drain::default() };
+    pub fn new(gateway: Arc<Gateway>, observer: Arc<Observer>, config: &ProxyConfig) -> Front {
+        let connections = config.connections_max.map(|max| Arc::new(Connections::new(max)));
+        let (balancers, drain) = (config.proxy_protocol.clone(), Drain::default());
+        let around = Around { gateway, observer, balancers, connections, drain };
         Front { around: Arc::new(around), tls: None, open: Arc::default() }
     }
 }
@@ -82,22 +86,42 @@ impl Front {
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         let (around, open) = (Arc::clone(&self.around), OpenGuard::new(&self.open));
+        let (stream, peer) = match connection::peer_of(&stream) {
+            Some(peer) if around.is_balancer(peer.ip()) => proxied::introduced(&around, stream, peer).await?,
+            peer => (stream, peer),
+        };
+        let entered = around.connections.as_ref().map(|all| all.enter(ClientId::of(peer.map(|peer| peer.ip()))));
+        let entry = match entered {
+            None => None,
+            Some(Entered::Open(entry)) => Some(entry),
+            Some(refused) => {
+                around.observer.connection_refused(ConnectionRefused::TooMany);
+                if let (Entered::Refused(entry), None) = (refused, &self.tls) {
+                    tokio::spawn(async move {
+                        connection::refuse(&around, stream, Arrival { scheme: "http", peer }).await;
+                        drop((entry, open));
+                    });
+                }
+                return None;
+            }
+        };
         let (stream, scheme) = match &self.tls {
             Some(tls) => (secure::handshake(tls, stream, &around.drain).await?, "https"),
             None => (stream, "http"),
         };
+        let arrival = Arrival { scheme, peer };
         // A task of its own: the one that pingora has begun has room for a handshake, and takes 9 KB to its end.
         tokio::spawn(async move {
             let chose_http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
             let speaks_http2 = match chose_http2 {
                 true => Some((stream, BytesMut::new())),
-                false => connection::run(&around, stream, scheme).await,
+                false => connection::run(&around, stream, arrival).await,
             };
             if let Some((stream, read)) = speaks_http2 {
                 // Boxed: a connection that speaks HTTP/1.1 should not have room for it.
-                Box::pin(http2::serve(&around, stream, read, scheme)).await;
+                Box::pin(http2::serve(&around, stream, read, arrival)).await;
             }
-            drop(open);
+            drop((entry, open));
         });
         None
     }

@@ -10,6 +10,7 @@ use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
 
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::forward;
+use super::leave::Leave;
 use super::options::ALLOW;
 use super::parts::{self, Extract, Share, Window};
 use super::{Gateway, Snapshot, Visit};
@@ -125,6 +126,7 @@ impl Gateway {
             Ok(()) => (Ok(()), reason),
             Err(Stopped::Gone) => (Err(Gone), reason),
             Err(Stopped::Cut(error)) => (Err(Gone), Some(error.reason())),
+            Err(Stopped::LeftBehind) => (Err(Gone), Some(Reason::ClientTooSlow)),
         };
         record(client, Some(visit.rule), outcome, reason, status, sent)
     }
@@ -178,8 +180,12 @@ impl Gateway {
         rule: &Arc<Rule>,
         request: &RequestHead,
         reason: Reason,
+        leave: &mut Leave<'_>,
         client: &mut C,
     ) -> Record {
+        if let Err(over) = leave.ask_before_going_on() {
+            return self.held_back(client, rule, over).await;
+        }
         let scheme = client.scheme();
         let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
         let sender = snapshot.rules.forwarding.sender(client.peer(), scheme);
@@ -272,12 +278,28 @@ async fn respond_failed<C: Client>(client: &mut C, rule: &Arc<Rule>, error: &Ori
     own(client, Some(rule), Outcome::Error, status, error.reason(), &error.to_string()).await
 }
 
+/// Seconds after which to ask again where too many wait, or versions came too fast.
+const RETRY_AFTER_SECS: u64 = 1;
+
 /// An answer of our own, in words.
 async fn own<C: Client>(
     client: &mut C,
     rule: Option<&Arc<Rule>>,
     outcome: Outcome,
     status: StatusCode,
+    reason: Reason,
+    why: &str,
+) -> Record {
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECS);
+    respond(client, rule, outcome, (status, retry_after), reason, why).await
+}
+
+/// The same; `retry_after`: in how many seconds the client may ask again (RFC 9110 §10.2.3).
+pub(super) async fn respond<C: Client>(
+    client: &mut C,
+    rule: Option<&Arc<Rule>>,
+    outcome: Outcome,
+    (status, retry_after): (StatusCode, Option<u64>),
     reason: Reason,
     why: &str,
 ) -> Record {
@@ -289,8 +311,8 @@ async fn own<C: Client>(
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.push(("Allow", ALLOW.to_owned()));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        fields.push(("Retry-After", "1".to_owned()));
+    if let Some(seconds) = retry_after {
+        fields.push(("Retry-After", seconds.to_string()));
     }
     let fields: Fields = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let added = vec![("Cache-Status", cache_status::value(outcome, Some(reason), None, None, false, false))];
@@ -339,6 +361,8 @@ async fn not_modified<C: Client>(
 enum Stopped {
     Gone,
     Cut(OriginError),
+    /// Others would have had to wait for the client any longer.
+    LeftBehind,
 }
 
 impl From<Gone> for Stopped {
@@ -373,6 +397,10 @@ async fn stream<C: Client>(client: &mut C, mut window: Window, mut reader: Reade
                 client.flush().await?;
                 client.cut();
                 return Err(Stopped::Cut(error));
+            }
+            Piece::LeftBehind => {
+                client.cut();
+                return Err(Stopped::LeftBehind);
             }
         }
     }

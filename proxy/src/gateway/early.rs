@@ -2,15 +2,18 @@
 //!
 //! The same rules, key, store and decisions as in [`Gateway::serve`]; whatever is not a plain fresh hit is left to it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
+use millpond_shared::clock;
 use millpond_shared::http1::{RequestHead, put_field_number, put_status_line};
 
 use super::Gateway;
 use crate::cache::Entry;
 use crate::key::{self, KeyRef};
+use crate::limits::ClientId;
 use crate::rules::{Rule, path_of};
 use crate::semantics::request::Ask;
 use crate::semantics::reuse::{self, Reuse};
@@ -26,6 +29,8 @@ pub struct Asked<'a> {
     pub ask: &'a Ask,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Address of the client, if it has one.
+    pub peer: Option<IpAddr>,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
 }
@@ -54,7 +59,7 @@ impl Gateway {
         scratch: &mut Scratch,
         use_it: impl FnOnce(Hit<'_>) -> R,
     ) -> Option<R> {
-        let Asked { head, target, ask, scheme, now_ms } = *asked;
+        let Asked { head, target, ask, scheme, peer, now_ms } = *asked;
         let snapshot = self.snapshot.load();
         // A path that is refused is for the gateway to refuse.
         let path = snapshot.rules.path(target).ok()?;
@@ -70,6 +75,12 @@ impl Gateway {
             let now = now_ms / 1000;
             match reuse::judge(&entry.times, &ask, now, self.live.invalidated(entry, now_ms)) {
                 Reuse::Fresh { age } => {
+                    // What is held back is for the gateway to refuse.
+                    let limiter = rule.limit.as_ref().filter(|limiter| limiter.limit().hits);
+                    let whose = || ClientId::of(snapshot.rules.forwarding.client(peer, &head.fields));
+                    if limiter.is_some_and(|limiter| !limiter.admits_hit(whose(), clock::monotonic_ns())) {
+                        return None;
+                    }
                     let not_modified = validate::not_modified(&head.fields, entry.status, entry.lines());
                     let ttl = freshness::ttl(&entry.times, now);
                     Some(use_it(Hit { rule, entry, not_modified, age, ttl }))

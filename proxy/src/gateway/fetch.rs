@@ -1,4 +1,4 @@
-//! Asks the origin on behalf of a flight: validates, stores, fills.
+//! Asks the origin on behalf of a flight: validates, stores, begins the fill.
 
 use std::sync::Arc;
 
@@ -8,16 +8,19 @@ use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
-use super::{Gateway, Snapshot, forward, parts};
+use super::complete::{Beginning, Continued};
+use super::fill::Fill;
+use super::stale::may_be_sent_on_error;
+use super::{Gateway, Snapshot, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
-use crate::flight::{Draft, Filler, Flight, Lead};
+use crate::flight::{Draft, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
 use crate::semantics::vary::{Selection, Vary};
-use crate::semantics::{freshness, reuse, storability, validate};
-use crate::upstreams::{Answer, Body, Conditions, Inbound, OriginError, Outgoing, Payload, Ready};
+use crate::semantics::{freshness, storability, validate};
+use crate::upstreams::{Answer, Conditions, Inbound, OriginError, Outgoing, Payload};
 
 /// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
 pub const PROBE_PAUSE_MS: u64 = 1_000;
@@ -32,7 +35,7 @@ impl Gateway {
     }
 
     /// Takes a fetched response into the store; `began`: the last purge before its fetch.
-    fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+    pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
         let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
         if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
             self.counters.rejected();
@@ -51,6 +54,8 @@ pub struct Fetch<'a> {
     pub ask: &'a Ask,
     /// Nothing is stored that the client's conditions could be compared with: they go to the origin.
     pub conditional: bool,
+    /// What is stored of the response already: only the rest is asked for.
+    pub beginning: Option<Beginning>,
     pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
@@ -66,6 +71,8 @@ pub struct Fetch<'a> {
 pub enum Fetched {
     /// Everyone reads it from the flight; the fields are for the one alone who fetched.
     Shared(Outcome, Arc<Flight>, Fields),
+    /// The same, where the origin sent a 206 with the rest of what was stored in part.
+    Completed(Arc<Flight>, Fields),
     /// Not for sharing: the one who fetched gets it, and nobody else.
     Own(Answer, Reason),
     /// The same, of a stored response that a 304 confirmed.
@@ -82,15 +89,34 @@ impl Fetch<'_> {
         mut client: Option<&mut (dyn Inbound + '_)>,
     ) -> Fetched {
         let began = lead.began();
-        let mut answer = self.ask_origin(stale.map(|entry| &**entry), client.as_deref_mut()).await;
-        if let (Ok(got), Some(entry)) = (&answer, stale)
+        let stored = stale.map(|entry| entry.fields());
+        let conditions = match (&stored, &self.beginning) {
+            (Some(stored), _) => Conditions::Stored(stored),
+            (None, _) if self.conditional => Conditions::Client,
+            (None, Some(beginning)) => beginning.conditions(),
+            (None, None) => Conditions::None,
+        };
+        let mut answer = self.ask_origin(conditions, client.as_deref_mut()).await;
+        if let (Ok(got), Some(entry), Some(stored)) = (&answer, stale, &stored)
             && got.head.status == StatusCode::NOT_MODIFIED
         {
-            if validate::confirms(&entry.fields(), &got.head.fields) {
+            if validate::confirms(stored, &got.head.fields) {
                 return self.revalidated(entry, &got.head, began, lead);
             }
             // It confirms something that is not stored here: the whole response is needed.
-            answer = Box::pin(self.ask_origin(None, client)).await;
+            answer = Box::pin(self.ask_origin(Conditions::None, client)).await;
+        } else if let Some(beginning) = &self.beginning {
+            answer = match answer.map(|answer| beginning.continued(answer)) {
+                Ok(Continued::Joined(answer)) => {
+                    return match self.answered(answer, began, lead, false) {
+                        Fetched::Shared(_, flight, withheld) => Fetched::Completed(flight, withheld),
+                        other => other,
+                    };
+                }
+                Ok(Continued::Whole(answer)) => Ok(answer),
+                Ok(Continued::Other) => Box::pin(self.ask_origin(Conditions::None, client)).await,
+                Err(error) => Err(error),
+            };
         }
         match answer {
             Err(error) => {
@@ -112,32 +138,25 @@ impl Fetch<'_> {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) => self.answered(answer, began, lead),
+            Ok(answer) => {
+                let hold = stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask));
+                self.answered(answer, began, lead, hold)
+            }
         }
     }
 
     async fn ask_origin(
         &self,
-        stale: Option<&Entry>,
+        conditions: Conditions<'_>,
         client: Option<&mut (dyn Inbound + '_)>,
     ) -> Result<Answer, OriginError> {
-        let stored = stale.map(Entry::fields);
-        let conditions = match &stored {
-            Some(stored) => Conditions::Stored(stored),
-            None if self.conditional => Conditions::Client,
-            None => Conditions::None,
-        };
         let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
 
     /// The origin says that it failed, and there is a stale copy for that case.
     fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
-        forward::is_failure(answer.head.status)
-            && stale.is_some_and(|entry| {
-                let accepted = self.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
-                reuse::may_serve_on_error(&entry.times, accepted, freshness::age(&entry.times, clock::wall_secs()))
-            })
+        forward::is_failure(answer.head.status) && stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask))
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
@@ -196,8 +215,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// What becomes of an answer.
-    pub(super) fn answered(&self, answer: Answer, began: PurgeSeq, lead: Lead) -> Fetched {
+    /// What becomes of an answer. `hold`: a stale response might still be sent instead.
+    pub(super) fn answered(&self, answer: Answer, began: PurgeSeq, lead: Lead, hold: bool) -> Fetched {
         let head = &answer.head;
         let store_max = self.gateway.store.limits().object_max_bytes;
         let verdict = self.may_be_stored(&self.request.method, self.ask, head);
@@ -217,37 +236,8 @@ impl Fetch<'_> {
         self.gateway.remembered.remove(self.key.hash());
         let withheld = forward::withheld_fields(&head.fields);
         let draft = Arc::new(self.draft(head, answer.body.length));
-        let flight = self.fill(draft, answer.body, began, lead);
+        let flight = Fill::start(self.gateway, self.key, draft, answer.body, began, lead, hold);
         Fetched::Shared(Outcome::Miss, flight, withheld)
-    }
-
-    /// Brings the body in, by way of the flight.
-    pub(super) fn fill(&self, draft: Arc<Draft>, mut body: Body, began: PurgeSeq, mut lead: Lead) -> Arc<Flight> {
-        let flight = lead.flight();
-        let mut fill = Fill {
-            gateway: Arc::clone(self.gateway),
-            key: self.key.clone(),
-            filler: Filler::new(&flight, self.gateway.store.limits().object_max_bytes),
-            draft: Arc::clone(&draft),
-            began,
-        };
-        flight.begin(draft);
-        // Most bodies came with their head.
-        match fill.take_ready(&mut body) {
-            Ok(true) => fill.landed(lead),
-            Ok(false) => {
-                tokio::spawn(async move {
-                    match fill.run(&mut body, &mut lead).await {
-                        Ok(true) => fill.landed(lead),
-                        // Nobody reads it, and it can't be stored.
-                        Ok(false) => lead.unshared(Reason::BodyTooLarge),
-                        Err(error) => lead.failed(error),
-                    }
-                });
-            }
-            Err(error) => lead.failed(error),
-        }
-        flight
     }
 
     /// What HTTP says, and then the rule.
@@ -282,70 +272,4 @@ impl Fetch<'_> {
 /// Whether it is the request, and not the response, that forbids to share.
 fn caused_by_request(reason: Reason) -> bool {
     matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
-}
-
-/// Brings the body into the flight's log, and into the store. Owned, so that it can outlive the request that caused it.
-struct Fill {
-    gateway: Arc<Gateway>,
-    key: Key,
-    filler: Filler,
-    draft: Arc<Draft>,
-    began: PurgeSeq,
-}
-
-impl Fill {
-    /// Takes what is there without waiting. `true`: that was all.
-    fn take_ready(&mut self, body: &mut Body) -> Result<bool, OriginError> {
-        loop {
-            match body.ready()? {
-                Ready::Piece(piece) => {
-                    if !self.filler.push(piece) {
-                        return Ok(false);
-                    }
-                }
-                Ready::End => return Ok(true),
-                Ready::NotYet => return Ok(false),
-            }
-        }
-    }
-
-    /// `false`: given up, as the body is too large to be stored and nobody reads it.
-    async fn run(&mut self, body: &mut Body, lead: &mut Lead) -> Result<bool, OriginError> {
-        while let Some(piece) = body.next().await? {
-            if !self.filler.push(piece) {
-                lead.unlist();
-                if !self.filler.room().await {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// The body is whole.
-    fn landed(self, lead: Lead) {
-        if !self.filler.is_storable() {
-            return lead.passed_on();
-        }
-        let (draft, body) = (&self.draft, self.filler.body());
-        let entry = if draft.status == StatusCode::PARTIAL_CONTENT {
-            let Some(entry) = parts::with_parts_held(&self.gateway.store, &self.key, draft, body) else {
-                return lead.passed_on();
-            };
-            entry
-        } else {
-            Entry::new(
-                draft.status,
-                draft.fields.clone(),
-                body,
-                draft.times,
-                draft.selection.clone(),
-                draft.tags.clone(),
-                draft.stamp.clone(),
-            )
-        };
-        let entry = Arc::new(entry.controlled_by(draft.control.clone()));
-        self.gateway.admit(&self.key, &entry, self.began);
-        lead.complete(entry);
-    }
 }

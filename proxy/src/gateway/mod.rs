@@ -1,18 +1,22 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin
-//! and fills the cache, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests
-//! with a `Range` (several at once as `multipart` makes them), `options` answers
+//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin,
+//! `fill` brings the body into the cache, `stale` has what is sent though it is stale, `answer` writes to the client,
+//! `parts` does both for requests with a `Range` (several at once as `multipart` makes them), `complete` has only the
+//! rest fetched of what is stored in part, `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
-//! not worth waiting for.
+//! not worth waiting for, `leave` which requests are let through where there is a limit.
 
 mod answer;
 mod client;
+mod complete;
 mod early;
 mod fetch;
+mod fill;
 mod forward;
 mod invalidate;
+mod leave;
 mod multipart;
 mod options;
 mod parts;
@@ -47,9 +51,11 @@ use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
+use complete::Beginning;
 use fetch::{Fetch, Fetched};
+use leave::Leave;
 use remembered::Remembered;
-use stale::goes_on_alone;
+use stale::{goes_on_alone, may_be_sent_on_error};
 
 /// Longest that a request waits for another's fetch to be answered; then 504.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(75);
@@ -92,6 +98,8 @@ struct Landing {
     reason: Reason,
     /// Fields of the origin's answer that are for this client alone.
     withheld: Fields,
+    /// What the origin answered, where it is not what the client gets.
+    answered: Option<StatusCode>,
 }
 
 /// Why a request starts over.
@@ -153,11 +161,17 @@ impl Gateway {
             let why = "no rule matches this host, path and method";
             return self.refuse(client, None, StatusCode::NOT_FOUND, Reason::NoRule, why).await;
         };
+        let mut leave = Leave::of(&snapshot, rule, request, client);
+        if let Err(over) = leave.ask_before_answering() {
+            return self.held_back(client, rule, over).await;
+        }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
-            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, client)).await;
+            return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, &mut leave, client)).await;
         }
         let ask = match request::judge(request) {
-            RequestVerdict::Pass(reason) => return Box::pin(self.pass(&snapshot, rule, request, reason, client)).await,
+            RequestVerdict::Pass(reason) => {
+                return Box::pin(self.pass(&snapshot, rule, request, reason, &mut leave, client)).await;
+            }
             RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
         let key = Key::of(rule, request, client.scheme());
@@ -165,7 +179,7 @@ impl Gateway {
         let visit = Visit { snapshot: &snapshot, rule, request, sender, ask, key };
         let mut alone = None;
         for _ in 0..STARTS_MAX {
-            match self.visit(&visit, alone, client).await {
+            match self.visit(&visit, alone, &mut leave, client).await {
                 Ok(record) => return record,
                 Err(Again::Newer) => alone = None,
                 Err(Again::Alone(reason)) => alone = Some(reason),
@@ -179,12 +193,18 @@ impl Gateway {
         self: &Arc<Self>,
         visit: &Visit<'_>,
         alone: Option<Reason>,
+        leave: &mut Leave<'_>,
         client: &mut C,
     ) -> Result<Record, Again> {
         let now_ms = clock::wall_ms();
+        let mut part = None;
         let (stale, reason) = match self.store.lookup(&visit.key, &visit.request.fields) {
             Lookup::Nothing => (None, Reason::NotCached),
             Lookup::OtherVariant => (None, Reason::VaryMiss),
+            Lookup::Part(entry) => {
+                part = Some(entry);
+                (None, Reason::Partial)
+            }
             Lookup::Found(entry) => {
                 let verdict =
                     reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
@@ -208,8 +228,11 @@ impl Gateway {
                 }
             }
         };
+        if let Err(over) = leave.ask_before_going_on() {
+            return Ok(self.held_back(client, visit.rule, over).await);
+        }
         if visit.ask.range.is_some() && stale.is_none() {
-            return Box::pin(self.parts(visit, reason, now_ms, client)).await;
+            return Box::pin(self.parts(visit, part, reason, now_ms, client)).await;
         }
         if let Some((status, reason)) = reuse::only_if_cached(&visit.ask, None) {
             return Ok(self.fail(client, visit, status, reason).await);
@@ -227,26 +250,28 @@ impl Gateway {
         let own = is_own.then_some(reason);
         if let Some(reason) = alone.or(own).or_else(remembered) {
             let lead = self.flights.alone(self.store.purge_seq());
-            return self.lead(visit, stale, (found, reason), lead, now_ms, client).await;
+            return self.lead(visit, (stale, part), (found, reason), lead, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
-            Join::Lead(lead) => self.lead(visit, stale, (found, reason), lead, now_ms, client).await,
+            Join::Lead(lead) => self.lead(visit, (stale, part), (found, reason), lead, client).await,
             Join::Wait(waiting) => Box::pin(self.wait(visit, stale, reason, waiting, client)).await,
             Join::Full => Ok(self.fail(client, visit, StatusCode::SERVICE_UNAVAILABLE, Reason::FlightFull).await),
         }
     }
 
-    /// Fetches, and reads the answer like everybody else. `found`: what the cache had; `reason`: what is told of it.
+    /// Fetches, and reads the answer like everybody else. `stale`, `part`: what is stored, whole or incomplete. `found`:
+    /// what the cache had; `reason`: what is told of it.
     async fn lead<C: Client>(
         self: &Arc<Self>,
         visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
+        (stale, part): (Option<Arc<Entry>>, Option<Arc<Entry>>),
         (found, reason): (Reason, Reason),
         lead: Lead,
-        now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let fetch = Fetch { conditional: visit.is_conditional(stale.as_ref()), ..self.fetch_of(visit, now_ms) };
+        let conditional = visit.is_conditional(stale.as_ref());
+        let beginning = part.filter(|_| !conditional).and_then(|part| Beginning::of(&part));
+        let fetch = Fetch { conditional, beginning, ..self.fetch_of(visit, clock::wall_ms()) };
         let (_, inbound) = client.inbound();
         let fetched = fetch.run(stale.as_ref(), lead, Some(inbound)).await;
         self.fetched(visit, stale, (found, reason), fetch.least, fetched, client).await
@@ -266,7 +291,13 @@ impl Gateway {
         match fetched {
             Fetched::Shared(outcome, flight, withheld) => {
                 let seen = flight.seen().await;
-                self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
+                let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
+                self.read(visit, stale, landing, client).await
+            }
+            Fetched::Completed(flight, withheld) => {
+                let (seen, answered) = (flight.seen().await, Some(StatusCode::PARTIAL_CONTENT));
+                let landing = Landing { flight, seen, asked_at, outcome: Outcome::Miss, reason, withheld, answered };
+                self.read(visit, stale, landing, client).await
             }
             Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why, found).await),
             Fetched::OwnEntry(entry, why) => {
@@ -294,7 +325,7 @@ impl Gateway {
         };
         drop(waiting);
         let (selection, tags) = match &seen {
-            Seen::Body(draft) => (Some(&draft.selection), draft.tags.as_slice()),
+            Seen::Body(draft) | Seen::Late(draft) => (Some(&draft.selection), draft.tags.as_slice()),
             Seen::Complete(entry) => (Some(entry.selection()), entry.tags()),
             Seen::Unshared(_) | Seen::Failed(_) => (None, [].as_slice()),
         };
@@ -304,7 +335,7 @@ impl Gateway {
         // A response that has to be validated before every use, or is stale already, is for its own request only
         // (RFC 9111 §4). Not so a document of a shard, whose changes are announced.
         let times = match &seen {
-            Seen::Body(draft) if draft.stamp.is_none() => Some(&draft.times),
+            Seen::Body(draft) | Seen::Late(draft) if draft.stamp.is_none() => Some(&draft.times),
             Seen::Complete(entry) if entry.stamp().is_none() => Some(&entry.times),
             _ => None,
         };
@@ -319,7 +350,8 @@ impl Gateway {
             return Err(Again::Newer);
         }
         let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
-        self.read(visit, stale, Landing { flight, seen, asked_at, outcome, reason, withheld }, client).await
+        let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
+        self.read(visit, stale, landing, client).await
     }
 
     /// Sends what a flight brings.
@@ -330,10 +362,10 @@ impl Gateway {
         landing: Landing,
         client: &mut C,
     ) -> Result<Record, Again> {
-        let Landing { flight, seen, asked_at, outcome, reason, withheld } = landing;
-        let account = Account { withheld, ..Account::of(outcome, Some(reason)) };
+        let Landing { flight, seen, asked_at, outcome, reason, withheld, answered } = landing;
+        let account = Account { withheld, answered, ..Account::of(outcome, Some(reason)) };
         let stamp = match &seen {
-            Seen::Body(draft) => draft.stamp.as_ref(),
+            Seen::Body(draft) | Seen::Late(draft) => draft.stamp.as_ref(),
             Seen::Complete(entry) => entry.stamp(),
             Seen::Unshared(_) | Seen::Failed(_) => None,
         };
@@ -344,7 +376,10 @@ impl Gateway {
         }
         match seen {
             Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, account).await),
-            Seen::Body(draft) => match flight.reader() {
+            Seen::Late(_) if stale.as_ref().is_some_and(|entry| may_be_sent_on_error(entry, &visit.ask)) => {
+                Ok(self.failed(client, visit, stale, reason, &OriginError::Timeout).await)
+            }
+            Seen::Body(draft) | Seen::Late(draft) => match flight.reader() {
                 Some(reader) => Ok(self.draft(client, visit, &draft, reader, account).await),
                 // Too large to be held for a latecomer.
                 None => Err(Again::Alone(Reason::BodyTooLarge)),
@@ -363,6 +398,7 @@ impl Gateway {
             request: visit.request,
             ask: &visit.ask,
             conditional: false,
+            beginning: None,
             key: &visit.key,
             shard: self.shard(visit.snapshot, visit.rule, visit.request),
             least: self.least(visit),

@@ -11,6 +11,7 @@ use millpond_shared::http1::{Fields, FieldsBuilder, ResponseHead};
 use super::answer::Account;
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::fetch::Fetch;
+use super::fill::Fill;
 use super::forward;
 use super::multipart::Multipart;
 use super::{Again, Gateway, Visit};
@@ -222,11 +223,12 @@ impl Gateway {
     pub(super) async fn parts<C: Client>(
         self: &Arc<Self>,
         visit: &Visit<'_>,
+        part: Option<Arc<Entry>>,
         reason: Reason,
         now_ms: u64,
         client: &mut C,
     ) -> Result<Record, Again> {
-        if let Some(entry) = self.fresh_part(visit, now_ms)
+        if let Some(entry) = part.filter(|part| self.is_fresh(visit, part, now_ms))
             && let Some(share) = Share::of_part(visit, &entry)
         {
             return Ok(self.share(client, visit, &entry, share, Account::of(Outcome::Hit, None)).await);
@@ -251,7 +253,7 @@ impl Gateway {
                 Ok(self.relay_miss(client, visit, answer, why, reason).await)
             }
             Kind::Whole => {
-                let fetched = fetch.answered(answer, began, lead);
+                let fetched = fetch.answered(answer, began, lead, false);
                 self.fetched(visit, None, (reason, reason), fetch.least, fetched, client).await
             }
             Kind::Part => {
@@ -260,7 +262,7 @@ impl Gateway {
                 let draft = Arc::new(Draft { status: StatusCode::PARTIAL_CONTENT, fields, ..draft });
                 // Before the fill begins: nothing of its start is dropped then.
                 let reader = lead.flight().reader();
-                fetch.fill(Arc::clone(&draft), answer.body, began, lead);
+                Fill::start(self, &visit.key, Arc::clone(&draft), answer.body, began, lead, false);
                 match reader {
                     Some(reader) => {
                         Ok(self.draft(client, visit, &draft, reader, Account::of(Outcome::Miss, Some(reason))).await)
@@ -271,10 +273,9 @@ impl Gateway {
         }
     }
 
-    fn fresh_part(&self, visit: &Visit<'_>, now_ms: u64) -> Option<Arc<Entry>> {
-        let entry = self.store.part(&visit.key, &visit.request.fields)?;
-        let verdict = reuse::judge(&entry.times, &visit.ask, now_ms / 1000, self.live.invalidated(&entry, now_ms));
-        matches!(verdict, Reuse::Fresh { .. }).then_some(entry)
+    fn is_fresh(&self, visit: &Visit<'_>, entry: &Entry, now_ms: u64) -> bool {
+        let invalidated = self.live.invalidated(entry, now_ms);
+        matches!(reuse::judge(&entry.times, &visit.ask, now_ms / 1000, invalidated), Reuse::Fresh { .. })
     }
 }
 
@@ -309,12 +310,16 @@ impl Fetch<'_> {
     }
 }
 
-/// What is stored of a 206, together with the parts that are stored already (RFC 9110 §15.3.7.3): complete if it is all
-/// there then. `None`: it is not what it said it was, or a whole is there by now.
-pub(super) fn with_parts_held(store: &Store, key: &Key, draft: &Draft, body: Bytes) -> Option<Entry> {
-    let mut part = part_of(&draft.fields).filter(|part| part.held() == body.len() as u64)?;
-    let kept = draft.fields.iter().filter(|(name, _)| !tells_of_content(name));
-    let (mut fields, mut body): (Fields, Bytes) = (kept.collect(), body);
+/// What is stored of a part that came, together with the parts that are stored already (RFC 9110 §15.3.7.3): complete if
+/// it is all there then. `None`: a whole is there by now.
+pub(super) fn with_parts_held(
+    store: &Store,
+    key: &Key,
+    draft: &Draft,
+    mut part: Part,
+    mut body: Bytes,
+) -> Option<Entry> {
+    let mut fields: Fields = draft.fields.iter().filter(|(name, _)| !tells_of_content(name)).collect();
     if let Some(held) = store.of_selection(key, &draft.selection) {
         let held_part = held.part()?;
         if range::strong_tag(&fields).is_some_and(|tag| range::strong_tag(&held.fields()) == Some(tag)) {
@@ -328,7 +333,7 @@ pub(super) fn with_parts_held(store: &Store, key: &Key, draft: &Draft, body: Byt
 }
 
 /// The one part of a representation of known length that a 206 says to hold.
-fn part_of(fields: &Fields) -> Option<Part> {
+pub(super) fn part_of(fields: &Fields) -> Option<Part> {
     let several = fields
         .get_str("content-type")
         .is_some_and(|kind| kind.get(..20).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/byteranges")));
@@ -337,7 +342,7 @@ fn part_of(fields: &Fields) -> Option<Part> {
 }
 
 /// A 206 as the 200 that it is a part of: so it is judged and stored (RFC 9111 §3.3).
-fn as_whole(head: &ResponseHead) -> ResponseHead {
+pub(super) fn as_whole(head: &ResponseHead) -> ResponseHead {
     let fields = head.fields.iter().filter(|(name, _)| !tells_of_content(name)).collect();
     ResponseHead { status: StatusCode::OK, minor: head.minor, fields }
 }

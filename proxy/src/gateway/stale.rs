@@ -31,10 +31,7 @@ impl Gateway {
         // Without contact a response that must be validated is answered for by a 504 (RFC 9111 §5.2.2.2).
         let unvalidated = error.is_disconnected() && stale.as_ref().is_some_and(|entry| entry.times.must_revalidate);
         let usable = stale.filter(|entry| {
-            let age = freshness::age(&entry.times, now_ms / 1000);
-            let accepted = visit.ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
-            reuse::may_serve_on_error(&entry.times, accepted, age)
-                || (error.is_disconnected() && goes_on_alone(entry, now_ms))
+            may_be_sent_on_error(entry, &visit.ask) || (error.is_disconnected() && goes_on_alone(entry, now_ms))
         });
         match usable {
             Some(entry) => {
@@ -72,7 +69,9 @@ impl Gateway {
             let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead, None).await {
                 Fetched::Failed(_) => true,
                 Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
-                Fetched::Shared(..) | Fetched::OwnEntry(..) => false,
+                // Until its replacement is complete the stored response stays.
+                Fetched::Shared(_, flight, _) | Fetched::Completed(flight, _) => !flight.ended().await,
+                Fetched::OwnEntry(..) => false,
             };
             gateway.counters.refreshed(!failed);
             if failed {
@@ -80,6 +79,12 @@ impl Gateway {
             }
         });
     }
+}
+
+/// Whether a stored response may be sent, if the origin fails, to a client that asked so.
+pub(super) fn may_be_sent_on_error(entry: &Entry, ask: &Ask) -> bool {
+    let accepted = ask.directives.stale_if_error.filter(|_| entry.mark() == Mark::None);
+    reuse::may_serve_on_error(&entry.times, accepted, freshness::age(&entry.times, clock::wall_secs()))
 }
 
 /// Whether a stored response is sent while the origin can't be reached, though nobody named a window for that. Not one

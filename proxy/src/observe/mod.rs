@@ -11,6 +11,7 @@ pub use access_log::{ACCESS_TARGET, Access};
 pub use counts::{Counted, NO_RULE, Tally};
 
 use crate::cache::{Cause, Store};
+use crate::outcome::Reason;
 use crate::rules::Rule;
 use access_log::AccessLog;
 use counts::{Tallies, TallyCollector};
@@ -18,8 +19,18 @@ use counts::{Tallies, TallyCollector};
 pub struct Observer {
     tallies: Arc<Tallies>,
     purges: IntCounterVec,
+    connections_refused: IntCounterVec,
     last_reload: IntGauge,
     access_log: Option<AccessLog>,
+}
+
+/// Why a connection was closed before a request was read from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionRefused {
+    /// Its client has as many as it may.
+    TooMany,
+    /// A balancer's, without a good PROXY head.
+    ProxyProtocol,
 }
 
 /// What is read off the store whenever metrics are asked for.
@@ -42,6 +53,10 @@ impl Observer {
             Opts::new("millpond_purge_total", "Purges, by what they named and how"),
             &["kind", "mode"],
         )?;
+        let connections_refused = IntCounterVec::new(
+            Opts::new("millpond_connections_refused_total", "Connections that were closed before a request, by reason"),
+            &["reason"],
+        )?;
         let dropped = IntCounter::new(
             "millpond_access_log_dropped_total",
             "Access lines left out because the log is read too slowly",
@@ -49,11 +64,12 @@ impl Observer {
         let tallies = Tallies::new();
         registry.register(Box::new(last_reload.clone()))?;
         registry.register(Box::new(purges.clone()))?;
+        registry.register(Box::new(connections_refused.clone()))?;
         registry.register(Box::new(dropped.clone()))?;
         registry.register(Box::new(StoreCollector::new(store)?))?;
         registry.register(Box::new(TallyCollector::new(Arc::clone(&tallies))?))?;
         let access_log = access_log.then(|| AccessLog::start(dropped)).transpose()?;
-        Ok(Observer { tallies, purges, last_reload, access_log })
+        Ok(Observer { tallies, purges, connections_refused, last_reload, access_log })
     }
 
     /// Counts and logs one request.
@@ -84,6 +100,15 @@ impl Observer {
         if let Some(log) = &self.access_log {
             log.close();
         }
+    }
+
+    /// Counts a connection that was closed before a request was read from it.
+    pub fn connection_refused(&self, why: ConnectionRefused) {
+        let reason = match why {
+            ConnectionRefused::TooMany => Reason::ConnectionLimit.as_str(),
+            ConnectionRefused::ProxyProtocol => "proxy-protocol",
+        };
+        self.connections_refused.with_label_values(&[reason]).inc();
     }
 
     /// Notes whether a reload was taken.

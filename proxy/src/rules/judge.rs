@@ -9,7 +9,8 @@ use millpond_shared::http1::normal;
 
 use super::guarded::{WRITTEN, is_guarded};
 use super::written::{MatchTable, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule, limit};
+use crate::limits::Limiter;
 use crate::semantics::policy::{ClientDirectives, Policy, StaleWindows, Ttl};
 
 /// What rules may refer to.
@@ -85,13 +86,27 @@ impl Judge<'_> {
         let tags = self.tags();
         let bypass = self.bypass();
         let (forward, content_types) = (self.forward(), self.content_types());
+        let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
+        let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
         if let Some(at) = written.name.as_ref().filter(|name| !is_name(&name.value)) {
             self.wrong("name", at.span.clone(), format!("`{name}` is no name"), "use letters, digits, - and _");
         }
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
-        Some(Rule { name, matches, origin: origin?, query, policy, tags, bypass, forward, content_types, retry: true })
+        Some(Rule {
+            name,
+            matches,
+            origin: origin?,
+            query,
+            policy,
+            tags,
+            bypass,
+            forward,
+            content_types,
+            limit,
+            retry: true,
+        })
     }
 
     /// `None` if any part of it is wrong: the rest would match something else than what is meant.

@@ -1,10 +1,11 @@
 //! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
 //!
 //! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths, `trust`
-//! knows whose word is taken about clients, `guarded` which fields are such words.
+//! knows whose word is taken about clients, `guarded` which fields are such words, `limit` how much of a rule clients get.
 
 pub mod guarded;
 mod judge;
+mod limit;
 mod pattern;
 mod trust;
 mod written;
@@ -17,9 +18,10 @@ use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
 
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
-pub use trust::{Forwarding, Network, Sender};
+pub use trust::{Forwarding, Network, NoNetwork, Sender};
 pub use written::{WrittenOrigin, WrittenRule};
 
+use crate::limits::Limiter;
 use crate::semantics::policy::Policy;
 
 /// All rules, in one immutable snapshot: a reload swaps it whole or not at all.
@@ -57,6 +59,8 @@ pub struct Rule {
     pub forward: Vec<String>,
     /// Media types that are stored, in lower case, `type/*` among them; empty: any.
     pub content_types: Vec<String>,
+    /// How often, and how many at a time, requests are let through.
+    pub limit: Option<Arc<Limiter>>,
     /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
     pub retry: bool,
 }
@@ -116,6 +120,21 @@ impl RuleSet {
     }
 }
 
+impl RuleSet {
+    /// What clients have used of a limit stays used when the rules are read again and that limit has not changed.
+    pub fn keep_limits_of(&mut self, earlier: &RuleSet) {
+        for rule in self.rules.iter_mut().filter_map(Arc::get_mut) {
+            let before = earlier.rules.iter().find(|before| before.name == rule.name);
+            let (Some(limiter), Some(before)) = (&rule.limit, before.and_then(|before| before.limit.as_ref())) else {
+                continue;
+            };
+            if limiter.limit() == before.limit() {
+                rule.limit = Some(Arc::clone(before));
+            }
+        }
+    }
+}
+
 impl Rule {
     /// A rule for every request, with nothing set but what it must have.
     pub fn everything(name: &str, origin: &str) -> Rule {
@@ -129,6 +148,7 @@ impl Rule {
             bypass: Vec::new(),
             forward: Vec::new(),
             content_types: Vec::new(),
+            limit: None,
             retry: true,
         }
     }

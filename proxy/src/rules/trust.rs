@@ -3,6 +3,10 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use millpond_shared::http1::Fields;
+
+use super::guarded::FOR;
+
 /// What becomes of the fields by which proxies tell of the client (`X-Forwarded-For` and its like).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forwarding {
@@ -32,11 +36,40 @@ pub struct Sender {
 impl Forwarding {
     /// `None`: origins are told nothing.
     pub fn sender(&self, address: Option<IpAddr>, scheme: &'static str) -> Option<Sender> {
-        let Forwarding::Told { trusted } = self else { return None };
+        if *self == Forwarding::Untouched {
+            return None;
+        }
         // On a socket for both families, IPv4 peers have mapped addresses.
         let address = address.map(|address| address.to_canonical());
-        let trusted = address.is_some_and(|address| trusted.iter().any(|network| network.contains(address)));
-        Some(Sender { address, scheme, trusted })
+        Some(Sender { address, scheme, trusted: address.is_some_and(|address| self.trusts(address)) })
+    }
+
+    /// Whose request it is, for limits: the peer, or, where that is trusted, the last address in `X-Forwarded-For` that
+    /// is not. What stands before that anybody can have written.
+    pub fn client(&self, peer: Option<IpAddr>, fields: &Fields) -> Option<IpAddr> {
+        let mut client = peer?.to_canonical();
+        if !self.trusts(client) {
+            return Some(client);
+        }
+        let lines: Vec<&[u8]> = fields.get_all(FOR).collect();
+        let told = lines.iter().rev().flat_map(|line| line.rsplit(|b| *b == b','));
+        for address in told.map(|text| std::str::from_utf8(text).ok()?.trim().parse::<IpAddr>().ok()) {
+            // Of what is no address nothing more can be told than who wrote it down.
+            let Some(address) = address else { break };
+            client = address.to_canonical();
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        Some(client)
+    }
+
+    /// Whether the word of a peer is taken about others.
+    fn trusts(&self, address: IpAddr) -> bool {
+        match self {
+            Forwarding::Untouched => false,
+            Forwarding::Told { trusted } => trusted.iter().any(|network| network.contains(address)),
+        }
     }
 }
 
@@ -149,5 +182,32 @@ mod tests {
         assert_eq!((sender.trusted, sender.address), (true, "10.1.1.1".parse().ok()));
         assert_eq!(told.sender(None, "http").map(|sender| sender.trusted), Some(false));
         assert_eq!(Forwarding::Untouched.sender("10.1.1.1".parse().ok(), "http"), None);
+    }
+
+    #[test]
+    fn the_client_is_the_last_who_is_not_trusted() {
+        let told = Forwarding::Told { trusted: vec!["10.0.0.0/8".parse().expect("a network")] };
+        /// Peer, lines of X-Forwarded-For, client.
+        type Case = (&'static str, &'static [&'static str], &'static str);
+        let cases: [Case; 11] = [
+            ("192.0.2.1", &[], "192.0.2.1"),
+            ("192.0.2.1", &["192.0.2.9"], "192.0.2.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["192.0.2.9"], "192.0.2.9"),
+            ("10.0.0.1", &["192.0.2.8, 192.0.2.9"], "192.0.2.9"),
+            ("10.0.0.1", &["192.0.2.8", "192.0.2.9"], "192.0.2.9"),
+            ("10.0.0.1", &["192.0.2.8 , 10.0.0.7"], "192.0.2.8"),
+            ("10.0.0.1", &["10.0.0.8,10.0.0.7"], "10.0.0.8"),
+            ("10.0.0.1", &["192.0.2.8, unknown, 10.0.0.7"], "10.0.0.7"),
+            ("10.0.0.1", &["192.0.2.8, "], "10.0.0.1"),
+            ("10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+        ];
+        for (peer, lines, client) in cases {
+            let fields: Fields = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            assert_eq!(told.client(peer.parse().ok(), &fields), client.parse().ok(), "{peer} {lines:?}");
+            let peer: IpAddr = peer.parse().expect("an address");
+            assert_eq!(Forwarding::Untouched.client(Some(peer), &fields), Some(peer.to_canonical()));
+        }
+        assert_eq!(told.client(None, &Fields::default()), None);
     }
 }

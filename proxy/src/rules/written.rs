@@ -9,6 +9,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::limits::Per;
+
 /// One entry of the rule set: match, origin, cache settings. The first rule that matches a request wins.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +40,25 @@ pub struct WrittenRule {
     pub forward: Option<At<Vec<At<String>>>>,
     /// Media types of responses that are stored, as in `["application/json", "image/*"]`; any unless given.
     pub content_type: Option<At<Vec<At<String>>>>,
+    /// How often, and how many at a time, requests are let through; beyond it 429.
+    pub limit: Option<At<WrittenLimit>>,
+}
+
+/// How often, and how many at a time.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Limit")]
+pub struct WrittenLimit {
+    /// Requests in a second, minute or hour: `"100/s"`, `"30/m"`, `"500/h"`.
+    pub rate: Option<At<String>>,
+    /// How many may come at once; as many as come in a second unless given.
+    pub burst: Option<At<u32>>,
+    /// Requests that are answered at a time.
+    pub concurrent: Option<At<u32>>,
+    /// `client` (the default): each client has its own limit; `rule`: all have one together.
+    pub per: Option<At<Per>>,
+    /// Whether what the cache answers counts as well; false unless given.
+    pub hits: Option<At<bool>>,
 }
 
 /// Which requests a rule is for.

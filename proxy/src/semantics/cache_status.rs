@@ -117,6 +117,7 @@ fn why_not_reused(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::NotCached => Some("uri-miss"),
         Reason::VaryMiss => Some("vary-miss"),
+        Reason::Partial => Some("partial"),
         Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => Some("request"),
         Reason::NotFresh
         | Reason::NoCache
@@ -224,21 +225,32 @@ mod tests {
         }
     }
 
-    /// RFC 9211 §2.1: `hit` and `fwd` are exclusive; §2.2: no other `fwd` values; RFC 9651 §3.3.4: what a Token is.
+    /// RFC 9211 §2.1: `hit` and `fwd` are exclusive; §2.2: no other `fwd` values; §2: the type of each parameter.
     #[test]
     fn every_pair_makes_a_valid_member() {
         let forwards = ["bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"];
         for outcome in Outcome::ALL {
             for reason in std::iter::once(None).chain(Reason::ALL.iter().copied().map(Some)) {
-                let member = super::member(*outcome, reason, reason, Some(1), None, true, true);
-                let parameters: Vec<&str> = member.split("; ").skip(1).collect();
-                let forward = parameters.iter().find_map(|parameter| parameter.strip_prefix("fwd="));
-                assert!(forward.is_none_or(|why| forwards.contains(&why)), "{member}");
-                assert!(!(parameters.contains(&"hit") && forward.is_some()), "{member}");
-                assert_eq!(parameters.contains(&"stored"), forward.is_some(), "{member}");
-                let detail = parameters.last().and_then(|last| last.strip_prefix("detail=")).expect("a detail");
-                assert!(detail.starts_with(|c: char| c.is_ascii_alphabetic()), "{member}");
-                assert!(detail.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/".contains(&b)), "{member}");
+                let status = StatusCode::from_u16(200).ok();
+                let text = super::member(*outcome, reason, reason, Some(1), status, true, true);
+                let list: sfv::List = sfv::Parser::new(&text).parse().expect(&text);
+                let [sfv::ListEntry::Item(member)] = list.as_slice() else { panic!("{text}: more than one member") };
+                assert_eq!(member.bare_item.as_token().map(|name| name.as_str()), Some(CACHE), "{text}");
+                let parameter = |name: &str| member.params.get(name);
+                for (name, value) in &member.params {
+                    let typed = match name.as_str() {
+                        "hit" | "stored" | "collapsed" => value.as_boolean() == Some(true),
+                        "fwd-status" | "ttl" => value.as_integer().is_some(),
+                        "fwd" => value.as_token().is_some_and(|why| forwards.contains(&why.as_str())),
+                        "detail" => value.as_token().is_some(),
+                        _ => false,
+                    };
+                    assert!(typed, "{text}: {name}");
+                }
+                assert!(parameter("hit").is_none() || parameter("fwd").is_none(), "{text}");
+                assert_eq!(parameter("stored").is_some(), parameter("fwd").is_some(), "{text}");
+                assert_eq!(parameter("fwd-status").is_some(), parameter("fwd").is_some(), "{text}");
+                assert!(parameter("detail").is_some(), "{text}");
             }
         }
     }

@@ -5,7 +5,9 @@
 //! different origins, and groups and other tags, are never the same.
 
 use millpond_shared::http1::Fields;
-use sfv::{List, ListEntry, Parser};
+use sfv::{List, ListEntry};
+
+use super::structured;
 
 /// Tags of the groups that a response belongs to. `uri_origin`: scheme, a blank, and the authority in its normal form.
 pub fn tags(response: &Fields, uri_origin: &str) -> impl Iterator<Item = Box<str>> {
@@ -28,11 +30,7 @@ fn of(response: &Fields, name: &str, uri_origin: &str) -> impl Iterator<Item = B
 
 /// The strings of a list; none if any of it is something else (RFC 9651 §1.2: then the field is ignored).
 fn names(fields: &Fields, name: &str) -> Vec<String> {
-    if !fields.contains(name) {
-        return Vec::new();
-    }
-    let value = fields.get_all(name).collect::<Vec<_>>().join(&b", "[..]);
-    let Ok(list) = Parser::new(&value).parse::<List>() else { return Vec::new() };
+    let Some(list) = structured::field::<List>(fields, name) else { return Vec::new() };
     let name = |entry: &ListEntry| match entry {
         ListEntry::Item(item) => Some(item.bare_item.as_string()?.as_str().to_owned()),
         ListEntry::InnerList(_) => None,

@@ -20,7 +20,7 @@
 //!
 //! They share [`policy`] (what a rule says), [`cache_control`] and [`targeted`] (directives), [`date`] (HTTP dates),
 //! `status` (what a status code implies), `negotiation` (fields whose order does not matter), `entity_tag` and `list`
-//! (quoted members of a list). `oracle` reads the RFC a second time, for the tests.
+//! (quoted members of a list), `structured` (RFC 9651). `oracle` reads the RFC a second time, for the tests.
 //!
 //! docs/CONFORMANCE.md has the requirements one by one, each with the test that holds it.
 
@@ -45,6 +45,7 @@ pub mod reuse;
 mod sample;
 mod status;
 pub mod storability;
+mod structured;
 pub mod targeted;
 pub mod validate;
 pub mod vary;

@@ -2,9 +2,10 @@
 //! `Expires`.
 
 use millpond_shared::http1::Fields;
-use sfv::{BareItem, Dictionary, ListEntry, Parser};
+use sfv::{BareItem, Dictionary, ListEntry};
 
 use super::cache_control::{self, ResponseDirectives, SECONDS_MAX};
+use super::structured;
 
 /// Directives for this cache alone: obeyed, and not sent on.
 pub const OWN: &str = "Millpond-Cache-Control";
@@ -17,13 +18,9 @@ pub(super) fn directives(fields: &Fields) -> Option<ResponseDirectives> {
     TARGETS.iter().find_map(|name| dictionary(fields, name)).map(|dictionary| read(&dictionary))
 }
 
-/// All lines of a field as one dictionary; `None` if it is missing, malformed or empty (RFC 9213 §2.1).
+/// `None` if the field is missing, malformed or empty (RFC 9213 §2.1).
 fn dictionary(fields: &Fields, name: &str) -> Option<Dictionary> {
-    if !fields.contains(name) {
-        return None;
-    }
-    let value = fields.get_all(name).collect::<Vec<_>>().join(&b", "[..]);
-    Parser::new(&value).parse::<Dictionary>().ok().filter(|dictionary| !dictionary.is_empty())
+    structured::field(fields, name).filter(|dictionary: &Dictionary| !dictionary.is_empty())
 }
 
 /// A value of another type than its directive has is not used: a flag is then not set, and a lifetime, which the

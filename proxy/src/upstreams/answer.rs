@@ -37,6 +37,8 @@ pub struct Answer {
 /// A body that is read piece by piece.
 #[derive(Debug)]
 pub struct Body {
+    /// What is given before the rest; empty unless something was held already.
+    held: Bytes,
     source: Source,
     /// Length in bytes if it was declared or is known.
     pub length: Option<u64>,
@@ -55,7 +57,7 @@ impl Answer {
         let body = if head_only { Bytes::new() } else { body };
         let length = Some(body.len() as u64);
         let head = ResponseHead { status, minor: Minor::One, fields };
-        Answer { head, head_only, body: Body { source: Source::Whole(body), length } }
+        Answer { head, head_only, body: Body { held: Bytes::new(), source: Source::Whole(body), length } }
     }
 
     pub(super) fn streamed(method: &Method, head: ResponseHead, framing: Framing, body: UpstreamBody) -> Answer {
@@ -65,13 +67,23 @@ impl Answer {
             Framing::Chunked | Framing::UntilClose => None,
         };
         let head_only = *method == Method::HEAD;
-        Answer { head, head_only, body: Body { source: Source::Upstream(body), length } }
+        Answer { head, head_only, body: Body { held: Bytes::new(), source: Source::Upstream(body), length } }
     }
 }
 
 impl Body {
+    /// The same body, with `held` before it.
+    pub fn after(mut self, held: Bytes) -> Body {
+        self.length = self.length.map(|length| length + held.len() as u64);
+        self.held = held;
+        self
+    }
+
     /// The next piece, never empty; `None`: the body is complete. After an error there is no more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
+        if !self.held.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.held)));
+        }
         match &mut self.source {
             Source::Whole(bytes) => Ok(Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())),
             Source::Upstream(body) => body.next().await,
@@ -80,6 +92,9 @@ impl Body {
 
     /// The next piece if it is already here.
     pub fn ready(&mut self) -> Result<Ready, OriginError> {
+        if !self.held.is_empty() {
+            return Ok(Ready::Piece(std::mem::take(&mut self.held)));
+        }
         match &mut self.source {
             Source::Whole(bytes) if bytes.is_empty() => Ok(Ready::End),
             Source::Whole(bytes) => Ok(Ready::Piece(std::mem::take(bytes))),

@@ -23,6 +23,9 @@ pub enum Conditions<'a> {
     None,
     /// Those that validate the stored response.
     Stored(&'a Fields),
+    /// What comes from byte `from` on is wanted if the origin still has the representation of this strong entity tag,
+    /// else the whole (RFC 9110 §13.1.5).
+    Rest { from: u64, tag: &'a [u8] },
 }
 
 /// A request as it goes to the origin: untouched but for what HTTP demands of a proxy (RFC 9110 §7.6).
@@ -85,10 +88,17 @@ impl<'a> Outgoing<'a> {
                 None => put(name, value),
             }
         }
-        if let Conditions::Stored(stored) = self.conditions {
-            let mut conditions = FieldsBuilder::new();
-            validate::put_conditions(&Validators::of(stored), &mut conditions);
-            conditions.build().iter().for_each(|(name, value)| put(name, value));
+        match self.conditions {
+            Conditions::Stored(stored) => {
+                let mut conditions = FieldsBuilder::new();
+                validate::put_conditions(&Validators::of(stored), &mut conditions);
+                conditions.build().iter().for_each(|(name, value)| put(name, value));
+            }
+            Conditions::Rest { from, tag } => {
+                put("Range", format!("bytes={from}-").as_bytes());
+                put("If-Range", tag);
+            }
+            Conditions::Client | Conditions::None => {}
         }
         if let Some(sender) = self.sender {
             forwarded::put(self.request, sender, &mut put);
@@ -149,6 +159,8 @@ mod tests {
         let conditions = "|If-None-Match: \"s\"";
         assert!(sent.starts_with(&format!("GET /a?page=2|Host: h|X-A: 1{conditions}")), "{sent}");
         assert!(sent.ends_with(&format!("{rest}|{}: 7", headers::LEAST_POSITION)), "{sent}");
+        let sent = put(head, Conditions::Rest { from: 40, tag: b"\"s\"" }, 0);
+        assert_eq!(sent, format!("GET /a?page=2|Host: h|X-A: 1|Range: bytes=40-|If-Range: \"s\"{rest}"));
     }
 
     #[test]

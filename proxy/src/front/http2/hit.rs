@@ -29,7 +29,8 @@ pub(super) fn answer(
 ) -> bool {
     let began = clock::monotonic();
     let target = request.target.path_and_query();
-    let asked = Asked { head: request, target, ask, scheme: host.scheme, now_ms: clock::wall_ms() };
+    let (scheme, peer) = (host.arrival.scheme, host.arrival.peer.map(|peer| peer.ip()));
+    let asked = Asked { head: request, target, ask, scheme, peer, now_ms: clock::wall_ms() };
     let found = host.around.gateway.early_hit(&asked, scratch, |hit| {
         let mut head = BytesMut::with_capacity(hit.entry.head.len() + ADDED_BYTES);
         hit.put_head(&mut head);
@@ -52,8 +53,12 @@ pub(super) fn answer(
                     let (sent, whole) = reply::put_body(&mut out, body, true).await;
                     record.bytes += sent;
                     record.broken_off = whole.is_err();
-                    let access =
-                        Access { head: Some(&request), peer: host.peer, record: &record, took: began.elapsed() };
+                    let access = Access {
+                        head: Some(&request),
+                        peer: host.arrival.peer,
+                        record: &record,
+                        took: began.elapsed(),
+                    };
                     host.around.observer.observe(&access);
                 });
                 return true;
@@ -62,7 +67,7 @@ pub(super) fn answer(
             record.broken_off = out.send_data(body, true).is_err();
         }
     }
-    let access = Access { head: Some(request), peer: host.peer, record: &record, took: began.elapsed() };
+    let access = Access { head: Some(request), peer: host.arrival.peer, record: &record, took: began.elapsed() };
     host.around.observer.observe(&access);
     true
 }

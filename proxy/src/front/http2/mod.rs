@@ -13,7 +13,6 @@ mod tests;
 mod wire;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -30,7 +29,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use self::reply::Reply;
 use self::wire::{Cork, Wire};
-use super::connection::{Around, peer_of};
+use super::connection::{Around, Arrival};
 use super::familiar::ask_of;
 use crate::gateway;
 use crate::observe::Access;
@@ -60,14 +59,13 @@ const RESET_REMEMBERED_MAX: usize = 64;
 /// What all requests of a connection need.
 struct Host {
     around: Arc<Around>,
-    peer: Option<SocketAddr>,
-    scheme: &'static str,
+    arrival: Arrival,
 }
 
 /// Serves a client until it leaves, errs, is idle for too long, or the proxy drains. `read`: bytes that were read from
 /// the stream already.
-pub(super) async fn serve(around: &Arc<Around>, stream: Stream, read: BytesMut, scheme: &'static str) {
-    let host = Host { around: Arc::clone(around), peer: peer_of(&stream), scheme };
+pub(super) async fn serve(around: &Arc<Around>, stream: Stream, read: BytesMut, arrival: Arrival) {
+    let host = Host { around: Arc::clone(around), arrival };
     let (wire, cork) = Wire::new(stream, read);
     let Ok(Ok(connection)) = timeout(PREFACE_TIMEOUT, settings().handshake(wire)).await else { return };
     let scratch = gateway::Scratch::default();
@@ -192,6 +190,6 @@ async fn answer(host: Arc<Host>, judged: Result<(RequestHead, Framing), Refusal>
         }
         Err(refusal) => (None, reply.refuse(refusal).await),
     };
-    let access = Access { head: head.as_ref(), peer: host.peer, record: &record, took: began.elapsed() };
+    let access = Access { head: head.as_ref(), peer: host.arrival.peer, record: &record, took: began.elapsed() };
     host.around.observer.observe(&access);
 }

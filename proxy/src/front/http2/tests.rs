@@ -23,14 +23,16 @@ fn around() -> Arc<Around> {
     let observer = Arc::new(Observer::new(&registry, Arc::clone(&store), false).expect("metrics"));
     let counters = Arc::new(Counters::new(&registry).expect("metrics"));
     let snapshot = Snapshot { rules: RuleSet::default(), upstreams: Upstreams::new(BTreeMap::new()) };
-    Arc::new(Around { gateway: Gateway::new(snapshot, store, live, counters), observer, drain: Drain::default() })
+    let (gateway, drain) = (Gateway::new(snapshot, store, live, counters), Drain::default());
+    Arc::new(Around { gateway, observer, balancers: Vec::new(), connections: None, drain })
 }
 
 /// Serves a client; what the client has of the connection.
 fn served(around: &Arc<Around>) -> (DuplexStream, JoinHandle<()>) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let around = Arc::clone(around);
-    let serving = tokio::spawn(async move { serve(&around, Box::new(ours), BytesMut::new(), "http").await });
+    let arrival = Arrival { scheme: "http", peer: None };
+    let serving = tokio::spawn(async move { serve(&around, Box::new(ours), BytesMut::new(), arrival).await });
     (theirs, serving)
 }
 
