@@ -43,7 +43,7 @@ pub fn start(watch: Watch, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<S
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from_display)?;
         let (mut times, mut missed, mut first) = (latencies()?, 0, None);
         while !stop.load(Ordering::Acquire) {
-            match runtime.block_on(tokio::time::timeout(PATIENCE, watch.once())) {
+            match runtime.block_on(async { tokio::time::timeout(PATIENCE, watch.once()).await }) {
                 Ok(Ok(took)) => record(&mut times, took),
                 Ok(Err(why)) => {
                     missed += 1;

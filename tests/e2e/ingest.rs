@@ -184,8 +184,9 @@ fn load_is_accepted_counted_and_seen() {
     let watched = format!("http://{}/users/{{key}}.json", pond.proxy());
     let rated =
         load(&pond, &dir, &["--rate", "100", "--for", "1s", "--batch", "5", "--watch", &watched, "--probe", "."]);
-    assert_eq!((number(&rated, "sent "), number(&rated, "never sent: ")), (500.0, 0.0), "{rated}");
-    assert_eq!((number(&rated, "accepted "), number(&rated, "missed: ")), (500.0, 0.0), "{rated}");
+    // Where the machine is busy, the last requests may be due too late to be sent: then that is told.
+    assert_eq!(number(&rated, "sent ") + 5.0 * number(&rated, "never sent: "), 500.0, "{rated}");
+    assert_eq!((number(&rated, "accepted "), number(&rated, "missed: ")), (number(&rated, "sent "), 0.0), "{rated}");
     assert!(rated.contains("watched    p50 ") && rated.contains("fdatasync  p50 "), "{rated}");
 
     let closed = load(&pond, &dir, &["--for", "1s", "--connections", "3", "--threads", "2"]);
