@@ -199,7 +199,9 @@ mod tests {
         zstd::encode_all(bytes, 3).unwrap()
     }
 
-    const CODINGS: [(Coding, fn(&[u8]) -> Vec<u8>); 2] = [(Coding::Gzip, gzip), (Coding::Zstd, zstd_of)];
+    type Encode = fn(&[u8]) -> Vec<u8>;
+
+    const CODINGS: [(Coding, Encode); 2] = [(Coding::Gzip, gzip), (Coding::Zstd, zstd_of)];
 
     fn pushed(coding: Coding, bytes: &[u8], step: usize) -> Result<Vec<u8>, NotDecoded> {
         let mut decoder = Decoder::new(coding)?;

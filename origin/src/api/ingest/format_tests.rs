@@ -190,7 +190,7 @@ async fn a_source_that_sends_too_fast_is_told_before_its_body_is_read() {
     let judged = |path: &str, length| {
         let head = Request::builder().method(Method::POST).uri(path).body(()).unwrap();
         match Origin::intake(&rig.ingest, &head, length) {
-            Intake::Nothing(response) => Err(*response),
+            Intake::Nothing(response) => Err(response),
             Intake::Whole { max_bytes } => Ok(max_bytes),
             Intake::Pieces(_) => panic!("no lines"),
         }
