@@ -1,5 +1,7 @@
 //! One connection: requests in, answers out, in their order.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +9,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use millpond_shared::clock;
 use millpond_shared::http1::{self, BodyReader, Framing, Minor, Refusal, RequestHead, Step};
 use millpond_shared::wire::{Intake, Taker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Sleep, timeout};
 
 use super::end::{End, no_room, too_large, too_slow};
 use super::server::Shared;
@@ -22,7 +25,8 @@ use super::{Answer, refusal};
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, shutdown: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let limits = shared.limits;
-    let mut connection = Connection { stream, buf: BytesMut::new(), shared, shutdown };
+    let waiting = Waiting::new(limits.idle_time, shutdown.clone());
+    let mut connection = Connection { stream, buf: BytesMut::new(), shared, shutdown, waiting };
     let last = match connection.run().await {
         End::Closed => None,
         End::Answered(response) => Some(response),
@@ -54,6 +58,42 @@ struct Connection {
     buf: BytesMut,
     shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
+    waiting: Waiting,
+}
+
+/// What ends the wait for a request. Kept from one request to the next: to register for both anew costs locks that all
+/// connections share.
+struct Waiting {
+    down: Pin<Box<dyn Future<Output = ()> + Send>>,
+    timer: Pin<Box<Sleep>>,
+    idle_time: Duration,
+}
+
+impl Waiting {
+    fn new(idle_time: Duration, mut shutdown: watch::Receiver<bool>) -> Waiting {
+        let down = async move {
+            let _ = shutdown.wait_for(|down| *down).await;
+        };
+        Waiting { down: Box::pin(down), timer: Box::pin(tokio::time::sleep(idle_time)), idle_time }
+    }
+
+    /// Returns when the server shuts down, or the connection has been idle since `since_ms` for too long.
+    async fn over(&mut self, since_ms: u64) {
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut self.down => return,
+                () = &mut self.timer => {
+                    let idle = Duration::from_millis(clock::coarse_ms().saturating_sub(since_ms));
+                    let left = self.idle_time.saturating_sub(idle);
+                    if left.is_zero() {
+                        return;
+                    }
+                    self.timer.as_mut().reset((clock::monotonic() + left).into());
+                }
+            }
+        }
+    }
 }
 
 impl Connection {
@@ -111,7 +151,7 @@ impl Connection {
         if !self.buf.is_empty() {
             return Ok(());
         }
-        let (stream, buf, shutdown) = (&mut self.stream, &mut self.buf, &mut self.shutdown);
+        let (stream, buf) = (&mut self.stream, &mut self.buf);
         buf.reserve(READ_BYTES);
         tokio::select! {
             biased;
@@ -119,8 +159,7 @@ impl Connection {
                 Ok(1..) => Ok(()),
                 _ => Err(End::Closed),
             },
-            _ = shutdown.wait_for(|down| *down) => Err(End::Closed),
-            () = tokio::time::sleep(self.shared.limits.idle_time) => Err(End::Closed),
+            () = self.waiting.over(clock::coarse_ms()) => Err(End::Closed),
         }
     }
 

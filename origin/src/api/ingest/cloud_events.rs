@@ -43,20 +43,27 @@ pub enum NoFormat {
     Field(String),
 }
 
+/// What the media types of CloudEvents begin with.
+const FAMILY: &str = "application/cloudevents";
+/// Media types of JSON objects, one a line.
+const LINES: [&str; 4] = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
+
 impl Format {
     pub fn of(asked: &Asked<'_>) -> Result<Format, NoFormat> {
         let content_type = asked.text("content-type");
-        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match media_type.as_str() {
-            "application/cloudevents+json" => Ok(Format::Event),
-            "application/cloudevents-batch+json" => Ok(Format::Batch),
-            other if other.starts_with("application/cloudevents") => Err(NoFormat::NotJson),
-            other if asked.fields.get("ce-specversion").is_some() => binary(asked, other),
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
-                Ok(Format::Lines)
-            }
-            _ => Ok(Format::Json),
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        let is = |name: &str| media_type.eq_ignore_ascii_case(name);
+        if media_type.get(..FAMILY.len()).is_some_and(|start| start.eq_ignore_ascii_case(FAMILY)) {
+            return match media_type {
+                _ if is("application/cloudevents+json") => Ok(Format::Event),
+                _ if is("application/cloudevents-batch+json") => Ok(Format::Batch),
+                _ => Err(NoFormat::NotJson),
+            };
         }
+        if asked.fields.get("ce-specversion").is_some() {
+            return binary(asked, &media_type.to_ascii_lowercase());
+        }
+        Ok(if LINES.iter().any(|lines| is(lines)) { Format::Lines } else { Format::Json })
     }
 
     /// Whether its elements are CloudEvents, with all that these require.

@@ -47,7 +47,11 @@ impl Delivery {
     }
 
     async fn to(&self, rig: &Rig) -> (u16, Value) {
-        let request = Request::post("/events/signed")
+        self.to_target(rig, "/events/signed").await
+    }
+
+    async fn to_target(&self, rig: &Rig, target: &str) -> (u16, Value) {
+        let request = Request::post(target)
             .header("content-type", "application/json")
             .header("webhook-id", &self.id)
             .header("webhook-timestamp", self.timestamp)
@@ -105,9 +109,12 @@ async fn a_replay_is_refused_and_a_repeat_is_known() {
     let both = format!("{} {}", Delivery::by(OLD, "msg_1", now, body).signature, first.signature);
     assert_eq!(Delivery { signature: both, ..first.clone() }.to(&rig).await.0, 401);
 
+    // What is not signed makes no difference.
+    assert_eq!(first.to_target(&rig, "/events/signed?ack=memory").await.0, 401);
+
     let (status, told) = Delivery::by(NEW, "msg_1", now + 1, body).to(&rig).await;
     assert_eq!((status, &told["accepted"], &told["duplicates"]), (202, &json!(0), &json!(3)));
-    assert_eq!(refused(&rig, "replayed"), 2.0);
+    assert_eq!(refused(&rig, "replayed"), 3.0);
 
     // After a crash nothing is stored again, and what was signed before it is told from what is signed now.
     let after = super::signed_tests::rig(rig.machine.crash());

@@ -143,6 +143,12 @@ impl Walk {
         let mut batch = self.opened(Parcel { claim, coding, ..parcel }).await?;
         door.charge(batch.len());
         let verified = batch.verified.take();
+        // Whether its events are known will be found out behind the answer.
+        if let (Ack::Memory, Some(request)) = (ack, &verified)
+            && self.replays.knows(request)
+        {
+            return Err(self.unverified(&door.source, &Unverified::Replayed));
+        }
         let report = match ack {
             Ack::Disk => self.append(door, batch, queues).await,
             Ack::Memory => self.append_behind(door, batch, queues, self.room_in_memory(size)?),

@@ -50,12 +50,17 @@ impl Replays {
         generations.younger.extend([request.fingerprint]);
     }
 
+    /// Whether the very same request was taken.
+    pub fn knows(&self, request: &Verified) -> bool {
+        let generations = self.generations.lock();
+        let known = |generation: &Fingerprints| generation.contains(request.fingerprint);
+        known(&generations.younger) || known(&generations.older)
+    }
+
     /// Whether a request of which every event was known is a replay. What was signed before this process began, and
     /// can't be told from one, counts as one.
     pub fn is_replay(&self, request: &Verified) -> bool {
-        let generations = self.generations.lock();
-        let known = |generation: &Fingerprints| generation.contains(request.fingerprint);
-        request.timestamp < self.began_s || known(&generations.younger) || known(&generations.older)
+        request.timestamp < self.began_s || self.knows(request)
     }
 }
 
