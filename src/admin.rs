@@ -1,5 +1,5 @@
 //! The admin socket: `/metrics`, `/healthz`, `/readyz`, and purges. The control plane; never on the data plane's
-//! listeners.
+//! listeners, and beyond loopback only for who has the token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,16 @@ use millpond_proxy::gateway::Gateway;
 use millpond_proxy::observe::Observer;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+use crate::token::Token;
+
 /// What the admin socket can see and touch.
 pub struct Admin {
     pub registry: Registry,
     pub proxy: Option<(Arc<Gateway>, Arc<Observer>)>,
     /// Whether every role is up and none is stopping.
     pub ready: Arc<AtomicBool>,
+    /// What requests have to bring, but for those about health.
+    pub token: Option<Token>,
 }
 
 /// Largest request body: nothing here takes one.
@@ -37,6 +41,12 @@ impl Handler for Admin {
 
 impl Admin {
     fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
+        let is_open = matches!(request.uri().path(), "/healthz" | "/readyz");
+        if let Some(token) = self.token.as_ref().filter(|_| !is_open)
+            && !token.is_in(request.headers())
+        {
+            return unauthorized();
+        }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" | "/healthz" | "/readyz" if !reads => method_not_allowed("GET, HEAD"),
@@ -111,6 +121,15 @@ impl Admin {
             serde_json::json!({ "purged": kind, "mode": mode, "objects": purged.objects, "bytes": purged.bytes });
         json(StatusCode::OK, &body)
     }
+}
+
+/// RFC 9110 §11.6.1, RFC 6750 §3.
+fn unauthorized() -> Response<Bytes> {
+    let fix = "send Authorization: Bearer TOKEN, with the token that admin.token names the place of";
+    let mut response = refusal(StatusCode::UNAUTHORIZED, "the token is missing or wrong", fix);
+    let challenge = HeaderValue::from_static("Bearer realm=\"millpond admin\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
 }
 
 fn purge_url(gateway: &Gateway, url: &str, mode: Mode) -> Result<Purged, Box<Response<Bytes>>> {

@@ -14,6 +14,7 @@ mod replay;
 mod roles;
 mod run;
 mod schema;
+mod token;
 
 use std::process::ExitCode;
 

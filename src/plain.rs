@@ -1,8 +1,8 @@
 //! `millpond proxy`: a plain caching reverse proxy in front of one server. Does what HTTP says, and nothing beyond.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,8 +15,8 @@ use millpond_proxy::live::Live;
 use millpond_proxy::observe::Observer;
 use millpond_proxy::rules::{Forwarding, Network, NoNetwork, Paths, Rule, RuleSet};
 use millpond_proxy::semantics::policy::Policy;
-use millpond_proxy::tls::{Certificate, Certificates, Part, Tls};
-use millpond_proxy::upstreams::{ServerList, Upstream, Upstreams};
+use millpond_proxy::tls::{Authorities, Certificate, Certificates, OriginTls, Part, Tls};
+use millpond_proxy::upstreams::{Endpoint, Location, NoLocation, ServerList, Upstream, Upstreams};
 use millpond_shared::config::Size;
 use prometheus::Registry;
 
@@ -24,6 +24,7 @@ use crate::Failure;
 use crate::admin::Admin;
 use crate::logging;
 use crate::process::{self, Ready, Signals, Stop};
+use crate::token::Token;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -40,9 +41,12 @@ pub struct Arguments {
     /// PEM file of the private key; as many and in the same order as --cert.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Vec<PathBuf>,
-    /// The server in front of which it stands, as HOST:PORT.
+    /// The server in front of which it stands, as HOST:PORT, or as https://HOST where it speaks TLS.
     #[arg(long, value_name = "ADDR")]
     to: String,
+    /// PEM file with the authorities that vouch for that server; those that this machine trusts unless given.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// A network of balancers in front of it, whose connections begin with a PROXY head (version 1 or 2), as in
     /// 10.0.0.0/8.
     #[arg(long, value_name = "NET", value_parser = network)]
@@ -50,6 +54,9 @@ pub struct Arguments {
     /// Where /metrics, /healthz, /readyz and /purge are.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Where the token is that requests to --admin have to bring: env:NAME or file:PATH.
+    #[arg(long, value_name = "PLACE", requires = "admin")]
+    admin_token: Option<String>,
     /// What the cache may take, as in 256MiB.
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     memory: Size,
@@ -82,11 +89,17 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
             arguments.memory
         )));
     }
-    if let Some(admin) = arguments.admin.filter(|admin| !admin.ip().is_loopback()) {
-        let problem = "is no loopback address, and the admin socket has no password";
-        return Err(Failure::Refused(format!("--admin {admin} {problem}; fix: listen on 127.0.0.1 or [::1]")));
+    let read = |place: &String| {
+        let unread = |problem| Failure::Refused(format!("--admin-token: {problem}; fix: {}", Token::FIX));
+        Token::read(place, Path::new("")).map_err(unread)
+    };
+    let token = arguments.admin_token.as_ref().map(read).transpose()?;
+    if let Some(admin) = arguments.admin.filter(|admin| !admin.ip().is_loopback() && token.is_none()) {
+        let problem = "is no loopback address, and there is no token";
+        let fix = "listen on 127.0.0.1 or [::1], or give --admin-token";
+        return Err(Failure::Refused(format!("--admin {admin} {problem}; fix: {fix}")));
     }
-    let to = resolve(&arguments.to)?;
+    let to = server(&arguments.to, arguments.ca.as_deref())?;
     let certificates = certificates(arguments)?;
     logging::start(arguments.log_format, "info");
     let tls = process::tls(certificates)?;
@@ -113,7 +126,8 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let mut servers = Vec::new();
     if let Some(listener) = admin {
         let address = listener.local_addr().map_err(Failure::from_display)?;
-        let admin = Admin { registry, proxy: Some((gateway, Arc::clone(&observer))), ready: Arc::clone(&stop.ready) };
+        let (proxy, ready) = (Some((gateway, Arc::clone(&observer))), Arc::clone(&stop.ready));
+        let admin = Admin { registry, proxy, ready, token };
         servers.push(process::spawn_server(&runtime, listener, Arc::new(admin), stop.watch())?);
         Ready { scheme: "http", address, role: "admin" }.say();
     }
@@ -171,18 +185,30 @@ fn reload(arguments: &Arguments, tls: Option<&Tls>, observer: &Observer) {
     }
 }
 
-/// The first address of `host:port`.
-fn resolve(to: &str) -> Result<SocketAddr, Failure> {
+/// The server that `--to` names, and how it is spoken to.
+fn server(to: &str, ca: Option<&Path>) -> Result<Endpoint, Failure> {
+    let wrong = |problem: &str, fix: &str| Failure::Refused(format!("--to {to}: {problem}; fix: {fix}"));
+    let location: Location = to.parse().map_err(|none: NoLocation| wrong(none.problem, none.fix))?;
     let fix = "give HOST:PORT of a server that can be found, as in 127.0.0.1:9000";
-    let found = to.to_socket_addrs().map_err(|error| Failure::Refused(format!("--to {to}: {error}; fix: {fix}")))?;
-    let found: Vec<SocketAddr> = found.collect();
-    // A name for both families, as localhost is, more often means a server on IPv4 only.
-    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    first.copied().ok_or_else(|| Failure::Refused(format!("--to {to}: it has no address; fix: {fix}")))
+    let found = location.look_up().map_err(|error| wrong(&error.to_string(), fix))?;
+    let address = found.ok_or_else(|| wrong("it has no address", fix))?;
+    if location.tls != Some(true) {
+        return match ca {
+            None => Ok(address.into()),
+            Some(_) => Err(Failure::Refused(format!("--ca has no effect on {to}; fix: give --to https://HOST"))),
+        };
+    }
+    let name = location.server_name().ok_or_else(|| wrong("no certificate can be for this host", fix))?;
+    let authorities = match ca {
+        Some(ca) => Authorities::read(ca).map_err(|none| Failure::Refused(format!("--ca: {none}")))?,
+        None => Authorities::of_this_machine().map_err(|none| wrong(&none.problem, none.fix))?,
+    };
+    let tls = OriginTls::new(authorities, None).map_err(Failure::from_display)?;
+    Ok(Endpoint::secured(address, &tls, name))
 }
 
 /// One rule: everything, as HTTP says.
-fn snapshot(to: SocketAddr, policy: Policy) -> Snapshot {
+fn snapshot(to: Endpoint, policy: Policy) -> Snapshot {
     const ORIGIN: &str = "to";
     let rule = Rule { policy, retry: false, ..Rule::everything("all", ORIGIN) };
     let origins = BTreeMap::from([(ORIGIN.to_owned(), Upstream::Servers(ServerList::new([to])))]);

@@ -14,6 +14,7 @@ use http::StatusCode;
 use millpond_proxy::cache::{Entry, EvictionPolicy, Store, StoreLayout, StoreLimits};
 use millpond_proxy::key::{Key, KeyRef};
 use millpond_proxy::rules::Rule;
+use millpond_proxy::semantics::coding::{Accepted, Coding};
 use millpond_proxy::semantics::freshness::Times;
 use millpond_proxy::semantics::vary::Selection;
 use millpond_shared::clock;
@@ -214,6 +215,10 @@ fn parts(criterion: &mut Criterion) {
     if let Some(request) = request {
         criterion.bench_function("build a key, and hash it", |bencher| {
             bencher.iter(|| Key::of(&rule, black_box(&request), "http").hash());
+        });
+        // What a hit costs more where its rule compresses.
+        criterion.bench_function("choose a content coding", |bencher| {
+            bencher.iter(|| Accepted::of(black_box(&request.fields)).preferred(&Coding::ALL).next());
         });
     }
     let fields = stored_fields();

@@ -1,4 +1,4 @@
-//! What the gateway counts beside requests: origins, refreshes, waiters.
+//! What the gateway counts beside requests: origins, refreshes, compressions, waiters.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::semantics::coding::Coding;
 use crate::upstreams::OriginError;
 
 pub struct Counters {
@@ -15,6 +16,7 @@ pub struct Counters {
     origin_up: IntGaugeVec,
     refreshes: IntCounterVec,
     rejected: IntCounter,
+    compressions: IntCounterVec,
     waiters: IntGauge,
 }
 
@@ -58,6 +60,10 @@ impl Counters {
                 &["outcome"],
             )?,
             rejected: IntCounter::new("millpond_admission_rejected_total", "Responses too large to be stored")?,
+            compressions: IntCounterVec::new(
+                Opts::new("millpond_compressions_total", "Stored responses put into a coding, by whether that is kept"),
+                &["coding", "outcome"],
+            )?,
             waiters: IntGauge::new("millpond_collapse_waiters", "Requests that wait for another's fetch")?,
         };
         registry.register(Box::new(counters.origin_requests.clone()))?;
@@ -66,6 +72,7 @@ impl Counters {
         registry.register(Box::new(counters.origin_up.clone()))?;
         registry.register(Box::new(counters.refreshes.clone()))?;
         registry.register(Box::new(counters.rejected.clone()))?;
+        registry.register(Box::new(counters.compressions.clone()))?;
         registry.register(Box::new(counters.waiters.clone()))?;
         Ok(counters)
     }
@@ -93,6 +100,12 @@ impl Counters {
 
     pub fn rejected(&self) {
         self.rejected.inc();
+    }
+
+    /// A form of a stored response was made.
+    pub fn compressed(&self, coding: Coding, is_kept: bool) {
+        let outcome = if is_kept { "kept" } else { "useless" };
+        self.compressions.with_label_values(&[coding.token(), outcome]).inc();
     }
 
     pub fn waiting(&self) -> Counted {

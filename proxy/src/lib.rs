@@ -9,6 +9,7 @@
 //! | [`gateway`] | the walk: match, look up, join or start a flight, ask, store, answer |
 //! | [`flight`] | one fetch per key, however many ask for it |
 //! | [`cache`] | the store: entries by key, tags, purges, the budget |
+//! | [`compress`] | bytes into content codings |
 //! | [`upstreams`] | origins: servers of an existing API, shards, roles of this process |
 //! | [`live`] | follows the shards' change streams |
 //! | [`semantics`], [`rules`], [`key`], [`proxy_protocol`] | pure: HTTP caching as decisions; URL rules; the cache key; whose a connection is |
@@ -17,6 +18,7 @@
 //! | [`outcome`], [`record`], [`observe`], [`counters`] | the words for what became of a request; counts and log |
 
 pub mod cache;
+pub mod compress;
 pub mod config;
 pub mod counters;
 pub mod flight;

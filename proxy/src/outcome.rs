@@ -121,6 +121,8 @@ words! {
         Private = "private",
         /// The request has `Authorization` and the response does not allow sharing (RFC 9111 §3.5).
         Authorization = "authorization",
+        /// The request has cookies and the response does not say that it is for all; the rule takes that for private.
+        Cookie = "cookie",
         /// The response sets a cookie, and the policy takes that for private (RFC 9111 §7.3).
         SetCookie = "set-cookie",
         /// The response says `Vary: *`: no later request can match (RFC 9111 §4.1).

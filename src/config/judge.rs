@@ -1,18 +1,20 @@
 //! What only the whole of a configuration can tell.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_origin::config::{roles, shards as shard_sections, source as source_section};
-use millpond_proxy::rules::{self, Forwarding, Known, WrittenOrigin, WrittenRule};
+use millpond_proxy::rules::{self, Forwarding, Known, WrittenRule};
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection;
 
-use super::{Config, Log, Proxy, Written, sockets, start};
+use super::{Admin, Config, Log, Proxy, Written, origins, sockets, start};
+
+use crate::token::Token;
 
 /// Levels that `log.level` can name.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
@@ -30,7 +32,7 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
     let shards = written.shards.as_ref().and_then(|at| shard_sections::judge_shards(at, &shard_map.map, complaints));
     let proxy = proxy(written, source, !shard_map.addresses.is_empty(), complaints);
     let log = log(written, complaints);
-    let admin = admin(written, complaints);
+    let admin = admin(written, source, complaints);
 
     counterparts(written, complaints);
     every_shard_has_a_place(written, &shard_map, shards.as_ref(), complaints);
@@ -68,17 +70,26 @@ fn log(written: &Written, complaints: &mut Complaints) -> Log {
     }
 }
 
-fn admin(written: &Written, complaints: &mut Complaints) -> Option<SocketAddr> {
+fn admin(written: &Written, source: &Source, complaints: &mut Complaints) -> Option<Admin> {
     let at = written.admin.as_ref()?;
+    let token =
+        at.value.token.as_ref().and_then(|place| match Token::read(&place.value, &folder_of(source, &place.span)) {
+            Ok(token) => Some(token),
+            Err(problem) => {
+                complaints.add(place.span.clone(), "admin.token", problem, Token::FIX);
+                None
+            }
+        });
     let Some(listen) = &at.value.listen else {
         complaints.add(start(at), "admin.listen", "is missing", "say where, as in listen = \"127.0.0.1:9180\"");
         return None;
     };
     match listen.value.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Some(address),
+        Ok(address) if address.ip().is_loopback() || at.value.token.is_some() => Some(Admin { listen: address, token }),
         Ok(address) => {
-            let problem = format!("{address} is no loopback address, and the admin socket has no password");
-            complaints.add(listen.span.clone(), "admin.listen", problem, "listen on 127.0.0.1 or [::1]");
+            let problem = format!("{address} is no loopback address, and there is no token");
+            let fix = "listen on 127.0.0.1 or [::1], or require a token, as in token = \"env:MILLPOND_TOKEN\"";
+            complaints.add(listen.span.clone(), "admin.listen", problem, fix);
             None
         }
         Err(_) => {
@@ -90,22 +101,26 @@ fn admin(written: &Written, complaints: &mut Complaints) -> Option<SocketAddr> {
     }
 }
 
+/// Folder of the file in which something stands.
+fn folder_of(source: &Source, span: &Range<usize>) -> PathBuf {
+    let file = source.place(span.start).map_or(source.main_file(), |place| place.file);
+    Path::new(file).parent().unwrap_or(Path::new("")).to_owned()
+}
+
 fn proxy(written: &Written, source: &Source, shards_elsewhere: bool, complaints: &mut Complaints) -> Option<Proxy> {
     let at = written.proxy.as_ref()?;
-    let folder_of = |span: &Range<usize>| {
-        let file = source.place(span.start).map_or(source.main_file(), |place| place.file);
-        Path::new(file).parent().unwrap_or(Path::new("")).to_owned()
-    };
+    let folder_of = |span: &Range<usize>| folder_of(source, span);
     let (config, certificates) = millpond_proxy::config::judge(at, folder_of, complaints);
     let mut known = Known::default();
-    let mut origins = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for (name, origin) in written.origin.iter().flatten() {
         if rules::ROLE_ORIGINS.contains(&name.as_str()) {
             let fix = "give it another name";
             complaints.add(start(origin), format!("origin.{name}"), "is the name of a role of Millpond", fix);
         }
         known.origins.insert(name.clone(), start(origin));
-        origins.insert(name.clone(), servers(name, origin, complaints));
+        let servers = origins::judge(name, origin, &folder_of(&origin.span), complaints);
+        found.insert(name.clone(), servers);
     }
     let has_projections = written.projection.as_ref().is_some_and(|all| !all.is_empty());
     if has_projections && (written.shards.is_some() || shards_elsewhere) {
@@ -121,33 +136,7 @@ fn proxy(written: &Written, source: &Source, shards_elsewhere: bool, complaints:
     let mut rules = rules::judge(written_rules, &known, complaints);
     rules.forwarding = Forwarding::Told { trusted: config.trusted.clone() };
     rules.body_max = Some(config.body_max_bytes);
-    Some(Proxy { config, certificates, rules, origins })
-}
-
-fn servers(name: &str, at: &At<WrittenOrigin>, complaints: &mut Complaints) -> Vec<SocketAddr> {
-    let field = format!("origin.{name}.servers");
-    let servers = at.value.servers.as_ref().map(|servers| servers.value.as_slice()).unwrap_or_default();
-    if servers.is_empty() {
-        complaints.add(start(at), field, "is missing or empty", "list HOST:PORT, as in [\"127.0.0.1:9000\"]");
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    for server in servers {
-        // Names are looked up once, at load.
-        match server.value.to_socket_addrs().map(|mut all| all.next()) {
-            Ok(Some(address)) => found.push(address),
-            _ => {
-                let problem = format!("`{}` is no address that can be found", server.value);
-                complaints.add(
-                    server.span.clone(),
-                    field.clone(),
-                    problem,
-                    "write HOST:PORT, as in \"127.0.0.1:9000\"",
-                );
-            }
-        }
-    }
-    found
+    Some(Proxy { config, certificates, rules, origins: found })
 }
 
 /// Roles need others: here, or at an address.

@@ -1,9 +1,11 @@
 //! The configuration file: read, judged, then built, before anything is opened.
 //!
 //! `written` mirrors the TOML of all sections; `judge` puts the crates' judgements together and checks what only the
-//! whole can tell: roles that miss their counterpart, sections that nothing uses; `sockets` who could be reached where.
+//! whole can tell: roles that miss their counterpart, sections that nothing uses; `sockets` who could be reached where,
+//! `origins` where the servers of an API are.
 
 mod judge;
+mod origins;
 mod sockets;
 mod written;
 
@@ -18,6 +20,7 @@ use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::rules::RuleSet;
 use millpond_proxy::tls::Certificates;
+use millpond_proxy::upstreams::Endpoint;
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection::Projection;
 
@@ -25,11 +28,12 @@ pub use written::Written;
 
 use crate::Failure;
 use crate::logging;
+use crate::token::Token;
 
 /// What is to run.
 pub struct Config {
     pub log: Log,
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Admin>,
     pub proxy: Option<Proxy>,
     pub sources: Vec<ingest::Source>,
     pub ingest: Option<IngestConfig>,
@@ -38,6 +42,13 @@ pub struct Config {
     pub shard_map: ShardMapConfig,
     pub shards: Option<ShardsConfig>,
     pub projections: Arc<Vec<Projection>>,
+}
+
+/// The admin socket.
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// What requests have to bring; without it, everybody who reaches the socket is let in.
+    pub token: Option<Token>,
 }
 
 pub struct Log {
@@ -53,7 +64,7 @@ pub struct Proxy {
     pub certificates: Option<Certificates>,
     pub rules: RuleSet,
     /// Servers of each `[origin.NAME]`.
-    pub origins: BTreeMap<String, Vec<SocketAddr>>,
+    pub origins: BTreeMap<String, Vec<Endpoint>>,
 }
 
 impl Config {

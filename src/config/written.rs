@@ -57,8 +57,10 @@ pub struct WrittenLog {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Admin")]
 pub struct WrittenAdmin {
-    /// A loopback address and a port: `"127.0.0.1:9180"`.
+    /// An address and a port: `"127.0.0.1:9180"`. Beyond loopback there has to be a token.
     pub listen: Option<At<String>>,
+    /// Where the token is that requests have to bring: `"env:NAME"` or `"file:PATH"`, named from the folder of this file.
+    pub token: Option<At<String>>,
 }
 
 impl Written {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::Failure;
-use crate::config::Config;
+use crate::config::{Admin, Config};
 use crate::logging;
 use crate::process::Signals;
 use crate::run::Running;
@@ -92,8 +92,13 @@ fn adapt(config: &mut Config, arguments: &Arguments, directory: &Path) -> Result
     if let (Some(proxy), Some(listen)) = (&mut config.proxy, arguments.listen) {
         proxy.config.listen = vec![listen];
     }
-    if arguments.admin.is_some() {
-        config.admin = arguments.admin;
+    if let Some(listen) = arguments.admin {
+        let token = config.admin.take().and_then(|admin| admin.token);
+        if !listen.ip().is_loopback() && token.is_none() {
+            let problem = "is no loopback address, and there is no token";
+            return Err(Failure::Refused(format!("--admin {listen} {problem}; fix: listen on 127.0.0.1 or [::1]")));
+        }
+        config.admin = Some(Admin { listen, token });
     }
     let (Some(queue), Some(shards)) = (&mut config.queue, &mut config.shards) else {
         return Err(refused("has no [queue] or no [shards]", "declare every role in one file"));

@@ -12,7 +12,7 @@ use millpond_proxy::gateway::{Gateway, Snapshot};
 use millpond_proxy::live::{Live, Stream, follow};
 use millpond_proxy::observe::Observer;
 use millpond_proxy::tls::Tls;
-use millpond_proxy::upstreams::{ServerList, Shards, Upstream, Upstreams};
+use millpond_proxy::upstreams::{Endpoint, ServerList, Shards, Upstream, Upstreams};
 use millpond_shared::projection::Projection;
 use millpond_shared::version::ShardId;
 use millpond_shared::wire::{Changes, Origin};
@@ -89,12 +89,12 @@ pub fn swap_rules(parts: &ProxyParts, mut proxy: Proxy, config: &Config, roles: 
 
 /// Every origin that rules can name.
 fn origins(
-    servers: &BTreeMap<String, Vec<SocketAddr>>,
+    servers: &BTreeMap<String, Vec<Endpoint>>,
     config: &Config,
     roles: &Roles,
 ) -> Result<BTreeMap<String, Upstream>, Failure> {
-    let list = |(name, addresses): (&String, &Vec<SocketAddr>)| {
-        (name.clone(), Upstream::Servers(ServerList::new(addresses.iter().copied())))
+    let list = |(name, servers): (&String, &Vec<Endpoint>)| {
+        (name.clone(), Upstream::Servers(ServerList::new(servers.iter().cloned())))
     };
     let mut origins: BTreeMap<String, Upstream> = servers.iter().map(list).collect();
     if let Some(ingest) = &roles.ingest {

@@ -23,7 +23,7 @@ impl Sockets {
         let proxy = config.proxy.as_ref().map(|proxy| Listeners::bind(&proxy.config.listen, &proxy.config.tls_listen));
         Ok(Sockets {
             proxy: proxy.transpose().map_err(Failure::from_display)?,
-            admin: bind(config.admin)?,
+            admin: bind(config.admin.as_ref().map(|admin| admin.listen))?,
             ingest: bind(config.ingest.as_ref().and_then(|ingest| ingest.listen))?,
             queue: bind(config.queue.as_ref().and_then(|queue| queue.listen))?,
             shards: bind(config.shards.as_ref().and_then(|shards| shards.listen))?,

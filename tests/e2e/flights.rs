@@ -1,9 +1,17 @@
 //! One fetch, many clients: who waits for it, what they get, and what happens when it dies.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use crate::e2e::proxy_before;
+use crate::e2e::sharing::wait_for_waiters;
 use crate::harness::client::{Connection, End, Request, get};
 use crate::harness::metrics::Metrics;
 use crate::harness::origin::{Answer, Gate, ScriptedOrigin};
+use crate::harness::process::Millpond;
 use crate::harness::witness::Witness;
 
 #[test]
@@ -136,4 +144,154 @@ fn waiters_of_another_variant_fetch_their_own() {
         let again = client.ask(&Request::get("/api/a").field("Accept-Language", language));
         assert_eq!((again.text().as_str(), again.detail()), (language, "hit"));
     }
+}
+
+/// Those who waited in vain ask neither all at once, nor one after another.
+#[test]
+fn those_who_waited_in_vain_ask_so_many_at_a_time() {
+    const CLIENTS: usize = 100;
+    const AT_A_TIME: usize = 32;
+    let origin = ScriptedOrigin::start();
+    let (first, others) = (Gate::closed(), Gate::closed());
+    let (asked, asking, most) = (AtomicUsize::new(0), AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let (before_first, before_others, seen) = (first.clone(), others.clone(), Arc::clone(&most));
+    origin.answer_by("/api/me", move |_| {
+        let now = asking.fetch_add(1, Ordering::SeqCst) + 1;
+        if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            before_first.wait();
+        } else {
+            seen.fetch_max(now, Ordering::SeqCst);
+            before_others.wait();
+        }
+        asking.fetch_sub(1, Ordering::SeqCst);
+        Answer::ok("mine").field("Cache-Control", "private")
+    });
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    let mut clients: Vec<Connection> = (0..CLIENTS).map(|_| Connection::open(pond.proxy())).collect();
+    clients.iter_mut().for_each(|client| client.send_request(&Request::get("/api/me")));
+    wait_for_waiters(&pond, CLIENTS - 1);
+    first.open();
+    origin.wait_for_requests("/api/me", 1 + AT_A_TIME);
+    wait_for_waiters(&pond, CLIENTS - 1 - AT_A_TIME);
+    assert_eq!(origin.count("/api/me"), 1 + AT_A_TIME);
+    others.open();
+    for client in &mut clients {
+        let answer = client.receive("GET");
+        assert_eq!((answer.text().as_str(), answer.detail()), ("mine", "miss/private"));
+    }
+    assert_eq!(origin.count("/api/me"), CLIENTS);
+    let most = most.load(Ordering::SeqCst);
+    assert!(most <= AT_A_TIME, "{most} at a time");
+}
+
+/// The first of them brings what the others can have.
+#[test]
+fn those_who_waited_for_another_variant_do_not_all_ask_for_theirs() {
+    const CLIENTS: usize = 100;
+    let origin = ScriptedOrigin::start();
+    let gate = Gate::closed();
+    let held = gate.clone();
+    origin.answer_by("/api/a", move |request| {
+        let language = request.field("accept-language").unwrap_or("none");
+        let answer = Answer::ok(language).field("Vary", "Accept-Language");
+        if language == "en" { answer.held_by(&held) } else { answer }
+    });
+    let pond = proxy_before(&[&origin], "ttl = \"1h\"");
+    let mut first = Connection::open(pond.proxy());
+    first.send_request(&Request::get("/api/a").field("Accept-Language", "en"));
+    origin.wait_for_requests("/api/a", 1);
+    let mut others: Vec<Connection> = (0..CLIENTS).map(|_| Connection::open(pond.proxy())).collect();
+    others.iter_mut().for_each(|client| client.send_request(&Request::get("/api/a").field("Accept-Language", "de")));
+    wait_for_waiters(&pond, CLIENTS);
+    gate.open();
+    assert_eq!(first.receive("GET").text(), "en");
+    others.iter_mut().for_each(|client| assert_eq!(client.receive("GET").text(), "de"));
+    let asked = origin.count("/api/a");
+    assert!(asked <= 1 + 32, "{asked} requests");
+}
+
+/// A body whose end is that of the connection: what broke off must not look whole.
+#[test]
+fn a_cut_answer_does_not_look_whole_to_a_client_of_version_1_0() {
+    let origin = ScriptedOrigin::start();
+    let pond = proxy_before(&[&origin], "");
+    for (path, cache_control) in [("/api/shared", "max-age=60"), ("/api/own", "no-store")] {
+        let gate = Gate::closed();
+        let dying = Answer::ok("begun ").field("Cache-Control", cache_control).chunked();
+        origin.answer(path, dying.then_when(&gate, "and ").then_dies());
+        let mut client = Connection::open(pond.proxy());
+        client.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n"));
+        let head = client.head().expect("an answer");
+        assert_eq!((head.field("content-length"), head.field("transfer-encoding")), (None, None));
+        gate.open();
+        assert_eq!(client.rest("GET", head).end, End::Cut, "{path}");
+        // And what is whole looks so.
+        origin.answer(path, Answer::ok("whole").chunked().field("Cache-Control", "no-store"));
+        let mut client = Connection::open(pond.proxy());
+        client.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n"));
+        let answer = client.receive("GET");
+        assert_eq!((answer.text().as_str(), answer.end), ("whole", End::Close), "{path}");
+    }
+}
+
+/// Of a body that is too large to be stored the log holds a part at a time: the slowest reader must not be everybody's.
+#[test]
+fn one_slow_reader_does_not_slow_the_others() {
+    // More than sockets and the log take in between.
+    const LENGTH: usize = 24 << 20;
+    let origin = ScriptedOrigin::start();
+    let gate = Gate::closed();
+    let answer = Answer::ok("a").field("Cache-Control", "max-age=60").chunked();
+    origin.answer("/large", answer.then_when(&gate, "b".repeat(LENGTH - 1)));
+    let to = origin.address().to_string();
+    let pond = Millpond::start(&["proxy", "--listen", "127.0.0.1:0", "--to", &to, "--memory", "1MiB"], &["proxy"]);
+    let mut readers = [(); 3].map(|()| {
+        let mut client = Connection::open(pond.proxy());
+        client.send_request(&Request::get("/large"));
+        client
+    });
+    let heads = readers.each_mut().map(|client| client.head().expect("an answer"));
+    gate.open();
+    let [mut slow, mut second, mut third] = readers;
+    let [slow_head, second_head, third_head] = heads;
+    let (second, third) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| second.rest("GET", second_head));
+        let third = scope.spawn(|| third.rest("GET", third_head));
+        (second.join().expect("no panic"), third.join().expect("no panic"))
+    });
+    assert_eq!([(second.body.len(), second.end), (third.body.len(), third.end)], [(LENGTH, End::Chunked); 2]);
+    let slow = slow.rest("GET", slow_head);
+    assert_eq!(slow.end, End::Cut, "it can tell, after {} bytes", slow.body.len());
+    assert_eq!(origin.count("/large"), 1);
+}
+
+/// An origin that drips bytes keeps a connection and memory only as long as somebody reads them.
+#[test]
+fn a_fill_that_nobody_reads_has_an_end() {
+    const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let to = listener.local_addr().expect("it is bound").to_string();
+    let pond = Millpond::start(&["proxy", "--listen", "127.0.0.1:0", "--to", &to], &["proxy"]);
+    let mut client = Connection::open(pond.proxy());
+    client.send_request(&Request::get("/a"));
+    let (mut origin, _) = listener.accept().expect("a connection");
+    let mut request = BufReader::new(origin.try_clone().expect("a handle"));
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        request.read_line(&mut line).expect("a line");
+    }
+    let head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1000000\r\n\r\nbegun";
+    origin.write_all(head).expect("it is taken");
+    assert_eq!(client.head().expect("an answer").outcome(), "miss");
+    drop(client);
+    // Its reader finds out that the client is gone when it has something to send.
+    for _ in 0..3 {
+        origin.write_all(b" drip").expect("it is taken");
+    }
+    origin.set_read_timeout(Some(3 * UNREAD_TIMEOUT)).expect("a time-out");
+    assert_eq!(request.read(&mut [0]).unwrap_or(0), 0, "the proxy gives up");
+    let mut again = Connection::open(pond.proxy());
+    again.send_request(&Request::get("/a"));
+    listener.accept().expect("another fetch");
 }

@@ -1,7 +1,9 @@
 //! The hot loop and the gateway on one connection: the same answers, in the order of the requests, however they are cut.
 
 use crate::e2e::plain_proxy::plain;
+use crate::e2e::proxy_before;
 use crate::harness::client::{Connection, End, Request, Response, get};
+use crate::harness::eventually;
 use crate::harness::metrics::Metrics;
 use crate::harness::origin::{Answer, ScriptedOrigin, Seen};
 use crate::harness::process::Millpond;
@@ -105,15 +107,67 @@ fn hits_misses_and_bodies_in_one_stream_are_answered_in_order() {
 #[test]
 fn both_ways_give_the_same_answer() {
     let origin = api();
-    let pond = warmed(&origin);
-    let mut random = Random::told("both_ways_give_the_same_answer");
+    compared_both_ways("both_ways_give_the_same_answer", &warmed(&origin), "");
+}
+
+/// The same under a rule that compresses, and says something else to clients than the origin does.
+#[test]
+fn both_ways_give_the_same_form() {
+    let origin = ScriptedOrigin::start();
+    let body: String = (0..2000).map(|number| format!("item {number}, ")).collect();
+    let text = |answer: Answer| answer.field("Content-Type", "text/html").field("Cache-Control", "max-age=600");
+    let tagged = |answer: Answer, tag: &str| text(answer).field("ETag", tag).field("Last-Modified", MODIFIED);
+    origin.answer("/api/small", tagged(Answer::ok(&body), "\"v1\""));
+    origin.answer("/api/large", tagged(Answer::ok(body.repeat(20)), "\"v1\""));
+    origin.answer("/api/weak", tagged(Answer::ok(&body), "W/\"w\""));
+    origin.answer("/api/gone", text(Answer::status(404, &body)));
+    origin.answer("/api/moved", text(Answer::status(301, &body)).field("Location", "/small"));
+    origin.answer("/api/empty", tagged(Answer::ok(""), "\"v1\""));
+    origin.answer("/api/varied", text(Answer::ok(&body)).field("Vary", "Accept-Language, Accept-Encoding"));
+    // Nothing is fetched anew: its forms would be made anew, and one way might come before them and the other behind.
+    let settings = r#"compress = ["zstd", "br", "gzip"]
+        client = { no_cache = false, max_age = false, min_fresh = false }
+        downstream = { cache_control = "max-age=1", tags = "xkey" }"#;
+    let pond = proxy_before(&[&origin], settings);
+    let with_forms = STORED.iter().filter(|path| **path != "/empty").map(|path| (*path, "de"));
+    for (path, language) in with_forms.chain(["de", "en", ""].map(|language| ("/varied", language))) {
+        for coding in ["zstd", "br", "gzip"] {
+            let request = Request::get(&format!("/api{path}")).field("Accept-Encoding", coding);
+            // Absent is another value than an empty one.
+            let request = if language.is_empty() { request } else { request.field("Accept-Language", language) };
+            eventually(&format!("{path} in {coding}"), || {
+                let answer = request.ask(pond.proxy());
+                answer.field("content-encoding").map(|_| ()).ok_or_else(|| format!("{:?}", answer.head))
+            });
+        }
+    }
+    get(pond.proxy(), "/api/empty");
+    compared_both_ways("both_ways_give_the_same_form", &pond, "/api");
+}
+
+/// Sends generated requests for what is stored at `base` both ways.
+fn compared_both_ways(name: &str, pond: &Millpond, base: &str) {
+    let mut random = Random::told(name);
+    let codings =
+        ["gzip", "br, gzip", "gzip;q=0.5, zstd;q=0.4", "identity", "*", "*;q=0", "gzip;q=0, *", "gzip;q=2", ""];
+    let tags = ["\"v1-gzip\"", "\"v1-br\"", "W/\"w-zstd\"", "\"v2\", \"v1-zstd\"", "\"v1-gzip-gzip\""];
     let conditions = ["\"v1\"", "W/\"v1\"", "\"v2\"", "*", "\"v2\", \"v1\"", "W/\"w\"", "broken", "", "\"v1\" \"v2\""];
     let dates = [MODIFIED, "Sun, 06 Nov 1994 08:49:36 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "yesterday", "0"];
-    let directives = ["max-age=100", "max-age=0", "no-cache", "min-fresh=10", "min-fresh=999999", "max-stale", "bogus"];
+    let directives = [
+        "max-age=100",
+        "max-age=0",
+        "no-cache",
+        "min-fresh=10",
+        "min-fresh=999999",
+        "max-stale",
+        "no-transform",
+        "bogus",
+    ];
     let mut compared = 0;
     let mut client = Connection::open(pond.proxy());
     for _ in 0..1500 {
         let path = if random.below(6) == 0 { "/varied" } else { STORED[random.below(STORED.len())] };
+        let path = format!("{base}{path}");
         let mut fields: Vec<(&str, &str)> = Vec::new();
         let mut with = |chance: usize, name, values: &[&'static str]| {
             if random.below(chance) == 0 {
@@ -121,6 +175,8 @@ fn both_ways_give_the_same_answer() {
             }
         };
         with(3, "If-None-Match", &conditions);
+        with(6, "If-None-Match", &tags);
+        with(2, "Accept-Encoding", &codings);
         with(4, "If-Modified-Since", &dates);
         with(6, "Cache-Control", &directives);
         with(8, "Connection", &["keep-alive", "Keep-Alive", "keep-alive, x-other", "x-other"]);
@@ -138,7 +194,7 @@ fn both_ways_give_the_same_answer() {
                 fields.iter().fold(Request::new(method, target), |request, (name, value)| request.field(name, value));
             client.ask(&request)
         };
-        let (by_gateway, by_loop) = (ask(&whole), ask(path));
+        let (by_gateway, by_loop) = (ask(&whole), ask(&path));
         let told = (by_gateway.detail(), by_loop.detail());
         // What goes to the origin may change what is stored, so that the second answer comes from something else.
         if by_gateway.outcome() != "hit" {

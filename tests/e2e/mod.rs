@@ -1,9 +1,14 @@
 //! The program as its users meet it, end to end.
 
+mod admin;
 mod completing;
+mod compression;
+mod deception;
+mod downstream;
 mod drain;
 mod examples;
 mod existing_api;
+mod failing;
 pub mod feeds;
 mod flights;
 mod forwarding;
@@ -25,6 +30,7 @@ mod semantics;
 mod sharing;
 mod strict;
 mod tls;
+mod tls_origins;
 
 use crate::harness::origin::ScriptedOrigin;
 use crate::harness::process::Millpond;

@@ -24,11 +24,36 @@ impl Made {
         Made { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
     }
 
+    /// The same, valid until 2001-02-03.
+    pub fn expired(names: &[&str]) -> Made {
+        let mut params = params(names);
+        params.not_after = rcgen::date_time_ymd(2001, 2, 3);
+        Made::of(&params)
+    }
+
+    /// The same, issued by somebody of this name: by itself.
+    pub fn issued_by(issuer: &str, names: &[&str]) -> Made {
+        let mut params = params(names);
+        params.distinguished_name.push(rcgen::DnType::CommonName, issuer);
+        Made::of(&params)
+    }
+
+    fn of(params: &rcgen::CertificateParams) -> Made {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
+        Made { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().clone() }
+    }
+
     /// As `NAME.pem` and `NAME.key`.
     pub fn write(&self, dir: &Path, name: &str) {
         std::fs::write(dir.join(format!("{name}.pem")), &self.cert).expect("the folder can be written");
         std::fs::write(dir.join(format!("{name}.key")), &self.key).expect("the folder can be written");
     }
+}
+
+fn params(names: &[&str]) -> rcgen::CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    rcgen::CertificateParams::new(names).expect("names")
 }
 
 /// A client that trusts some certificates, and offers some protocols by ALPN.

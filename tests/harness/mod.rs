@@ -1,7 +1,7 @@
 //! What tests act with. Nothing here shares code with the program it tests.
 //!
 //! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket, `http2` HTTP/2;
-//! `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does what the test tells it;
+//! `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does what the test tells it, `tls_origin` puts TLS in front of it;
 //! `witness` compares what the program told of the same requests in headers, metrics and log; `metrics` reads `/metrics`;
 //! `pipeline` runs the examples of `config/` in one process or in one for each role; `random` is chance that can be told
 //! again.
@@ -16,6 +16,7 @@ pub mod origin;
 pub mod pipeline;
 pub mod process;
 pub mod random;
+pub mod tls_origin;
 pub mod witness;
 
 use std::time::Duration;

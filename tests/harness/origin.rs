@@ -77,7 +77,8 @@ impl Gate {
         self.inner.1.notify_all();
     }
 
-    fn wait(&self) {
+    /// Waits until it is open.
+    pub fn wait(&self) {
         let open = self.inner.1.wait_timeout_while(lock(&self.inner.0), PATIENCE, |open| !*open);
         drop(open.unwrap_or_else(PoisonError::into_inner));
     }
@@ -299,8 +300,8 @@ impl Shared {
                 seen.len() - 1
             };
             self.grown.notify_all();
-            let early = self.script(&head).filter(|answer| answer.early);
-            if let Some(answer) = early {
+            let at_once = self.script(&head);
+            if let Some(answer) = at_once.as_ref().filter(|answer| answer.early) {
                 let _ = answer.write(&head, &mut stream);
                 break;
             }
@@ -309,7 +310,8 @@ impl Shared {
             if let Some(seen) = lock(&self.seen).get_mut(index) {
                 *seen = request.clone();
             }
-            let answer = self.script(&request).unwrap_or_else(|| Answer::status(404, "no such path\n"));
+            let answer = if request.body.is_empty() { at_once } else { self.script(&request) };
+            let answer = answer.unwrap_or_else(|| Answer::status(404, "no such path\n"));
             match answer.write(&request, &mut stream) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -378,7 +380,8 @@ impl Answer {
         let unchanged = self.status == 200 && tag.is_some_and(known);
         // What can go out goes out at once, head and all.
         let mut out = if self.framing == Framing::Raw { Vec::new() } else { self.head(unchanged).into_bytes() };
-        if unchanged || request.method == "HEAD" || matches!(self.status, 204 | 304) {
+        let bodiless = unchanged || request.method == "HEAD" || matches!(self.status, 204 | 304);
+        if bodiless && self.framing != Framing::Raw {
             return stream.write_all(&out).map(|()| true);
         }
         for step in &self.steps {

@@ -1,16 +1,19 @@
 //! A stored response.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use millpond_shared::http1::Fields;
+use millpond_shared::http1::{Fields, put_field};
 use millpond_shared::version::{Position, ShardId, Version};
 
 use super::charge::{self, Charge};
+use super::forms::Forms;
 use super::head;
+use super::original::Original;
 use super::part::Part;
+use crate::semantics::coding::Coding;
 use crate::semantics::freshness::Times;
 use crate::semantics::range::{self, Span};
 use crate::semantics::validate::{self, Validators};
@@ -35,9 +38,15 @@ pub struct Entry {
     /// Which lines of the head a 304 carries: the bit of a line is its number. Later lines are looked at by name.
     in_304: u32,
     is_part: bool,
+    is_restated: bool,
     /// Whether it has an `ETag` or a `Last-Modified` to ask the origin with.
     validatable: bool,
     mark: AtomicU8,
+    /// How often in a row the origin has failed to replace it.
+    failures: AtomicU8,
+    /// Somebody asks the origin whether it still fails.
+    probing: AtomicBool,
+    /// When the origin may be asked again, in milliseconds since the epoch; 0: it has not failed.
     probe_at: AtomicU64,
 }
 
@@ -47,14 +56,21 @@ struct Details {
     selection: Selection,
     tags: Box<[Box<str>]>,
     stamp: Option<Stamp>,
-    /// Directives for this cache alone, which no client is sent.
-    control: Option<Box<[u8]>>,
+    original: Option<Box<Original>>,
     part: Option<Part>,
+    forms: Option<Box<Forms>>,
 }
 
 impl Details {
     fn none() -> Details {
-        Details { selection: Selection::NONE, tags: Box::default(), stamp: None, control: None, part: None }
+        Details {
+            selection: Selection::NONE,
+            tags: Box::default(),
+            stamp: None,
+            original: None,
+            part: None,
+            forms: None,
+        }
     }
 }
 
@@ -101,24 +117,65 @@ impl Entry {
             details: (!plain).then(|| Box::new(Details { selection, tags: tags.into(), stamp, ..Details::none() })),
             varies,
             is_part: false,
+            is_restated: false,
             in_304: in_304(&fields),
             validatable: Validators::of(&fields).any(),
             mark: AtomicU8::new(Mark::None as u8),
+            failures: AtomicU8::new(0),
+            probing: AtomicBool::new(false),
             probe_at: AtomicU64::new(0),
         }
     }
 
-    /// Keeps the directives that are for this cache alone: a 304 may leave them out, and they still hold.
-    pub fn controlled_by(mut self, control: Option<Box<[u8]>>) -> Entry {
-        if control.is_some() {
-            self.details.get_or_insert_with(|| Box::new(Details::none())).control = control;
+    /// Keeps what the origin said where the head says something else.
+    pub fn instead_of(mut self, original: Option<Box<Original>>) -> Entry {
+        if original.is_some() {
+            self.details_mut().original = original;
         }
         self
     }
 
-    /// The directives that are for this cache alone.
-    pub fn control(&self) -> Option<&[u8]> {
-        self.details.as_ref()?.control.as_deref()
+    /// The fields as the origin sent them: what an update from the origin is applied to.
+    pub fn original_fields(&self) -> Fields {
+        match self.details.as_ref().and_then(|details| details.original.as_deref()) {
+            Some(original) => original.restored(self.lines()),
+            None => self.fields(),
+        }
+    }
+
+    /// The lifetime that clients are told is the rule's, and counts from each answer: the head has no `Date`, and the
+    /// answer no age.
+    pub fn restated(mut self, is_restated: bool) -> Entry {
+        self.is_restated = is_restated;
+        self
+    }
+
+    pub fn is_restated(&self) -> bool {
+        self.is_restated
+    }
+
+    /// The same as a response that is sent in codings as well, once it was made in them.
+    pub fn in_codings(mut self) -> Entry {
+        self.details_mut().forms = Some(Box::default());
+        self
+    }
+
+    /// Takes over what was made of a response that had the same body.
+    pub fn with_forms_of(mut self, other: &Entry) -> Entry {
+        if let Some(forms) = other.forms() {
+            let forms = forms.taken_over(&self.head);
+            self.details_mut().forms = Some(Box::new(forms));
+        }
+        self
+    }
+
+    /// What was made of it in codings; `None`: it is not sent in any.
+    pub fn forms(&self) -> Option<&Forms> {
+        self.details.as_ref()?.forms.as_deref()
+    }
+
+    fn details_mut(&mut self) -> &mut Details {
+        self.details.get_or_insert_with(|| Box::new(Details::none()))
     }
 
     /// The same as an incomplete response: its body is what `part` says of it. It is of use as long as it is fresh, or
@@ -126,7 +183,7 @@ impl Entry {
     pub fn holding(mut self, part: Part) -> Entry {
         self.is_part = true;
         self.validatable = range::strong_tag(&self.fields()).is_some();
-        self.details.get_or_insert_with(|| Box::new(Details::none())).part = Some(part);
+        self.details_mut().part = Some(part);
         self
     }
 
@@ -135,8 +192,8 @@ impl Entry {
         head::lines(&self.head).filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
     }
 
-    /// Appends the field lines that a 304 carries.
-    pub fn put_fields_of_304(&self, out: &mut BytesMut) {
+    /// Appends the field lines that a 304 carries, with the tag of its form in `coding`.
+    pub fn put_fields_of_304(&self, out: &mut BytesMut, coding: Option<Coding>) {
         let mut starts = memchr::memchr_iter(b'\n', &self.head).map(|end| end + 1);
         let mut start = starts.next().unwrap_or(self.head.len());
         for (number, end) in starts.enumerate() {
@@ -145,8 +202,10 @@ impl Entry {
                 true => self.in_304 >> number & 1 == 1,
                 false => head::name(line).is_some_and(validate::belongs_in_304),
             };
-            if kept {
-                out.extend_from_slice(line);
+            match coding.filter(|_| kept && head::name(line).is_some_and(|name| name.eq_ignore_ascii_case("etag"))) {
+                Some(coding) => head::lines_of(line).for_each(|(name, tag)| put_field(out, name, coding.tag(tag))),
+                None if kept => out.extend_from_slice(line),
+                None => {}
             }
             start = end;
         }
@@ -217,14 +276,42 @@ impl Entry {
         self.mark.fetch_max(mark as u8, Ordering::AcqRel);
     }
 
-    /// The origin failed: not to be asked again for this before `at` (milliseconds since the epoch).
-    pub fn hold_off_until(&self, at: u64) {
-        self.probe_at.store(at, Ordering::Relaxed);
+    /// The origin failed: it is not to be asked again for this for a while, in milliseconds, which `pause` gives for the
+    /// number of failures before. Of requests that fail together only the first counts.
+    pub fn hold_off(&self, now: u64, pause: impl Fn(u8) -> u64) {
+        let was_probe = self.probing.swap(false, Ordering::Relaxed);
+        if was_probe || self.probe_at.load(Ordering::Relaxed) <= now {
+            let before = self.failures.load(Ordering::Relaxed);
+            self.failures.store(before.saturating_add(1), Ordering::Relaxed);
+            self.probe_at.store(now.saturating_add(pause(before)), Ordering::Relaxed);
+        }
     }
 
-    /// Whether the origin may be asked again.
+    /// The origin has answered: it may be asked at any time.
+    pub fn recovered(&self) {
+        if self.failures.swap(0, Ordering::Relaxed) > 0 {
+            self.probing.store(false, Ordering::Relaxed);
+            self.probe_at.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the origin may be asked, though this could be sent.
     pub fn may_probe(&self, now: u64) -> bool {
         self.probe_at.load(Ordering::Relaxed) <= now
+    }
+
+    /// The same, by one request at a time after a failure: it keeps others from it for `claim` milliseconds.
+    pub fn claim_probe(&self, now: u64, claim: u64) -> bool {
+        let (at, relaxed) = (self.probe_at.load(Ordering::Relaxed), Ordering::Relaxed);
+        if at == 0 {
+            return true;
+        }
+        let claimed =
+            at <= now && self.probe_at.compare_exchange(at, now.saturating_add(claim), relaxed, relaxed).is_ok();
+        if claimed {
+            self.probing.store(true, Ordering::Relaxed);
+        }
+        claimed
     }
 
     /// The last second, since the Unix epoch, in which it can still be of use: sent fresh, sent stale, or confirmed by
@@ -251,17 +338,19 @@ impl Entry {
         let details = self.details.as_ref().map_or(0, |details| {
             let selection = if self.varies { details.selection.weight() + 64 } else { 0 };
             let stamp = details.stamp.as_ref().map_or(0, |stamp| charge::allocated(stamp.tag.len()));
-            let control = details.control.as_ref().map_or(0, |control| charge::allocated(control.len()));
+            let original = details.original.iter().flat_map(|original| original.allocations());
+            let original: u64 = original.map(charge::allocated).sum();
             let part = details.part.as_ref().map_or(0, |part| charge::allocated(part.weight()));
-            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + control + part
+            charge::allocated(size_of::<Details>()) + selection as u64 + stamp + original + part
         });
+        let forms = self.forms().map_or_else(Charge::default, Forms::charge);
         let tags = self.tags().iter().map(|tag| charge::allocated(tag.len()) + charge::TAG).sum();
         Charge {
             body: charge::allocated(self.body.len()) + charge::SHARED,
             meta: charge::allocated(size_of::<Entry>() + charge::ARC) + head + details,
             index: 0,
             tags,
-        }
+        } + forms
     }
 
     /// When the origin generated or confirmed it, in seconds since the Unix epoch.
@@ -277,7 +366,7 @@ impl Entry {
 
 /// The first clone of [`Bytes`] allocates the count that clones share. Done here, a hit never allocates, and what the
 /// entry takes is known.
-fn shareable(bytes: Bytes) -> Bytes {
+pub(super) fn shareable(bytes: Bytes) -> Bytes {
     drop(bytes.clone());
     bytes
 }
@@ -341,7 +430,7 @@ mod tests {
             let fields: Vec<(String, &str)> = all.collect();
             let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             let mut out = BytesMut::new();
-            entry(&fields, TIMES).put_fields_of_304(&mut out);
+            entry(&fields, TIMES).put_fields_of_304(&mut out, None);
             assert_eq!(out, "ETag: \"a\"\r\nvary: Accept\r\nCache-Control: max-age=1\r\n", "{before} before");
         }
     }
@@ -380,6 +469,24 @@ mod tests {
         assert_eq!(marked(Times { stale_error: 0, ..TIMES }), 0);
         assert_eq!(until(Times { lifetime: u64::MAX, ..TIMES }), u64::MAX);
         assert_eq!(entry(&[("ETag", "\"a\"")], Times { no_cache: true, ..TIMES }).useful_until(), u64::MAX);
+    }
+
+    #[test]
+    fn a_failing_origin_is_asked_by_one_at_a_time_and_ever_more_rarely() {
+        let entry = entry(&[], TIMES);
+        let pause = |failures: u8| 1_000 << failures;
+        let claims = |now| (0..3).filter(|_| entry.claim_probe(now, 500)).count();
+        assert_eq!(claims(5), 3, "it has not failed");
+        for (failed_at, again_at) in [(100, 1_100), (1_200, 3_200), (3_200, 7_200)] {
+            // Those who had asked before the first of them failed.
+            (0..3).for_each(|_| entry.hold_off(failed_at, pause));
+            assert_eq!([claims(failed_at), claims(again_at - 1), claims(again_at)], [0, 0, 1], "{again_at}");
+        }
+        assert_eq!([claims(7_699), claims(7_700)], [0, 1], "the one who asked has not come back");
+        entry.recovered();
+        assert_eq!(claims(7_700), 3);
+        entry.hold_off(10_000, pause);
+        assert_eq!([claims(10_999), claims(11_000)], [0, 1], "it begins anew");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use http::StatusCode;
 use memchr::memchr;
 use millpond_shared::http1::{Fields, put_field, put_field_number, put_status_line};
 
+use crate::semantics::coding::{self, Coding};
+
 /// Status line and fields for a body of `length` bytes, without the empty line.
 pub fn serialised(status: StatusCode, fields: &Fields, length: usize) -> Bytes {
     let mut head = BytesMut::with_capacity(64 + fields.weight());
@@ -19,9 +21,32 @@ pub fn serialised(status: StatusCode, fields: &Fields, length: usize) -> Bytes {
     Bytes::copy_from_slice(&head)
 }
 
+/// The head of a response whose head is `of` (made by [`serialised`]), for its body in a coding, of `length` bytes.
+pub fn coded(of: &[u8], coding: Coding, length: usize) -> Bytes {
+    let (status_line, _) = line_off(of).unwrap_or_default();
+    let mut head = BytesMut::with_capacity(of.len() + 64);
+    head.extend_from_slice(status_line);
+    head.extend_from_slice(b"\r\n");
+    let is_kept = |name: &str| !coding::is_lost(name) && !name.eq_ignore_ascii_case("content-length");
+    for (name, value) in lines(of).filter(|(name, _)| is_kept(name)) {
+        match name.eq_ignore_ascii_case("etag") {
+            true => put_field(&mut head, name, coding.tag(value)),
+            false => put_field(&mut head, name, value),
+        }
+    }
+    put_field(&mut head, "Content-Encoding", coding.token());
+    put_field_number(&mut head, "Content-Length", length as u64);
+    Bytes::copy_from_slice(&head)
+}
+
 /// Name and value of each field line of a head that [`serialised`] made.
 pub fn lines(head: &[u8]) -> Lines<'_> {
     let (_, rest) = line_off(head).unwrap_or_default();
+    Lines { rest }
+}
+
+/// The same of field lines without a status line before them.
+pub fn lines_of(rest: &[u8]) -> Lines<'_> {
     Lines { rest }
 }
 

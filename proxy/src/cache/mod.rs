@@ -3,6 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | `entry`, `head` | a stored response; its serialised head |
+//! | `original` | what the origin said where clients are told something else |
+//! | `forms` | the response in content codings, beside it |
 //! | `part` | which bytes an incomplete one holds |
 //! | `slot`, `shard` | one key with its variants; a part of the map, behind one lock |
 //! | `store` | look-ups and admission: the walk of an entry |
@@ -18,7 +20,9 @@ mod charge;
 mod counts;
 mod entry;
 mod eviction;
+mod forms;
 mod head;
+mod original;
 mod padded;
 mod part;
 mod purge;
@@ -34,6 +38,8 @@ pub use budget::Reservation;
 pub use charge::{Charge, Overhead};
 pub use entry::{Entry, Mark, Stamp};
 pub use eviction::EvictionPolicy;
+pub use forms::{Form, Forms};
+pub use original::Original;
 pub use part::Part;
 pub use purge::{Mode, Purged};
 pub use purges::{Purge, PurgeSeq};

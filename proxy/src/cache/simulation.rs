@@ -15,6 +15,7 @@ use super::tests::{entry, key, request};
 use super::{
     Cause, Entry, EvictionPolicy, Lookup, Mark, Mode, PurgeSeq, Reservation, Stamp, Store, StoreLayout, StoreLimits,
 };
+use crate::semantics::coding::{CODINGS, Coding};
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
 
@@ -53,6 +54,7 @@ struct World {
     fetches: Vec<Fetch>,
     reservations: Vec<Reservation>,
     versions: Vec<u64>,
+    forms_put: usize,
 }
 
 fn path(number: usize) -> String {
@@ -75,6 +77,7 @@ impl World {
             fetches: Vec::new(),
             reservations: Vec::new(),
             versions: vec![1; PATHS],
+            forms_put: 0,
         }
     }
 
@@ -82,7 +85,8 @@ impl World {
         match self.random.below(1_000) {
             0..330 => self.fetch_begins(),
             330..640 => self.fetch_ends(),
-            640..850 => self.look_up(),
+            640..790 => self.look_up(),
+            790..850 => self.form_is_made(),
             850..860 => self.purge_tag(),
             860..880 => self.purge_key(),
             880..882 => self.purge_all(),
@@ -172,7 +176,8 @@ impl World {
             no_cache: false,
         };
         let body = Bytes::from(vec![b'x'; fetch.body]);
-        Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, times, selection, tags, Some(stamp)))
+        let entry = Entry::new(StatusCode::OK, Fields::default(), body, times, selection, tags, Some(stamp));
+        Arc::new(if fetch.body.is_multiple_of(2) { entry.in_codings() } else { entry })
     }
 
     fn look_up(&mut self) {
@@ -186,6 +191,30 @@ impl World {
         let known = self.known.get(&place).unwrap_or_else(|| panic!("{place:?} was purged, or never there"));
         assert_eq!((entry.body.len(), entry.mark()), (known.body, known.mark), "{place:?}");
         assert_eq!(entry.stamp().map(|stamp| stamp.version), Some(known.version), "{place:?}");
+    }
+
+    /// Somebody comes with a form of what he had looked up; of what is gone meanwhile, none is taken.
+    fn form_is_made(&mut self) {
+        let place = (self.random.below(PATHS), self.random.below(LANGUAGES.len()));
+        let coding = Coding::ALL[self.random.below(CODINGS)];
+        let key = key(&path(place.0));
+        let found = self.store.lookup(&key, &request(LANGUAGES[place.1]));
+        let Lookup::Found(entry) = found else { return };
+        let coded = Bytes::from(vec![b'z'; self.random.below(entry.body.len() + 1)]);
+        if self.random.below(8) == 0 {
+            self.store.purge_key(&key, Mode::Delete);
+            self.purged(Mode::Delete, |path, _| path == place.0);
+        }
+        let had = entry.forms().is_some_and(|forms| forms.get(coding).is_some());
+        let put = self.store.put_form(key.borrowed(), &entry.body, coding, coded.clone());
+        let form = entry.forms().and_then(|forms| forms.get(coding));
+        if put {
+            self.forms_put += 1;
+            let form = form.expect("it was put");
+            assert!(!had && form.body == coded && self.known.contains_key(&place), "{place:?}");
+            let length = format!("\r\nContent-Encoding: {}\r\nContent-Length: {}\r\n", coding.token(), coded.len());
+            assert!(form.head.ends_with(length.as_bytes()), "{:?}", form.head);
+        }
     }
 
     fn mode(&mut self) -> Mode {
@@ -302,6 +331,7 @@ fn a_seeded_history_gives_nothing_stale_and_nothing_purged() {
             world.audit();
             let gone = Cause::ALL.map(|cause| world.store.evicted(cause));
             assert!(gone.iter().all(|gone| *gone >= 50), "the history has shown little: {gone:?}");
+            assert!(world.forms_put >= 30, "only {} forms were put", world.forms_put);
             world.swept();
             world.reservations.clear();
             assert_eq!(world.store.bytes(), 0);
@@ -334,11 +364,18 @@ fn threads_share_one_budget() {
                                 store.sweep(step, 10);
                             }
                             3 => drop(store.reserve(random.below(6_000) as u64)),
-                            4..22 => drop(store.lookup(&key, &request("en"))),
+                            4..12 => drop(store.lookup(&key, &request("en"))),
+                            12..22 => {
+                                if let Lookup::Found(entry) = store.lookup(&key, &request("en")) {
+                                    let coded = Bytes::from(vec![b'z'; entry.body.len() / 2]);
+                                    store.put_form(key.borrowed(), &entry.body, Coding::Gzip, coded);
+                                }
+                            }
                             _ => {
                                 let tags = if random.below(2) == 0 { &["a", "b"][..] } else { &["b"] };
                                 let entry = entry(random.below(2_000), Some("en"), tags);
-                                store.admit(&key, entry, store.purge_seq(), || false);
+                                let entry = Arc::into_inner(entry).expect("nobody else has it").in_codings();
+                                store.admit(&key, Arc::new(entry), store.purge_seq(), || false);
                             }
                         }
                         assert!(store.bytes() <= BUDGET, "{} bytes", store.bytes());

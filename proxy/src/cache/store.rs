@@ -345,14 +345,14 @@ impl Store {
     }
 
     /// The variants of a slot are others than before: it has another rank.
-    fn settle(&self, shard: &mut Shard, at: usize, hash: KeyHash) {
+    pub(super) fn settle(&self, shard: &mut Shard, at: usize, hash: KeyHash) {
         if let Some(slot) = shard.slot_mut(at) {
             let bytes = self.charge_of(slot).total();
             self.eviction.changed(slot, hash, bytes);
         }
     }
 
-    fn charge(&self, entry: &Entry) -> Charge {
+    pub(super) fn charge(&self, entry: &Entry) -> Charge {
         match self.overhead {
             Overhead::Product => entry.charge(),
             Overhead::None => Charge { body: entry.body.len() as u64, ..Charge::default() },
@@ -362,6 +362,10 @@ impl Store {
     pub(super) fn charge_of(&self, slot: &Slot) -> Charge {
         let own = Slot::own_charge(&slot.key, self.eviction.node_bytes(), self.overhead);
         own + slot.variants().iter().map(|entry| self.charge(entry)).sum()
+    }
+
+    pub(super) fn overhead(&self) -> Overhead {
+        self.overhead
     }
 
     pub(super) fn shards(&self) -> &[Padded<RwLock<Shard>>] {

@@ -8,7 +8,7 @@ use http::StatusCode;
 use millpond_shared::http1::Fields;
 use millpond_shared::version::Version;
 
-use super::{Cause, Entry, Lookup, Mark, Mode, Part, Stamp, Store, StoreLimits};
+use super::{Cause, Entry, Lookup, Mark, Mode, Original, Part, Stamp, Store, StoreLimits};
 use crate::key::Key;
 use crate::rules::Rule;
 use crate::semantics::freshness::Times;
@@ -228,14 +228,15 @@ fn of_several_that_answer_the_one_that_varies_and_was_generated_last_is_chosen()
 }
 
 #[test]
-fn tags_of_a_key_and_the_directives_for_this_cache_alone() {
+fn tags_of_a_key_and_what_the_origin_said_otherwise() {
     let store = store(100_000);
     assert!(store.tags_of(&key("/a")).is_empty());
     let plain = Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), TIMES, Selection::NONE, Vec::new(), None);
     let before = plain.charge().total();
-    let controlled = plain.controlled_by(Some(b"max-age=5".as_slice().into()));
-    assert_eq!((controlled.control(), controlled.tags().len()), (Some(&b"max-age=5"[..]), 0));
-    assert!(controlled.charge().total() > before, "it is counted");
+    let said = [("CACHE-control", &b"max-age=5"[..])];
+    let restated = plain.instead_of(Original::of(&["Cache-Control", "Vary"], said));
+    assert_eq!(restated.original_fields().iter().collect::<Vec<_>>(), said);
+    assert!(restated.charge().total() > before, "it is counted");
     store.admit(&key("/a"), entry(1, Some("en"), &["x"]), store.purge_seq(), || false);
     store.admit(&key("/a"), entry(1, Some("de"), &["y"]), store.purge_seq(), || false);
     assert_eq!(store.tags_of(&key("/a")), ["x".into(), "y".into()]);

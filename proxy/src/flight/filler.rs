@@ -10,7 +10,7 @@ use tokio::time::{timeout, timeout_at};
 use super::log::{Flight, Inner};
 
 /// Bytes that a fill may be ahead of its slowest reader once its body is too large to be stored.
-const AHEAD_MAX: usize = 256 * 1024;
+pub(super) const AHEAD_MAX: usize = 256 * 1024;
 /// How long, in all, the readers of such a body wait for slower ones; then those that are more than half of
 /// [`AHEAD_MAX`] behind are left behind, and the time begins anew.
 const LAG_MAX: Duration = Duration::from_secs(3);

@@ -10,13 +10,18 @@ use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::Fields;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use crate::cache::{Entry, PurgeSeq, Reservation, Stamp};
+use crate::cache::{Entry, Original, PurgeSeq, Reservation, Stamp};
 use crate::outcome::Reason;
+use crate::semantics::coding::Coding;
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
 use crate::upstreams::OriginError;
+
+/// Requests of those who waited for one flight that may be on their way to the origin at a time, once it is known that
+/// they can't share its response: neither all at once, nor one after another.
+pub(super) const RELEASED_MAX: usize = 32;
 
 #[derive(Debug)]
 pub struct Flight {
@@ -26,6 +31,7 @@ pub struct Flight {
     /// A reader has come, moved on, or left.
     pub(super) read: Notify,
     waiters: AtomicUsize,
+    turns: Semaphore,
     began: PurgeSeq,
 }
 
@@ -45,6 +51,18 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.flight.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Leave for one who waited to ask the origin itself, of which there is a bounded number at a time.
+#[derive(Debug)]
+pub struct Turn {
+    flight: Arc<Flight>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.flight.turns.add_permits(1);
     }
 }
 
@@ -89,8 +107,14 @@ pub struct Draft {
     pub selection: Selection,
     pub tags: Vec<Box<str>>,
     pub stamp: Option<Stamp>,
-    /// Directives for this cache alone.
-    pub control: Option<Box<[u8]>>,
+    /// What the origin said where the fields say something else.
+    pub original: Option<Box<Original>>,
+    /// The lifetime that clients are told is the rule's, and counts from each answer.
+    pub is_restated: bool,
+    /// The least length of its body, in bytes, from which it is sent in content codings as well; `None`: it is not.
+    pub coded_from: Option<u64>,
+    /// The coding that whoever caused the fetch would have it in: made at once, for the next.
+    pub preferred: Option<Coding>,
     /// Length of the body in bytes, if it was declared.
     pub length: Option<u64>,
 }
@@ -124,12 +148,22 @@ impl Flight {
             grown: Notify::new(),
             read: Notify::new(),
             waiters: AtomicUsize::new(0),
+            turns: Semaphore::new(RELEASED_MAX),
             began,
         }
     }
 
     pub fn began(&self) -> PurgeSeq {
         self.began
+    }
+
+    /// Waits for the turn of one who waited for this flight in vain.
+    pub async fn turn(self: &Arc<Flight>) -> Turn {
+        // Never closed: an error can't come.
+        if let Ok(permit) = self.turns.acquire().await {
+            permit.forget();
+        }
+        Turn { flight: Arc::clone(self) }
     }
 
     /// Waits until the origin has answered.

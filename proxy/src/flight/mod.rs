@@ -8,7 +8,9 @@
 mod filler;
 mod log;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use filler::Filler;
-pub use log::{Draft, Flight, Piece, Reader, Seen, Waiting};
+pub use log::{Draft, Flight, Piece, Reader, Seen, Turn, Waiting};
 pub use table::{Flights, Join, Lead, Limits};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::log::{Flight, Waiting};
+use super::log::{Flight, Turn, Waiting};
 use crate::cache::{PurgeSeq, Store};
 use crate::key::KeyHash;
 use crate::outcome::Reason;
@@ -51,6 +51,8 @@ pub struct Lead {
     /// Made at once where others can join it, else when something is to be read from it.
     flight: Option<Arc<Flight>>,
     settled: bool,
+    /// The leave to fetch, where one was needed: given back when this is settled.
+    _turn: Option<Turn>,
 }
 
 impl Flights {
@@ -70,7 +72,14 @@ impl Flights {
             table.insert(key, Arc::clone(&flight));
         }
         let key = listed.then_some(key);
-        Join::Lead(Lead { flights: Arc::clone(self), key, began: now, flight: Some(flight), settled: false })
+        Join::Lead(Lead {
+            flights: Arc::clone(self),
+            key,
+            began: now,
+            flight: Some(flight),
+            settled: false,
+            _turn: None,
+        })
     }
 
     /// Leads, unless somebody does already.
@@ -84,9 +93,9 @@ impl Flights {
         }
     }
 
-    /// A flight that nobody can join.
-    pub fn alone(self: &Arc<Flights>, now: PurgeSeq) -> Lead {
-        Lead { flights: Arc::clone(self), key: None, began: now, flight: None, settled: false }
+    /// A flight that nobody can join. `turn`: the leave for it of one who has waited for another's in vain.
+    pub fn alone(self: &Arc<Flights>, now: PurgeSeq, turn: Option<Turn>) -> Lead {
+        Lead { flights: Arc::clone(self), key: None, began: now, flight: None, settled: false, _turn: turn }
     }
 
     /// Takes a flight off the table: nobody joins it any more.

@@ -11,10 +11,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use filedescriptor::FileDescriptor;
 use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::{Framing, Refusal, RequestHead};
 use pingora_core::protocols::Stream;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -22,7 +24,7 @@ use tokio::time::timeout;
 use super::deadline::{Deadline, Waits};
 use super::familiar::Familiar;
 use super::hot::Next;
-use super::reply::Reply;
+use super::reply::{After, Reply};
 use super::send::poll_send;
 use crate::gateway::Gateway;
 use crate::limits::Connections;
@@ -136,9 +138,16 @@ pub(super) async fn run(around: &Around, stream: Stream, arrival: Arrival) -> Op
             }
             Next::Request(head, framing) => {
                 // Boxed: what a connection keeps while it is idle should not have room for the whole gateway.
-                if !Box::pin(connection.answer(around, &head, framing)).await {
-                    Box::pin(connection.linger()).await;
-                    return None;
+                match Box::pin(connection.answer(around, &head, framing)).await {
+                    After::Keep => {}
+                    After::Close => {
+                        Box::pin(connection.linger()).await;
+                        return None;
+                    }
+                    After::Reset => {
+                        connection.reset();
+                        return None;
+                    }
                 }
             }
         }
@@ -178,12 +187,12 @@ impl Connection {
         }
     }
 
-    /// The gateway's way; whether the connection can carry another request.
-    async fn answer(&mut self, around: &Around, head: &RequestHead, framing: Framing) -> bool {
+    /// The gateway's way.
+    async fn answer(&mut self, around: &Around, head: &RequestHead, framing: Framing) -> After {
         let (began, peer) = (clock::Stopwatch::start(), self.arrival.peer);
         let mut reply = Reply::new(self, head, framing, around.drain.has_begun());
         let record = around.gateway.serve(head, &mut reply).await;
-        let keep = reply.finish().await;
+        let after = reply.finish().await;
         self.since = clock::coarse_ms();
         let took = began.elapsed();
         around.observer.observe(&Access { head: Some(head), peer, record: &record, took });
@@ -191,7 +200,7 @@ impl Connection {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
-        keep
+        after
     }
 
     /// Answers what can't be read any further, and closes.
@@ -262,6 +271,16 @@ impl Connection {
             }
         };
         let _ = timeout(LINGER_TIMEOUT, rest).await;
+    }
+
+    /// Closes with a reset, and without TLS's word that this is the end.
+    fn reset(self) {
+        // The stream tells its number only; another handle of the same socket sets what closing means.
+        let socket = FileDescriptor::dup(&self.stream.id()).and_then(|fd| fd.as_file());
+        let lingers = socket.map(|socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)));
+        if !matches!(lingers, Ok(Ok(()))) {
+            tracing::warn!("a connection could not be reset: a client may take a part of an answer for the whole");
+        }
     }
 
     /// Reads at least one byte; 0 at the end.

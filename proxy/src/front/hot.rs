@@ -300,11 +300,10 @@ impl Turn<'_> {
         let found = around.gateway.early_hit(&asked, gateway, |hit| {
             let before = output.len();
             hit.put_head(output);
-            if hit.has_body(&head.method) {
-                match hit.entry.body.len() {
-                    0..=COPY_MAX => output.extend_from_slice(&hit.entry.body),
-                    _ => *body = hit.entry.body.clone(),
-                }
+            match hit.body(&head.method) {
+                Some(small) if small.len() <= COPY_MAX => output.extend_from_slice(small),
+                Some(large) => *body = large.clone(),
+                None => {}
             }
             let bytes = (output.len() - before + body.len()) as u64;
             let counted = Counted { outcome: Outcome::Hit, reason: None, status: hit.status().as_u16(), bytes };

@@ -40,7 +40,19 @@ pub(super) struct Reply<'a> {
     expects: bool,
     keep: bool,
     mode: Mode,
+    /// The answer broke off where its end is that of the connection: nothing but a reset tells.
+    looks_whole: bool,
     sent: u64,
+}
+
+/// What becomes of the connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It can carry another request.
+    Keep,
+    Close,
+    /// It must not look as if the answer had come to its end.
+    Reset,
 }
 
 /// How the body of the answer is framed.
@@ -76,14 +88,19 @@ impl<'a> Reply<'a> {
             expects,
             keep,
             mode: Mode::Head,
+            looks_whole: false,
             sent: 0,
         }
     }
 
-    /// Ends the exchange; whether the connection can carry another.
-    pub async fn finish(mut self) -> bool {
+    /// Ends the exchange.
+    pub async fn finish(mut self) -> After {
         let whole = matches!(self.mode, Mode::None | Mode::Length(0) | Mode::Chunked);
-        self.keep && whole && self.drain().await
+        match () {
+            () if self.looks_whole => After::Reset,
+            () if self.keep && whole && self.drain().await => After::Keep,
+            () => After::Close,
+        }
     }
 
     /// Reads what is left of the request's body, if that is worth it.
@@ -248,6 +265,7 @@ impl Client for Reply<'_> {
     }
 
     fn cut(&mut self) {
+        self.looks_whole = self.mode == Mode::UntilClose;
         self.mode = Mode::Broken;
     }
 

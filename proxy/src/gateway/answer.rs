@@ -9,16 +9,18 @@ use millpond_shared::clock;
 use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
 
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
+use super::forms::{self, Choice};
 use super::forward;
 use super::leave::Leave;
 use super::options::ALLOW;
 use super::parts::{self, Extract, Share, Window};
-use super::{Gateway, Snapshot, Visit};
+use super::{Gateway, Snapshot, Visit, told};
 use crate::cache::Entry;
 use crate::flight::{Draft, Piece, Reader};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::Rule;
+use crate::semantics::coding::Coding;
 use crate::semantics::freshness::{self, Times};
 use crate::semantics::{cache_status, date, validate};
 use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload, Ready};
@@ -55,7 +57,7 @@ impl Gateway {
         &self,
         client: &mut C,
         visit: &Visit<'_>,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         account: Account,
     ) -> Record {
         self.share(client, visit, entry, Share::of_whole(visit, entry), account).await
@@ -66,26 +68,39 @@ impl Gateway {
         &self,
         client: &mut C,
         visit: &Visit<'_>,
-        entry: &Entry,
+        entry: &Arc<Entry>,
         share: Share,
         account: Account,
     ) -> Record {
         let Account { outcome, reason, .. } = account;
-        let added = added(&entry.times, &account, entry.status);
+        let added = added(&entry.times, &account, entry.status, entry.is_restated());
         let fields = entry.fields();
         let fields = account.complete(&fields);
-        if validate::not_modified(&visit.request.fields, entry.status, fields.iter()) {
-            return not_modified(client, visit, &fields, added, outcome, reason).await;
+        let choice = Choice::of(visit.rule, &visit.ask, &visit.request.fields, entry);
+        if let Some(coding) = choice.wanted {
+            self.compressor.make(visit.key.as_str(), entry, coding);
         }
-        let (status, sent) = match share {
-            Share::Whole => {
+        if let Some(coding) = choice.not_modified(&visit.request.fields, entry.status, fields.iter()) {
+            return not_modified(client, visit, &fields, coding, added, outcome, reason).await;
+        }
+        let (status, sent) = match (share, choice.form) {
+            (Share::Whole, Some((coding, form))) => {
+                let fields = forms::fields_in(coding, &fields);
+                let (status, fields) = (entry.status, ReplyFields::All(&fields));
+                let prepared = Some(&form.head).filter(|_| account.withheld.is_empty());
+                let head = ReplyHead { status, fields, prepared, added };
+                (status, client.whole(head, form.body.clone()).await)
+            }
+            (Share::Whole, None) => {
                 let (status, fields) = (entry.status, ReplyFields::All(&fields));
                 let prepared = Some(&entry.head).filter(|_| account.withheld.is_empty());
                 let head = ReplyHead { status, fields, prepared, added };
                 (status, client.whole(head, entry.body.clone()).await)
             }
-            Share::Parts(parts) => Box::pin(parts::send(client, &fields, parts, added)).await,
-            Share::Unsatisfiable => Box::pin(parts::send_unsatisfiable(client, entry.complete_length(), added)).await,
+            (Share::Parts(parts), _) => Box::pin(parts::send(client, &fields, parts, added)).await,
+            (Share::Unsatisfiable, _) => {
+                Box::pin(parts::send_unsatisfiable(client, entry.complete_length(), added)).await
+            }
         };
         record(client, Some(visit.rule), outcome, reason, status, sent)
     }
@@ -100,10 +115,11 @@ impl Gateway {
         account: Account,
     ) -> Record {
         let Account { outcome, reason, .. } = account;
-        let added = added(&draft.times, &account, draft.status);
+        let added = added(&draft.times, &account, draft.status, draft.is_restated);
         let fields = account.complete(&draft.fields);
-        if validate::not_modified(&visit.request.fields, draft.status, fields.iter()) {
-            return not_modified(client, visit, &fields, added, outcome, reason).await;
+        let choice = Choice::of_draft(draft);
+        if let Some(coding) = choice.not_modified(&visit.request.fields, draft.status, fields.iter()) {
+            return not_modified(client, visit, &fields, coding, added, outcome, reason).await;
         }
         let (status, sent) = match Extract::of(visit, draft) {
             Extract::Whole => {
@@ -141,7 +157,7 @@ impl Gateway {
         found: Reason,
     ) -> Record {
         // What the request itself forbids to share passes by the cache; the rest was worth a try.
-        let by_request = matches!(why, Reason::Authorization | Reason::RequestNoStore | Reason::Range);
+        let by_request = matches!(why, Reason::Authorization | Reason::Cookie | Reason::RequestNoStore | Reason::Range);
         let outcome = if by_request { Outcome::Pass } else { Outcome::Miss };
         relay(client, visit.rule, answer, (outcome, why, Some(found))).await
     }
@@ -157,16 +173,23 @@ impl Gateway {
     ) -> Record {
         let (sender, (_, inbound)) = (visit.sender.as_ref(), client.inbound());
         let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit), sender);
+        // Its head tells of the response to a GET.
+        let outgoing = outgoing.to_be_stored();
         let (began, now_ms) = (self.store.purge_seq(), clock::wall_ms());
         let asked = self.ask(visit.snapshot, visit.rule, &outgoing, Payload::none(Some(inbound))).await;
-        match asked {
-            Ok(answer) => {
+        let fetch = self.fetch_of(visit, now_ms);
+        match asked.and_then(|answer| fetch.unless_stale_is_better(answer, stale.as_ref())) {
+            Ok(mut answer) => {
                 self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
+                if let Some(stale) = stale.as_ref().filter(|_| !fetch.is_failure(&answer)) {
+                    stale.recovered();
+                }
                 if let Some(stale) = stale.filter(|entry| entry.stamp().is_none())
                     && answer.head.status == StatusCode::OK
                 {
-                    self.fetch_of(visit, now_ms).learned_from_head(&stale, &answer.head, began);
+                    fetch.learned_from_head(&stale, &answer.head, began);
                 }
+                answer.head = fetch.as_told(answer.head);
                 relay(client, visit.rule, answer, (Outcome::Miss, reason, None)).await
             }
             Err(error) => self.failed(client, visit, stale, reason, &error).await,
@@ -184,7 +207,7 @@ impl Gateway {
         client: &mut C,
     ) -> Record {
         if let Err(over) = leave.ask_before_going_on() {
-            return self.held_back(client, rule, over).await;
+            return self.over_limit(client, rule, over).await;
         }
         let scheme = client.scheme();
         let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
@@ -321,8 +344,9 @@ pub(super) async fn respond<C: Client>(
     record(client, rule, outcome, Some(reason), status, sent)
 }
 
-/// `Age` and `Cache-Status` of what comes from the store or goes into it.
-fn added(times: &Times, account: &Account, status: StatusCode) -> Added {
+/// `Age` and `Cache-Status` of what comes from the store or goes into it. `is_restated`: the lifetime that the client is
+/// told is the rule's, and counts from now.
+fn added(times: &Times, account: &Account, status: StatusCode, is_restated: bool) -> Added {
     let now = clock::wall_secs();
     let Account { outcome, reason, went_for, .. } = *account;
     let answered = account.answered.or(match outcome {
@@ -333,6 +357,10 @@ fn added(times: &Times, account: &Account, status: StatusCode) -> Added {
     let ttl = Some(freshness::ttl(times, now));
     let value = cache_status::member(outcome, reason, went_for, ttl, answered, outcome == Outcome::Miss, false);
     let mut added = vec![("Cache-Status", value)];
+    if is_restated {
+        added.extend([("Date", date::format(now)), ("Age", "0".to_owned())]);
+        return added;
+    }
     // A response that was just generated or validated has no age (RFC 9111 §5.1), unless it has come from another cache;
     // anything else from the store has one (§4).
     let is_new = matches!(outcome, Outcome::Miss | Outcome::Revalidated);
@@ -346,11 +374,13 @@ async fn not_modified<C: Client>(
     client: &mut C,
     visit: &Visit<'_>,
     stored: &Fields,
+    coding: Option<Coding>,
     added: Added,
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> Record {
-    let fields: Fields = stored.iter().filter(|(name, _)| validate::belongs_in_304(name)).collect();
+    let kept: Fields = stored.iter().filter(|(name, _)| validate::belongs_in_304(name)).collect();
+    let fields = coding.map_or(kept.clone(), |coding| forms::fields_tagged(coding, &kept));
     let status = StatusCode::NOT_MODIFIED;
     let head = ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added };
     let sent = client.whole(head, Bytes::new()).await;
@@ -422,6 +452,10 @@ async fn relay<C: Client>(
         added.push(("Date", date::format(clock::wall_secs())));
     }
     added.push(("Via", forward::via(answer.head.minor).to_owned()));
+    // Another answer at the same URL may come in a coding.
+    if told::varies_by_coding(rule, &answer.head.fields) {
+        added.push(("Vary", "Accept-Encoding".to_owned()));
+    }
     let head = ReplyHead { status, fields: ReplyFields::Relayed(&answer.head.fields), prepared: None, added };
     let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
     let sent = async {

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use millpond_shared::http1::{Fields, ResponseHead};
 
-use super::forward;
 use super::parts::{as_whole, part_of};
 use crate::cache::{Entry, Part};
 use crate::semantics::{range, validate};
@@ -58,7 +57,7 @@ impl Beginning {
     fn head_with(&self, part: &ResponseHead) -> ResponseHead {
         let whole = as_whole(part);
         // We are in the stored Via, and will be written into the new one.
-        let stored = forward::fields_to_update(&self.entry);
+        let stored = self.entry.original_fields();
         let stored: Fields = stored.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("via")).collect();
         ResponseHead { fields: validate::updated(&stored, &whole.fields), ..whole }
     }

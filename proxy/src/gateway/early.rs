@@ -5,19 +5,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{RequestHead, put_field_number, put_status_line};
+use millpond_shared::http1::{RequestHead, put_field, put_field_number, put_status_line};
 
 use super::Gateway;
-use crate::cache::Entry;
+use super::forms::Choice;
+use crate::cache::{Entry, Form};
 use crate::key::{self, KeyRef};
 use crate::limits::ClientId;
 use crate::rules::{Rule, path_of};
+use crate::semantics::coding::Coding;
 use crate::semantics::request::Ask;
 use crate::semantics::reuse::{self, Reuse};
-use crate::semantics::{cache_status, freshness, validate};
+use crate::semantics::{cache_status, date, freshness};
 
 /// A request that may be answered from the store: a GET or HEAD that [`crate::semantics::request::judge`] lets look.
 #[derive(Clone, Copy)]
@@ -44,9 +46,12 @@ pub struct Scratch {
 /// A fresh stored response that answers a request.
 pub struct Hit<'a> {
     pub rule: &'a Arc<Rule>,
-    pub entry: &'a Arc<Entry>,
-    /// Whether the client has it already: then the answer is a 304.
-    pub not_modified: bool,
+    entry: &'a Arc<Entry>,
+    form: Option<&'a Form>,
+    /// The form in which the client has it already: then the answer is a 304.
+    not_modified: Option<Option<Coding>>,
+    /// Seconds since the Unix epoch.
+    now: u64,
     age: u64,
     ttl: i64,
 }
@@ -71,6 +76,7 @@ impl Gateway {
         let ask = ask.heeded(&rule.policy.client);
         scratch.key.clear();
         key::put_key(&mut scratch.key, rule, scheme, head.authority.normal(scheme), target);
+        let mut to_make = None;
         let found = self.store.read(KeyRef::new(&scratch.key), &head.fields, |entry| {
             let now = now_ms / 1000;
             match reuse::judge(&entry.times, &ask, now, self.live.invalidated(entry, now_ms)) {
@@ -81,13 +87,20 @@ impl Gateway {
                     if limiter.is_some_and(|limiter| !limiter.admits_hit(whose(), clock::monotonic_ns())) {
                         return None;
                     }
-                    let not_modified = validate::not_modified(&head.fields, entry.status, entry.lines());
+                    let choice = Choice::of(rule, &ask, &head.fields, entry);
+                    to_make = choice.wanted.map(|coding| (Arc::clone(entry), coding));
+                    let not_modified = choice.not_modified(&head.fields, entry.status, entry.lines());
+                    let form = choice.form.map(|(_, form)| form);
                     let ttl = freshness::ttl(&entry.times, now);
-                    Some(use_it(Hit { rule, entry, not_modified, age, ttl }))
+                    Some(use_it(Hit { rule, entry, form, not_modified, now, age, ttl }))
                 }
                 Reuse::StaleRevalidate { .. } | Reuse::Validate { .. } => None,
             }
         });
+        // Not under the lock of the store.
+        if let Some((entry, coding)) = to_make {
+            self.compressor.make(&scratch.key, &entry, coding);
+        }
         found.flatten()
     }
 }
@@ -95,26 +108,41 @@ impl Gateway {
 impl Hit<'_> {
     /// Status that the client is sent.
     pub fn status(&self) -> StatusCode {
-        if self.not_modified { StatusCode::NOT_MODIFIED } else { self.entry.status }
+        if self.not_modified.is_some() { StatusCode::NOT_MODIFIED } else { self.entry.status }
     }
 
-    /// Whether the body follows its head.
-    pub fn has_body(&self, method: &Method) -> bool {
-        !self.not_modified && *method != Method::HEAD && !self.entry.body.is_empty()
+    /// The body, if it follows its head.
+    pub fn body(&self, method: &Method) -> Option<&Bytes> {
+        let body = self.form.map_or(&self.entry.body, |form| &form.body);
+        Some(body).filter(|body| self.not_modified.is_none() && *method != Method::HEAD && !body.is_empty())
     }
 
     /// Appends the head as HTTP/1.1, its empty line included.
     pub fn put_head(&self, out: &mut BytesMut) {
-        if self.not_modified {
+        if let Some(coding) = self.not_modified {
             put_status_line(out, StatusCode::NOT_MODIFIED);
-            self.entry.put_fields_of_304(out);
+            self.entry.put_fields_of_304(out, coding);
         } else {
-            out.extend_from_slice(&self.entry.head);
+            out.extend_from_slice(self.stored_head());
         }
         out.extend_from_slice(b"Cache-Status: ");
         cache_status::put_hit(out, self.ttl);
         out.extend_from_slice(b"\r\n");
-        put_field_number(out, "Age", self.age);
+        if self.entry.is_restated() {
+            put_field(out, "Date", date::format(self.now));
+            put_field_number(out, "Age", 0);
+        } else {
+            put_field_number(out, "Age", self.age);
+        }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Bytes of the head, but for a few lines that come to it.
+    pub fn head_bytes(&self) -> usize {
+        self.stored_head().len()
+    }
+
+    fn stored_head(&self) -> &Bytes {
+        self.form.map_or(&self.entry.head, |form| &form.head)
     }
 }

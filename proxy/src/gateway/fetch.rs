@@ -9,21 +9,19 @@ use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::headers;
 
 use super::complete::{Beginning, Continued};
-use super::fill::Fill;
+use super::fill::{Fill, hold_back};
 use super::stale::may_be_sent_on_error;
-use super::{Gateway, Snapshot, forward};
+use super::told::{self, Told};
+use super::{Gateway, Snapshot, forms, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Flight, Lead};
 use crate::key::Key;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
-use crate::semantics::vary::{Selection, Vary};
-use crate::semantics::{freshness, storability, validate};
+use crate::semantics::vary::Selection;
+use crate::semantics::{failure, freshness, storability, validate};
 use crate::upstreams::{Answer, Conditions, Inbound, OriginError, Outgoing, Payload};
-
-/// How long a failing origin is not asked again for a response of which a stale copy can be served, in milliseconds.
-pub const PROBE_PAUSE_MS: u64 = 1_000;
 
 impl Gateway {
     /// Which document this is, by the fields of a shard's answer.
@@ -34,14 +32,16 @@ impl Gateway {
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
 
-    /// Takes a fetched response into the store; `began`: the last purge before its fetch.
-    pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) {
+    /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.
+    pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) -> bool {
         let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
-        if !self.store.admit(key, Arc::clone(entry), began, overtaken) {
+        let is_stored = self.store.admit(key, Arc::clone(entry), began, overtaken);
+        if !is_stored {
             self.counters.rejected();
         } else if let Some(stamp) = entry.stamp().filter(|_| entry.mark() == Mark::None) {
             self.live.given(stamp);
         }
+        is_stored
     }
 }
 
@@ -118,7 +118,7 @@ impl Fetch<'_> {
                 Err(error) => Err(error),
             };
         }
-        match answer {
+        match answer.and_then(|answer| self.unless_stale_is_better(answer, stale)) {
             Err(error) => {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
@@ -133,14 +133,19 @@ impl Fetch<'_> {
                 lead.failed(error.clone());
                 Fetched::Failed(error)
             }
-            Ok(answer) if self.stale_is_better(&answer, stale) => {
-                let error = OriginError::Failed(answer.head.status);
-                lead.failed(error.clone());
-                Fetched::Failed(error)
-            }
             Ok(answer) => {
                 let hold = stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask));
-                self.answered(answer, began, lead, hold)
+                let mut fetched = self.answered(answer, began, lead, hold);
+                if let (Fetched::Own(answer, _), Some(entry)) = (&mut fetched, stale) {
+                    if hold && let Err(error) = hold_back(&mut answer.body).await {
+                        return Fetched::Failed(error);
+                    }
+                    // What is stored stays, since nothing takes its place.
+                    if !self.is_failure(answer) {
+                        entry.recovered();
+                    }
+                }
+                fetched
             }
         }
     }
@@ -150,13 +155,24 @@ impl Fetch<'_> {
         conditions: Conditions<'_>,
         client: Option<&mut (dyn Inbound + '_)>,
     ) -> Result<Answer, OriginError> {
-        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender);
+        let outgoing = Outgoing::new(self.request, self.rule, conditions, self.least, self.sender).to_be_stored();
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(client)).await
     }
 
-    /// The origin says that it failed, and there is a stale copy for that case.
-    fn stale_is_better(&self, answer: &Answer, stale: Option<&Arc<Entry>>) -> bool {
-        forward::is_failure(answer.head.status) && stale.is_some_and(|entry| may_be_sent_on_error(entry, self.ask))
+    /// Whether the origin says that it failed.
+    pub fn is_failure(&self, answer: &Answer) -> bool {
+        self.rule.policy.failures.hold(answer.head.status)
+    }
+
+    /// The answer, unless it says that the origin failed, and there is a stale response for that case.
+    pub fn unless_stale_is_better(&self, answer: Answer, stale: Option<&Arc<Entry>>) -> Result<Answer, OriginError> {
+        match stale {
+            Some(entry) if self.is_failure(&answer) && may_be_sent_on_error(entry, self.ask) => {
+                let retry_after = failure::retry_after(&answer.head.fields, clock::wall_secs());
+                Err(OriginError::Failed { status: answer.head.status, retry_after })
+            }
+            _ => Ok(answer),
+        }
     }
 
     /// A 304: the stored response is as good as new, with the fields that the 304 brought (RFC 9111 §4.3.4).
@@ -176,6 +192,7 @@ impl Fetch<'_> {
                 if nobody_may {
                     self.gateway.store.purge_key(self.key, Mode::Delete);
                 }
+                stale.recovered();
                 lead.unshared(reason);
                 Fetched::OwnEntry(entry, reason)
             }
@@ -185,20 +202,25 @@ impl Fetch<'_> {
     /// The stored response with the fields that a 304, or the answer to a HEAD, brought; and its head as it is to be
     /// judged.
     fn updated(&self, stale: &Entry, head: &ResponseHead, now: u64) -> (Arc<Entry>, ResponseHead) {
-        let fields = validate::updated(&forward::fields_to_update(stale), &head.fields);
+        let fields = validate::updated(&stale.original_fields(), &head.fields);
         let updated = ResponseHead { status: stale.status, minor: head.minor, fields };
         let times = freshness::times(&updated, &self.rule.policy, self.asked, now);
         // Where the 304 has no Via, that of the stored response stays, with us in it.
         let through = head.fields.contains("via").then_some(head.minor);
         let fields = forward::stored_fields(&updated.fields, now, through);
-        let selection = match Vary::of(&updated.fields) {
-            Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => stale.selection().clone(),
-        };
+        let selection = told::selection(self.rule, &updated.fields, &self.request.fields);
+        let selection = selection.unwrap_or_else(|| stale.selection().clone());
         let stamp = self.stamp(&head.fields).or_else(|| stale.stamp().cloned());
         let tags = self.tags(&fields, stamp.as_ref());
+        let Told { fields, original, is_restated } = Told::of(self.rule, &updated, fields, &tags);
         let entry = Entry::new(stale.status, fields, stale.body.clone(), times, selection, tags, stamp);
-        (Arc::new(entry.controlled_by(forward::own_control(&updated.fields))), updated)
+        let entry = entry.instead_of(original).restated(is_restated);
+        let coded_from = told::coded_from(self.rule, stale.status, &updated.fields);
+        let entry = match told::is_sent_in_codings(&entry, coded_from) {
+            true => entry.in_codings().with_forms_of(stale),
+            false => entry,
+        };
+        (Arc::new(entry), updated)
     }
 
     /// The origin answered 200 to a client's HEAD: what is stored for its GET is updated from that, or has to be
@@ -227,7 +249,7 @@ impl Fetch<'_> {
                 self.gateway.counters.rejected();
             }
             // Another client's request may fare better, and a failing origin is not to be asked by all at once.
-            if !caused_by_request(reason) && !forward::is_failure(answer.head.status) {
+            if !caused_by_request(reason) && !self.is_failure(&answer) {
                 self.gateway.remembered.add(self.key.hash(), clock::wall_ms());
             }
             lead.unshared(reason);
@@ -240,6 +262,19 @@ impl Fetch<'_> {
         Fetched::Shared(Outcome::Miss, flight, withheld)
     }
 
+    /// The head of an answer to HEAD as clients are told that of the GET.
+    pub fn as_told(&self, head: ResponseHead) -> ResponseHead {
+        let ask = Ask { head_only: false, ..self.ask.clone() };
+        if !self.rule.downstream.is_any() || self.may_be_stored(&Method::GET, &ask, &head).is_err() {
+            return head;
+        }
+        let tags = self.tags(&head.fields, self.stamp(&head.fields).as_ref());
+        let Told { fields, is_restated, .. } = Told::of(self.rule, &head, head.fields.clone(), &tags);
+        // Its lifetime counts from now: whoever hands it on gives it a new date.
+        let kept = fields.iter().filter(|(name, _)| !(is_restated && name.eq_ignore_ascii_case("age")));
+        ResponseHead { fields: kept.collect(), ..head }
+    }
+
     /// What HTTP says, and then the rule.
     pub(super) fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
         storability::judge(method, ask, head, &self.rule.policy)?;
@@ -248,16 +283,16 @@ impl Fetch<'_> {
 
     pub(super) fn draft(&self, head: &ResponseHead, length: Option<u64>) -> Draft {
         let now = clock::wall_secs();
-        let selection = match Vary::of(&head.fields) {
-            Vary::On(names) => Selection::of(&names, &self.request.fields),
-            Vary::None | Vary::Any => Selection::of(&[], &self.request.fields),
-        };
+        let selection = told::selection(self.rule, &head.fields, &self.request.fields).unwrap_or(Selection::NONE);
         let stamp = self.stamp(&head.fields);
         let fields = forward::stored_fields(&head.fields, now, Some(head.minor));
         let times = freshness::times(head, &self.rule.policy, self.asked, now);
         let tags = self.tags(&fields, stamp.as_ref());
-        let control = forward::own_control(&head.fields);
-        Draft { status: head.status, fields, times, selection, tags, stamp, control, length }
+        let Told { fields, original, is_restated } = Told::of(self.rule, head, fields, &tags);
+        let coded_from = told::coded_from(self.rule, head.status, &head.fields);
+        let preferred = forms::preferred(self.rule, self.ask, &self.request.fields);
+        let status = head.status;
+        Draft { status, fields, times, selection, tags, stamp, original, is_restated, coded_from, preferred, length }
     }
 
     fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {
@@ -271,5 +306,5 @@ impl Fetch<'_> {
 
 /// Whether it is the request, and not the response, that forbids to share.
 fn caused_by_request(reason: Reason) -> bool {
-    matches!(reason, Reason::Authorization | Reason::RequestNoStore | Reason::Method)
+    matches!(reason, Reason::Authorization | Reason::Cookie | Reason::RequestNoStore | Reason::Method)
 }

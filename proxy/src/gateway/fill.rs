@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use millpond_shared::clock;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
-use super::{Gateway, parts};
+use super::{Gateway, parts, told};
 use crate::cache::{Entry, Part, PurgeSeq};
 use crate::flight::{Draft, Filler, Flight, Lead};
 use crate::key::Key;
@@ -24,7 +24,12 @@ const HELD_BACK_MAX: u64 = 1 << 20;
 /// answered in time, and the fill goes on.
 const HELD_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a fill goes on for the store alone, while nobody reads it; then it is given up.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Brings in what of a body is held back that is for one client alone: the same share, in the same time.
+pub(super) async fn hold_back(body: &mut Body) -> Result<(), OriginError> {
+    timeout(HELD_BACK_TIMEOUT, body.hold(HELD_BACK_MAX as usize)).await.unwrap_or(Err(OriginError::Timeout))
+}
 
 /// One body on its way in. Owned, so that it can outlive the request that caused it.
 pub(super) struct Fill {
@@ -165,16 +170,23 @@ impl Fill {
                 draft.stamp.clone(),
             )
         };
-        let entry = Arc::new(entry.controlled_by(draft.control.clone()));
-        self.gateway.admit(&self.key, &entry, self.began);
+        let mut entry = entry.instead_of(draft.original.clone()).restated(draft.is_restated);
+        if told::is_sent_in_codings(&entry, draft.coded_from) {
+            entry = entry.in_codings();
+        }
+        let entry = Arc::new(entry);
+        let is_stored = self.gateway.admit(&self.key, &entry, self.began);
+        if let Some(coding) = draft.preferred.filter(|_| is_stored) {
+            self.gateway.compressor.make(self.key.as_str(), &entry, coding);
+        }
         lead.complete(entry);
     }
 
     /// The body ended too early. What came of it is of use to whoever asks next (RFC 9111 §3.3).
     fn broke_off(self, lead: Lead, error: OriginError) {
         if let Some(entry) = self.beginning() {
-            let entry = Arc::new(entry.controlled_by(self.draft.control.clone()));
-            self.gateway.admit(&self.key, &entry, self.began);
+            let entry = entry.instead_of(self.draft.original.clone()).restated(self.draft.is_restated);
+            self.gateway.admit(&self.key, &Arc::new(entry), self.began);
         }
         lead.failed(error);
     }

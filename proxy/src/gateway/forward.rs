@@ -1,10 +1,9 @@
 //! Heads on their way into the store and to the client (pure).
 
-use http::{Method, StatusCode};
+use http::Method;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
 use millpond_shared::wire::headers;
 
-use crate::cache::Entry;
 use crate::rules::Rule;
 use crate::semantics::cache_control::ResponseDirectives;
 use crate::semantics::{date, groups, hop, targeted};
@@ -56,18 +55,6 @@ pub fn withheld_fields(response: &Fields) -> Fields {
     hop::end_to_end(response).filter(|(name, _)| is_withheld(name)).collect()
 }
 
-/// The directives for this cache alone, all lines as one.
-pub fn own_control(response: &Fields) -> Option<Box<[u8]>> {
-    let lines: Vec<&[u8]> = response.get_all(targeted::OWN).collect();
-    (!lines.is_empty()).then(|| lines.join(&b", "[..]).into())
-}
-
-/// The fields of a stored response with what was stored beside them: what an update from the origin is applied to.
-pub fn fields_to_update(stored: &Entry) -> Fields {
-    let own = stored.control().map(|control| (targeted::OWN, control));
-    stored.lines().chain(own).collect()
-}
-
 /// Whether an end-to-end field of a response is handed through with it.
 pub fn is_relayed(name: &str) -> bool {
     let ours = ["content-length", headers::POSITION, targeted::OWN];
@@ -87,9 +74,4 @@ pub fn tags(rule: &Rule, response: &Fields, document: Option<&str>, uri_origin: 
     tags.sort();
     tags.dedup();
     tags
-}
-
-/// Statuses by which an origin says that it failed (RFC 5861 §4).
-pub fn is_failure(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }

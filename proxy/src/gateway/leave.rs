@@ -50,7 +50,7 @@ impl<'a> Leave<'a> {
 
 impl Gateway {
     /// 429, with the time after which to ask again (RFC 6585 §4).
-    pub(super) async fn held_back<C: Client>(&self, client: &mut C, rule: &Arc<Rule>, over: Over) -> Record {
+    pub(super) async fn over_limit<C: Client>(&self, client: &mut C, rule: &Arc<Rule>, over: Over) -> Record {
         let why = rule.limit.as_ref().map(|limiter| limiter.words(over)).unwrap_or_default();
         let status = StatusCode::TOO_MANY_REQUESTS;
         let retry_after = Some(over.retry_after_secs());

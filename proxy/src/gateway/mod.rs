@@ -1,64 +1,70 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
 //! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client, `early` finds hits before anything is waited for, `fetch` asks the origin,
-//! `fill` brings the body into the cache, `stale` has what is sent though it is stale, `answer` writes to the client,
-//! `parts` does both for requests with a `Range` (several at once as `multipart` makes them), `complete` has only the
-//! rest fetched of what is stored in part, `options` answers
+//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `forms` has responses
+//! in content codings, `early` finds hits before anything is waited for, `fetch` asks the origin, `fill` brings the body
+//! into the cache, `landing` is what those do who wait for another's fetch, `cookies` knows which requests go without
+//! theirs, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests with
+//! a `Range` (several at once as `multipart` makes them), `complete` has only the rest fetched of what is stored in part,
+//! `options` answers
 //! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
 //! not worth waiting for, `leave` which requests are let through where there is a limit.
 
 mod answer;
 mod client;
 mod complete;
+mod cookies;
 mod early;
 mod fetch;
 mod fill;
+mod forms;
 mod forward;
 mod invalidate;
+mod landing;
 mod leave;
 mod multipart;
 mod options;
 mod parts;
 mod remembered;
 mod stale;
+mod told;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, Framing, Minor, RequestHead};
+use millpond_shared::http1::{Framing, Minor, RequestHead};
 use millpond_shared::version::Position;
-use tokio::time::timeout;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
 
 use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
-use crate::flight::{Flight, Flights, Join, Lead, Limits, Seen, Waiting};
+use crate::flight::{Flights, Join, Lead, Limits};
 use crate::key::Key;
-use crate::live::{Live, Verdict};
+use crate::live::Live;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::{Rule, RuleSet, Sender};
 use crate::semantics::expectation::Expectation;
+use crate::semantics::policy::Cookies;
 use crate::semantics::request;
 use crate::semantics::request::{Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
 use complete::Beginning;
+use cookies::without_cookies;
 use fetch::{Fetch, Fetched};
+use forms::Compressor;
+use landing::{Again, Alone, Landing};
 use leave::Leave;
 use remembered::Remembered;
-use stale::{goes_on_alone, may_be_sent_on_error};
+use stale::goes_on_alone;
 
-/// Longest that a request waits for another's fetch to be answered; then 504.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(75);
 /// How often a request starts over because what it waited for was overtaken by a newer version.
 const STARTS_MAX: usize = 8;
 
@@ -74,6 +80,7 @@ pub struct Gateway {
     live: Arc<Live>,
     flights: Arc<Flights>,
     remembered: Remembered,
+    compressor: Compressor,
     counters: Arc<Counters>,
 }
 
@@ -88,33 +95,12 @@ struct Visit<'a> {
     key: Key,
 }
 
-/// What a flight brought to one of its clients.
-struct Landing {
-    flight: Arc<Flight>,
-    seen: Seen,
-    /// The position that the client's answer must have reached at least.
-    asked_at: Position,
-    outcome: Outcome,
-    reason: Reason,
-    /// Fields of the origin's answer that are for this client alone.
-    withheld: Fields,
-    /// What the origin answered, where it is not what the client gets.
-    answered: Option<StatusCode>,
-}
-
-/// Why a request starts over.
-enum Again {
-    /// What it waited for was overtaken by a version that somebody was given already.
-    Newer,
-    /// It can't share another's fetch, for this reason.
-    Alone(Reason),
-}
-
 impl Gateway {
     pub fn new(snapshot: Snapshot, store: Arc<Store>, live: Arc<Live>, counters: Arc<Counters>) -> Arc<Gateway> {
         Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             flights: Flights::new(Limits::default(), Arc::clone(&store)),
+            compressor: Compressor::new(Arc::clone(&store), Arc::clone(&counters)),
             store,
             live,
             remembered: Remembered::default(),
@@ -163,7 +149,7 @@ impl Gateway {
         };
         let mut leave = Leave::of(&snapshot, rule, request, client);
         if let Err(over) = leave.ask_before_answering() {
-            return self.held_back(client, rule, over).await;
+            return self.over_limit(client, rule, over).await;
         }
         if rule.bypasses(&request.fields, request.target.path_and_query()) {
             return Box::pin(self.pass(&snapshot, rule, request, Reason::RuleBypass, &mut leave, client)).await;
@@ -174,25 +160,27 @@ impl Gateway {
             }
             RequestVerdict::Lookup(ask) => ask.heeded(&rule.policy.client).into_owned(),
         };
+        let bare = (ask.cookies && rule.policy.cookies == Cookies::Ignored).then(|| without_cookies(request));
+        let request = bare.as_ref().unwrap_or(request);
         let key = Key::of(rule, request, client.scheme());
         let sender = snapshot.rules.forwarding.sender(client.peer(), client.scheme());
         let visit = Visit { snapshot: &snapshot, rule, request, sender, ask, key };
         let mut alone = None;
         for _ in 0..STARTS_MAX {
-            match self.visit(&visit, alone, &mut leave, client).await {
+            match self.visit(&visit, alone.take(), &mut leave, client).await {
                 Ok(record) => return record,
-                Err(Again::Newer) => alone = None,
-                Err(Again::Alone(reason)) => alone = Some(reason),
+                Err(Again::Newer) => {}
+                Err(Again::Alone(why)) => alone = Some(why),
             }
         }
         self.fail(client, &visit, StatusCode::SERVICE_UNAVAILABLE, Reason::OlderVersion).await
     }
 
-    /// Look up, and fetch if need be. `alone`: why the request does not wait for another's fetch.
+    /// Look up, and fetch if need be.
     async fn visit<C: Client>(
         self: &Arc<Self>,
         visit: &Visit<'_>,
-        alone: Option<Reason>,
+        alone: Option<Alone>,
         leave: &mut Leave<'_>,
         client: &mut C,
     ) -> Result<Record, Again> {
@@ -217,20 +205,41 @@ impl Gateway {
                         let account = Account::of(Outcome::Stale, Some(Reason::NotFresh));
                         return Ok(self.stored(client, visit, &entry, account).await);
                     }
-                    // The origin failed a moment ago: it is probed, not hammered.
-                    Reuse::Validate { error_until, .. }
-                        if !entry.may_probe(now_ms) && (error_until.is_some() || was_disconnected(&entry, now_ms)) =>
-                    {
-                        let account = Account::of(Outcome::Stale, Some(Reason::OriginError));
-                        return Ok(self.stored(client, visit, &entry, account).await);
+                    Reuse::Validate { reason, error_until, .. } => {
+                        let may_be_sent = error_until.is_some() || was_disconnected(&entry, now_ms);
+                        if may_be_sent && let Err(why) = self.may_probe(visit, &entry, now_ms) {
+                            let account = Account::of(Outcome::Stale, Some(why));
+                            return Ok(self.stored(client, visit, &entry, account).await);
+                        }
+                        (Some(entry), reason)
                     }
-                    Reuse::Validate { reason, .. } => (Some(entry), reason),
                 }
             }
         };
         if let Err(over) = leave.ask_before_going_on() {
-            return Ok(self.held_back(client, visit.rule, over).await);
+            return Ok(self.over_limit(client, visit.rule, over).await);
         }
+        if let Some(entry) = stale.as_ref().filter(|entry| visit.goes_without_cookies(entry)) {
+            let (request, ask) = (without_cookies(visit.request), Ask { cookies: false, ..visit.ask.clone() });
+            let (key, sender) = (visit.key.clone(), visit.sender.clone());
+            let visit = Visit { request: &request, ask, key, sender, ..*visit };
+            let stored = (Some(Arc::clone(entry)), None);
+            return Box::pin(self.forward(&visit, stored, reason, alone, now_ms, client)).await;
+        }
+        self.forward(visit, (stale, part), reason, alone, now_ms, client).await
+    }
+
+    /// The way of a request that nothing stored answers. `stale`, `part`: what is stored, whole or incomplete;
+    /// `reason`: why it does not answer.
+    async fn forward<C: Client>(
+        self: &Arc<Self>,
+        visit: &Visit<'_>,
+        (stale, part): (Option<Arc<Entry>>, Option<Arc<Entry>>),
+        reason: Reason,
+        alone: Option<Alone>,
+        now_ms: u64,
+        client: &mut C,
+    ) -> Result<Record, Again> {
         if visit.ask.range.is_some() && stale.is_none() {
             return Box::pin(self.parts(visit, part, reason, now_ms, client)).await;
         }
@@ -242,14 +251,16 @@ impl Gateway {
         }
         let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
-        // What comes of it is for this client alone: for its conditions, or because the response has to be validated
+        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to be validated
         // for everyone.
         let is_own = !visit.ask.collapse
+            || (stale.is_none() && visit.has_own_cookies())
             || visit.is_conditional(stale.as_ref())
             || stale.as_ref().is_some_and(|entry| entry.times.no_cache);
         let own = is_own.then_some(reason);
-        if let Some(reason) = alone.or(own).or_else(remembered) {
-            let lead = self.flights.alone(self.store.purge_seq());
+        let (waited, turn) = alone.map_or((None, None), |alone| (Some(alone.reason), alone.turn));
+        if let Some(reason) = waited.or(own).or_else(remembered) {
+            let lead = self.flights.alone(self.store.purge_seq(), turn);
             return self.lead(visit, (stale, part), (found, reason), lead, client).await;
         }
         match self.flights.join(visit.key.hash(), self.store.purge_seq()) {
@@ -305,88 +316,6 @@ impl Gateway {
                 Ok(self.stored(client, visit, &entry, account).await)
             }
             Fetched::Failed(error) => Ok(self.failed(client, visit, stale, found, &error).await),
-        }
-    }
-
-    /// Waits for another's fetch.
-    async fn wait<C: Client>(
-        self: &Arc<Self>,
-        visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
-        reason: Reason,
-        waiting: Waiting,
-        client: &mut C,
-    ) -> Result<Record, Again> {
-        let (asked_at, joined) = (self.least(visit), self.store.purge_seq());
-        let flight = Arc::clone(&waiting.flight);
-        let seen = {
-            let _counted = self.counters.waiting();
-            timeout(WAIT_TIMEOUT, flight.seen()).await.unwrap_or(Seen::Failed(OriginError::Timeout))
-        };
-        drop(waiting);
-        let (selection, tags) = match &seen {
-            Seen::Body(draft) | Seen::Late(draft) => (Some(&draft.selection), draft.tags.as_slice()),
-            Seen::Complete(entry) => (Some(entry.selection()), entry.tags()),
-            Seen::Unshared(_) | Seen::Failed(_) => (None, [].as_slice()),
-        };
-        if selection.is_some_and(|selection| !selection.matches(&visit.request.fields)) {
-            return Err(Again::Alone(Reason::VaryMiss));
-        }
-        // A response that has to be validated before every use, or is stale already, is for its own request only
-        // (RFC 9111 §4). Not so a document of a shard, whose changes are announced.
-        let times = match &seen {
-            Seen::Body(draft) | Seen::Late(draft) if draft.stamp.is_none() => Some(&draft.times),
-            Seen::Complete(entry) if entry.stamp().is_none() => Some(&entry.times),
-            _ => None,
-        };
-        if let Some(times) = times
-            && let Reuse::Validate { reason, .. } = reuse::judge(times, &Ask::plain(), clock::wall_secs(), None)
-        {
-            return Err(Again::Alone(reason));
-        }
-        // A purge between its fetch and this request: the answer is not for those who came after it.
-        if self.store.purged_between(flight.began(), joined, &visit.key, tags).is_some() {
-            self.flights.unlist(visit.key.hash(), &flight);
-            return Err(Again::Newer);
-        }
-        let (outcome, withheld) = (Outcome::Collapsed, Fields::default());
-        let landing = Landing { flight, seen, asked_at, outcome, reason, withheld, answered: None };
-        self.read(visit, stale, landing, client).await
-    }
-
-    /// Sends what a flight brings.
-    async fn read<C: Client>(
-        &self,
-        visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
-        landing: Landing,
-        client: &mut C,
-    ) -> Result<Record, Again> {
-        let Landing { flight, seen, asked_at, outcome, reason, withheld, answered } = landing;
-        let account = Account { withheld, answered, ..Account::of(outcome, Some(reason)) };
-        let stamp = match &seen {
-            Seen::Body(draft) | Seen::Late(draft) => draft.stamp.as_ref(),
-            Seen::Complete(entry) => entry.stamp(),
-            Seen::Unshared(_) | Seen::Failed(_) => None,
-        };
-        if stamp.is_some_and(|stamp| self.live.judge(stamp, asked_at) == Verdict::Older) {
-            // Nobody else should wait for it either.
-            self.flights.unlist(visit.key.hash(), &flight);
-            return Err(Again::Newer);
-        }
-        match seen {
-            Seen::Complete(entry) => Ok(self.stored(client, visit, &entry, account).await),
-            Seen::Late(_) if stale.as_ref().is_some_and(|entry| may_be_sent_on_error(entry, &visit.ask)) => {
-                Ok(self.failed(client, visit, stale, reason, &OriginError::Timeout).await)
-            }
-            Seen::Body(draft) | Seen::Late(draft) => match flight.reader() {
-                Some(reader) => Ok(self.draft(client, visit, &draft, reader, account).await),
-                // Too large to be held for a latecomer.
-                None => Err(Again::Alone(Reason::BodyTooLarge)),
-            },
-            // Not for sharing: then everyone for itself.
-            Seen::Unshared(why) => Err(Again::Alone(why)),
-            Seen::Failed(error) => Ok(self.failed(client, visit, stale, reason, &error).await),
         }
     }
 

@@ -14,6 +14,7 @@ use super::fetch::Fetch;
 use super::fill::Fill;
 use super::forward;
 use super::multipart::Multipart;
+use super::told::Told;
 use super::{Again, Gateway, Visit};
 use crate::cache::{Entry, Part, Store};
 use crate::flight::Draft;
@@ -237,7 +238,7 @@ impl Gateway {
             return Ok(self.fail(client, visit, status, reason).await);
         }
         let fetch = self.fetch_of(visit, now_ms);
-        let mut lead = self.flights.alone(self.store.purge_seq());
+        let mut lead = self.flights.alone(self.store.purge_seq(), None);
         let began = lead.began();
         let (_, inbound) = client.inbound();
         let answer = match fetch.ask_as_it_came(inbound).await {
@@ -259,6 +260,7 @@ impl Gateway {
             Kind::Part => {
                 let draft = fetch.draft(&as_whole(&answer.head), answer.body.length);
                 let fields = forward::stored_fields(&answer.head.fields, clock::wall_secs(), Some(answer.head.minor));
+                let Told { fields, .. } = Told::of(visit.rule, &as_whole(&answer.head), fields, &draft.tags);
                 let draft = Arc::new(Draft { status: StatusCode::PARTIAL_CONTENT, fields, ..draft });
                 // Before the fill begins: nothing of its start is dropped then.
                 let reader = lead.flight().reader();
@@ -282,6 +284,7 @@ impl Gateway {
 impl Fetch<'_> {
     async fn ask_as_it_came(&self, inbound: &mut dyn Inbound) -> Result<Answer, OriginError> {
         let outgoing = Outgoing::new(self.request, self.rule, Conditions::Client, self.least, self.sender);
+        let outgoing = outgoing.to_be_stored();
         self.gateway.ask(self.snapshot, self.rule, &outgoing, Payload::none(Some(inbound))).await
     }
 

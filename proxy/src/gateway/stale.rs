@@ -7,17 +7,41 @@ use millpond_shared::clock;
 
 use super::answer::Account;
 use super::client::Client;
-use super::fetch::{Fetched, PROBE_PAUSE_MS};
+use super::cookies::without_cookies;
+use super::fetch::Fetched;
 use super::{Gateway, Visit, forward};
 use crate::cache::{Entry, Mark};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::Sender;
 use crate::semantics::request::Ask;
-use crate::semantics::{freshness, reuse};
+use crate::semantics::{failure, freshness, reuse};
 use crate::upstreams::OriginError;
 
+/// How long a failing origin is not asked again for a response of which a stale copy can be sent, in milliseconds;
+/// doubled with each further failure.
+const PAUSE_MS: u64 = 1_000;
+/// Longest of these pauses, in milliseconds.
+const PAUSE_MAX_MS: u64 = 30_000;
+/// Longest that an origin is not asked because it says so (`Retry-After`), in seconds.
+const RETRY_AFTER_MAX: u64 = 600;
+/// How long the one who looks whether the origin still fails keeps others from it, in milliseconds; they send what is
+/// stale.
+const PROBE_MS: u64 = 10_000;
+
 impl Gateway {
+    /// Whether the origin may be asked, though there is something stale to send: one that failed a moment ago is probed,
+    /// not hammered. Else why not.
+    pub(super) fn may_probe(&self, visit: &Visit<'_>, entry: &Entry, now_ms: u64) -> Result<(), Reason> {
+        if !entry.may_probe(now_ms) {
+            return Err(Reason::OriginError);
+        }
+        if !visit.snapshot.upstreams.may_probe(&visit.rule.origin, now_ms) {
+            return Err(Reason::NoOrigin);
+        }
+        if entry.claim_probe(now_ms, PROBE_MS) { Ok(()) } else { Err(Reason::OriginError) }
+    }
+
     /// The origin failed: the stale copy if its window allows, else an error.
     pub(super) async fn failed<C: Client>(
         &self,
@@ -35,14 +59,14 @@ impl Gateway {
         });
         match usable {
             Some(entry) => {
+                let (answered, retry_after) = match error {
+                    OriginError::Failed { status, retry_after } => (Some(*status), *retry_after),
+                    _ => (None, None),
+                };
                 // Not where it answers, and only this client accepts what is stored.
                 if error.is_disconnected() || entry.times.stale_error > 0 {
-                    entry.hold_off_until(now_ms + PROBE_PAUSE_MS);
+                    hold_off(&entry, now_ms, retry_after);
                 }
-                let answered = match error {
-                    OriginError::Failed(status) => Some(*status),
-                    _ => None,
-                };
                 let went_for = Some(found).filter(|_| !matches!(error, OriginError::Unreachable(_)));
                 let account = Account::of(Outcome::Stale, Some(error.reason()));
                 self.stored(client, visit, &entry, Account { answered, went_for, ..account }).await
@@ -54,31 +78,51 @@ impl Gateway {
 
     /// Refreshes a stale response that has just been sent.
     pub(super) fn refresh_behind(self: &Arc<Self>, visit: &Visit<'_>, entry: &Arc<Entry>, now_ms: u64) {
-        if !entry.may_probe(now_ms) {
+        if self.may_probe(visit, entry, now_ms).is_err() {
             return;
         }
         let Some(lead) = self.flights.lead(visit.key.hash(), self.store.purge_seq()) else { return };
         // For everybody, not for this client: its credentials and wishes have no part in it.
         let (gateway, snapshot, rule) = (Arc::clone(self), Arc::clone(visit.snapshot), Arc::clone(visit.rule));
-        let (request, key) = (forward::refreshing(visit.request), visit.key.clone());
+        let (mut request, key) = (forward::refreshing(visit.request), visit.key.clone());
+        let mut ask = Ask { cookies: visit.ask.cookies, ..Ask::plain() };
+        if visit.goes_without_cookies(entry) {
+            (request, ask) = (without_cookies(&request), Ask::plain());
+        }
         let entry = Arc::clone(entry);
         let nobody = visit.sender.clone().map(|sender| Sender { address: None, trusted: false, ..sender });
         tokio::spawn(async move {
-            let (snapshot, rule, request, ask) = (&snapshot, &rule, &request, Ask::plain());
+            let (snapshot, rule, request) = (&snapshot, &rule, &request);
             let visit = Visit { snapshot, rule, request, sender: nobody, ask, key };
-            let failed = match gateway.fetch_of(&visit, now_ms).run(Some(&entry), lead, None).await {
-                Fetched::Failed(_) => true,
-                Fetched::Own(answer, _) => forward::is_failure(answer.head.status),
+            let fetch = gateway.fetch_of(&visit, now_ms);
+            let mut retry_after = None;
+            let failed = match fetch.run(Some(&entry), lead, None).await {
+                Fetched::Failed(error) => {
+                    if let OriginError::Failed { retry_after: told, .. } = error {
+                        retry_after = told;
+                    }
+                    true
+                }
+                Fetched::Own(answer, _) => {
+                    retry_after = failure::retry_after(&answer.head.fields, clock::wall_secs());
+                    fetch.is_failure(&answer)
+                }
                 // Until its replacement is complete the stored response stays.
                 Fetched::Shared(_, flight, _) | Fetched::Completed(flight, _) => !flight.ended().await,
                 Fetched::OwnEntry(..) => false,
             };
             gateway.counters.refreshed(!failed);
             if failed {
-                entry.hold_off_until(clock::wall_ms() + PROBE_PAUSE_MS);
+                hold_off(&entry, clock::wall_ms(), retry_after);
             }
         });
     }
+}
+
+/// The origin failed, and wants to be asked again after so many seconds, if it said so.
+fn hold_off(entry: &Entry, now_ms: u64, retry_after: Option<u64>) {
+    let wanted = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX) * 1000;
+    entry.hold_off(now_ms, |failures| (PAUSE_MS << failures.min(8)).min(PAUSE_MAX_MS).max(wanted));
 }
 
 /// Whether a stored response may be sent, if the origin fails, to a client that asked so.

@@ -2,16 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method};
 use millpond_shared::config::{At, Complaints, Seconds};
 use millpond_shared::http1::normal;
 
 use super::guarded::{WRITTEN, is_guarded};
-use super::written::{MatchTable, WrittenMatch, WrittenTtl};
-use super::{Bypass, Match, Paths, Query, Rule, RuleSet, Tags, WrittenRule, limit};
+use super::written::{MatchTable, WrittenCookies, WrittenMatch, WrittenTtl};
+use super::{Bypass, Match, Paths, Query, Rule, RuleSet, TIMEOUT, Tags, WrittenRule, limit, media_type};
 use crate::limits::Limiter;
-use crate::semantics::policy::{ClientDirectives, Policy, StaleWindows, Ttl};
+use crate::semantics::failure::Failures;
+use crate::semantics::policy::{ClientDirectives, Cookies, Policy, StaleWindows, Ttl};
+
+/// Longest `timeout`.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// What rules may refer to.
 #[derive(Debug, Default)]
@@ -54,17 +59,17 @@ pub fn judge(written: &[At<WrittenRule>], known: &Known, complaints: &mut Compla
     RuleSet { rules, paths: Paths::Normal, ..RuleSet::default() }
 }
 
-struct Judge<'a> {
+pub(super) struct Judge<'a> {
     field: String,
-    at: &'a At<WrittenRule>,
+    pub(super) at: &'a At<WrittenRule>,
     known: &'a Known,
     complaints: &'a mut Complaints,
 }
 
-type Span = std::ops::Range<usize>;
+pub(super) type Span = std::ops::Range<usize>;
 
 impl Judge<'_> {
-    fn wrong(&mut self, field: &str, span: Span, problem: impl Into<String>, fix: impl Into<String>) {
+    pub(super) fn wrong(&mut self, field: &str, span: Span, problem: impl Into<String>, fix: impl Into<String>) {
         self.complaints.add(span, format!("{}.{field}", self.field), problem, fix);
     }
 
@@ -82,10 +87,13 @@ impl Judge<'_> {
         let matches = self.matches();
         let origin = self.origin();
         let query = self.query();
-        let policy = Policy { ttl: self.ttl(), stale: self.stale(), client: self.client(), ..Policy::default() };
+        let (stale, failures) = (self.stale(), self.failures());
+        let (client, cookies) = (self.client(), self.cookies());
+        let policy = Policy { ttl: self.ttl(), stale, failures, cookies, client, ..Policy::default() };
         let tags = self.tags();
         let bypass = self.bypass();
-        let (forward, content_types) = (self.forward(), self.content_types());
+        let (forward, content_types, timeout) = (self.forward(), self.content_types(), self.timeout());
+        let (compress, downstream) = (self.compress(), self.downstream());
         let limit = written.limit.as_ref().and_then(|at| limit::judge(&self.field, at, self.complaints));
         let limit = limit.map(|limit| Arc::new(Limiter::new(limit)));
         let name = written.name.as_ref().map_or_else(|| format!("rule-{index}"), |name| name.value.clone());
@@ -94,18 +102,20 @@ impl Judge<'_> {
         }
         let matches = matches?;
         self.no_effect_on_unsafe_methods(&matches);
+        let rule = Rule::everything(&name, &origin?);
         Some(Rule {
-            name,
             matches,
-            origin: origin?,
             query,
             policy,
             tags,
             bypass,
             forward,
             content_types,
+            compress,
+            downstream,
             limit,
-            retry: true,
+            timeout,
+            ..rule
         })
     }
 
@@ -253,9 +263,62 @@ impl Judge<'_> {
             error: part("error", &stale.value.error),
         };
         if windows == StaleWindows::default() {
-            self.wrong("stale", stale.span.clone(), "is empty", "give revalidate or error, or remove it");
+            // The origin may name windows of its own.
+            if stale.value.statuses.is_none() {
+                self.wrong("stale", stale.span.clone(), "is empty", "give revalidate or error, or remove it");
+            }
         }
         windows
+    }
+
+    fn timeout(&mut self) -> Duration {
+        let Some(written) = &self.at.value.timeout else { return TIMEOUT };
+        let is_role = |origin: &At<String>| ROLE_ORIGINS.contains(&origin.value.as_str());
+        let timeout = written.value.0;
+        let wrong = if self.at.value.origin.as_ref().is_some_and(is_role) {
+            Some(("has no effect: roles answer in a time of their own", "remove it"))
+        } else if timeout.is_zero() || timeout > TIMEOUT_MAX {
+            Some(("is out of range", "give it something between 1ms and 1h"))
+        } else {
+            None
+        };
+        if let Some((problem, fix)) = wrong {
+            self.wrong("timeout", written.span.clone(), problem, fix);
+        }
+        timeout
+    }
+
+    fn failures(&mut self) -> Failures {
+        let written = self.at.value.stale.as_ref().and_then(|stale| stale.value.statuses.as_ref());
+        let Some(list) = written else { return Failures::USUAL };
+        if list.value.is_empty() {
+            let fix = "name statuses, as in [500, 502, 503, 504], or remove it";
+            self.wrong("stale.statuses", list.span.clone(), "is empty", fix);
+        }
+        let mut failures = Failures::NONE;
+        for written in &list.value {
+            let with = failures.and(written.value);
+            if with == failures {
+                let (problem, fix) = match Failures::may_hold(written.value) {
+                    true => ("is named twice", "name it once"),
+                    false => ("is no status of a failure", "name statuses from 400 to 599"),
+                };
+                self.wrong("stale.statuses", written.span.clone(), format!("{} {problem}", written.value), fix);
+            }
+            failures = with;
+        }
+        failures
+    }
+
+    /// What roles answer is the same for everybody.
+    fn cookies(&self) -> Cookies {
+        let is_role = |origin: &At<String>| ROLE_ORIGINS.contains(&origin.value.as_str());
+        match self.at.value.cookies.as_ref().map(|cookies| cookies.value) {
+            None if self.at.value.origin.as_ref().is_some_and(is_role) => Cookies::Shared,
+            None | Some(WrittenCookies::Private) => Cookies::Private,
+            Some(WrittenCookies::Ignore) => Cookies::Ignored,
+            Some(WrittenCookies::Share) => Cookies::Shared,
+        }
     }
 
     fn client(&mut self) -> ClientDirectives {
@@ -368,15 +431,22 @@ impl Judge<'_> {
     }
 
     fn content_types(&mut self) -> Vec<String> {
-        let Some(list) = &self.at.value.content_type else { return Vec::new() };
+        let list = self.at.value.content_type.as_ref();
+        list.map_or_else(Vec::new, |list| {
+            self.media_types("content_type", list, "is empty, so nothing would be stored")
+        })
+    }
+
+    /// A list of patterns; `is_empty`: what is wrong where there are none.
+    pub(super) fn media_types(&mut self, field: &str, list: &At<Vec<At<String>>>, is_empty: &str) -> Vec<String> {
         if list.value.is_empty() {
             let fix = "name media types, as in [\"application/json\"], or remove it";
-            self.wrong("content_type", list.span.clone(), "is empty, so nothing would be stored", fix);
+            self.wrong(field, list.span.clone(), is_empty, fix);
         }
         let mut types: Vec<String> = Vec::new();
         for written in &list.value {
             let media_type = written.value.to_ascii_lowercase();
-            let (problem, fix) = if !is_media_type(&media_type) {
+            let (problem, fix) = if !media_type::is_pattern(&media_type) {
                 ("is no media type", "write it without parameters, as in \"application/json\" or \"image/*\"")
             } else if types.contains(&media_type) {
                 ("is named twice", "name it once")
@@ -384,7 +454,7 @@ impl Judge<'_> {
                 types.push(media_type);
                 continue;
             };
-            self.wrong("content_type", written.span.clone(), format!("`{}` {problem}", written.value), fix);
+            self.wrong(field, written.span.clone(), format!("`{}` {problem}", written.value), fix);
         }
         types
     }
@@ -413,9 +483,11 @@ impl Judge<'_> {
             ("ttl", written.ttl.as_ref().map(|at| at.span.clone())),
             ("stale", written.stale.as_ref().map(|at| at.span.clone())),
             ("tags", written.tags.as_ref().map(|at| at.span.clone())),
+            ("cookies", written.cookies.as_ref().map(|at| at.span.clone())),
             ("client", written.client.as_ref().map(|at| at.span.clone())),
             ("bypass", written.bypass.as_ref().and_then(|list| list.first()).map(|at| at.span.clone())),
             ("content_type", written.content_type.as_ref().map(|at| at.span.clone())),
+            ("downstream", written.downstream.as_ref().map(|at| at.span.clone())),
         ];
         for (field, span) in settings.into_iter().filter_map(|(field, span)| span.map(|span| (field, span))) {
             let fix = "remove it, or add GET to match.method";
@@ -429,12 +501,6 @@ fn role_needs(role: &str) -> &'static str {
         "shards" => "[[projection]], and [shards] or the addresses of [shard_map],",
         _ => "[ingest] and [[source]]",
     }
-}
-
-/// `type/subtype` or `type/*`.
-fn is_media_type(text: &str) -> bool {
-    let is_token = |text: &str| HeaderName::from_bytes(text.as_bytes()).is_ok() && !text.contains('*');
-    text.split_once('/').is_some_and(|(kind, rest)| is_token(kind) && (rest == "*" || is_token(rest)))
 }
 
 fn is_name(text: &str) -> bool {

@@ -1,28 +1,40 @@
 //! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
 //!
 //! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths, `trust`
-//! knows whose word is taken about clients, `guarded` which fields are such words, `limit` how much of a rule clients get.
+//! knows whose word is taken about clients, `guarded` which fields are such words, `limit` how much of a rule clients get;
+//! `compress` and `downstream` are what becomes of responses on their way to clients, `media_type` tells types of
+//! responses apart.
 
+mod compress;
+mod downstream;
 pub mod guarded;
 mod judge;
 mod limit;
+mod media_type;
 mod pattern;
 mod trust;
 mod written;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use millpond_shared::http1::{Fields, Refusal, RequestHead, normal};
 
+pub use compress::Compress;
+pub use downstream::{Downstream, Say, TagField};
 pub use judge::{Known, ROLE_ORIGINS, judge};
 pub use pattern::Pattern;
 pub use trust::{Forwarding, Network, NoNetwork, Sender};
-pub use written::{WrittenOrigin, WrittenRule};
+pub use written::{WrittenOrigin, WrittenOriginTls, WrittenRule};
 
 use crate::limits::Limiter;
 use crate::semantics::policy::Policy;
+
+/// Longest that an origin may stay silent, before its head and between pieces of its body, unless a rule says otherwise;
+/// then 504, or a cut body.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All rules, in one immutable snapshot: a reload swaps it whole or not at all.
 #[derive(Debug, Default)]
@@ -59,6 +71,12 @@ pub struct Rule {
     pub forward: Vec<String>,
     /// Media types that are stored, in lower case, `type/*` among them; empty: any.
     pub content_types: Vec<String>,
+    /// In which content codings responses are sent; `None`: as they come.
+    pub compress: Option<Compress>,
+    /// What clients are told in place of what the origin says.
+    pub downstream: Downstream,
+    /// Longest that the origin may stay silent.
+    pub timeout: Duration,
     /// How often, and how many at a time, requests are let through.
     pub limit: Option<Arc<Limiter>>,
     /// Whether a safe request may be sent again when a pooled connection turns out to be closed.
@@ -148,6 +166,9 @@ impl Rule {
             bypass: Vec::new(),
             forward: Vec::new(),
             content_types: Vec::new(),
+            compress: None,
+            downstream: Downstream::default(),
+            timeout: TIMEOUT,
             limit: None,
             retry: true,
         }
@@ -165,12 +186,7 @@ impl Rule {
         if self.content_types.is_empty() {
             return true;
         }
-        let text = content_type.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
-        let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        self.content_types.iter().any(|wanted| match wanted.strip_suffix('*') {
-            Some(start) => media_type.starts_with(start),
-            None => media_type == *wanted,
-        })
+        media_type::is_any_of(&media_type::of(content_type), &self.content_types)
     }
 }
 

@@ -84,6 +84,7 @@ pub struct RequestDirectives {
     pub no_store: bool,
     pub no_cache: bool,
     pub only_if_cached: bool,
+    pub no_transform: bool,
     pub max_age: Option<u64>,
     pub min_fresh: Option<u64>,
     pub max_stale: Option<MaxStale>,
@@ -108,6 +109,7 @@ impl RequestDirectives {
                 "no-store" => found.no_store = true,
                 "no-cache" => found.no_cache = true,
                 "only-if-cached" => found.only_if_cached = true,
+                "no-transform" => found.no_transform = true,
                 "max-age" => lower(&mut found.max_age, directive.seconds().unwrap_or(0)),
                 "stale-if-error" => found.stale_if_error = directive.seconds().or(found.stale_if_error),
                 "min-fresh" => found.min_fresh = found.min_fresh.max(directive.seconds()),
@@ -133,12 +135,40 @@ impl RequestDirectives {
             no_store: self.no_store && heed.no_store,
             no_cache: self.no_cache && heed.no_cache,
             only_if_cached: self.only_if_cached && heed.only_if_cached,
+            // Not a wish about the cache.
+            no_transform: self.no_transform,
             max_age: self.max_age.filter(|_| heed.max_age),
             min_fresh: self.min_fresh.filter(|_| heed.min_fresh),
             max_stale: self.max_stale.filter(|_| heed.max_stale),
             stale_if_error: self.stale_if_error.filter(|_| heed.stale_if_error),
         }
     }
+}
+
+/// Whether a text is a list of directives as their grammar has it (RFC 9111 §5.2), the lifetimes among them numbers of
+/// seconds: what is to be sent must not leave room for interpretation.
+pub fn is_well_formed(text: &str) -> bool {
+    let is_token = |text: &[u8]| !text.is_empty() && text.iter().all(is_token_byte);
+    let is_directive = |member: &[u8]| {
+        let directive = Directive::parse(member);
+        let name = directive.name.as_str();
+        let is_lifetime = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error"].contains(&name);
+        // Unlike a quoted string, a token begins with no quote.
+        let argument_is_well_formed = match member.iter().position(|&b| b == b'=').map(|at| member.split_at(at + 1).1) {
+            None => !is_lifetime,
+            Some([b'"', ..]) => directive.argument != Argument::Malformed && !is_lifetime,
+            Some(token) => is_token(token) && (!is_lifetime || delta_seconds(token).is_some()),
+        };
+        is_token(name.as_bytes()) && argument_is_well_formed
+    };
+    let printable = text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    printable && !text.is_empty() && list::raw_members(text.as_bytes(), Quoted::Strings).all(is_directive)
+}
+
+/// Whether a message says `no-transform`, to all caches or to this one: it binds every intermediary (RFC 9111 §5.2.2.6), so
+/// that a targeted field does not lift it.
+pub fn forbids_transforming(fields: &Fields) -> bool {
+    directives(fields).any(|directive| directive.name == "no-transform") || targeted::forbids_transforming(fields)
 }
 
 /// `delta-seconds`: digits only, at most [`SECONDS_MAX`] (RFC 9111 §1.2.2).
@@ -197,11 +227,14 @@ impl<'a> Directive<'a> {
     }
 }
 
+fn is_token_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
 /// `#field-name`, in lower case; `None` where it names nothing, or anything that is no name.
 pub(super) fn field_names(text: &[u8]) -> Option<Vec<String>> {
-    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let name = |member: &[u8]| {
-        let text = std::str::from_utf8(member).ok().filter(|_| member.iter().all(is_token));
+        let text = std::str::from_utf8(member).ok().filter(|_| member.iter().all(is_token_byte));
         text.map(str::to_ascii_lowercase)
     };
     let names: Vec<String> = list::members(text, Quoted::Strings).map(name).collect::<Option<_>>()?;
@@ -334,6 +367,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_is_well_formed() {
+        for (text, expected) in [
+            ("public, max-age=5", true),
+            ("no-store", true),
+            ("private=\"set-cookie\", X-Own=a+b", true),
+            ("max-age=3600, content=\"ESI/1.0\"", true),
+            ("", false),
+            ("public,, max-age=5", false),
+            ("public, ", false),
+            ("max-age", false),
+            ("max-age=", false),
+            ("max-age=5s", false),
+            ("max-age=\"5\"", false),
+            ("s-maxage=-1", false),
+            ("max-age = 5", false),
+            ("max age=5", false),
+            ("public; max-age=5", false),
+            ("x=\"open", false),
+            ("x=a b", false),
+            ("x=\u{e4}", false),
+            ("public\r\nX: y", false),
+        ] {
+            assert_eq!(is_well_formed(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn each_wish_of_a_client_can_be_left_unheeded() {
         let all = RequestDirectives::of(&fields(
             "Cache-Control: no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3, stale-if-error=4",
@@ -371,6 +431,7 @@ mod tests {
                 RequestDirectives { max_stale: Some(MaxStale::Seconds(9)), ..none.clone() },
             ),
             ("Cache-Control: max-stale=x", none.clone()),
+            ("Cache-Control: No-Transform", RequestDirectives { no_transform: true, ..none.clone() }),
             ("Cache-Control: stale-if-error=7", RequestDirectives { stale_if_error: Some(7), ..none.clone() }),
             ("Cache-Control: stale-if-error, stale-if-error=x", none.clone()),
             ("Pragma: x, No-Cache", RequestDirectives { no_cache: true, ..none.clone() }),

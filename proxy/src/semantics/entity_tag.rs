@@ -2,6 +2,7 @@
 
 use millpond_shared::http1::Fields;
 
+use super::coding::Coding;
 use super::list::{self, Quoted};
 
 /// A tag as it was written; one that is not quoted is kept, compares by its text, and counts as strong.
@@ -30,6 +31,11 @@ impl<'a> EntityTag<'a> {
 
     pub fn matches_weakly(&self, other: &EntityTag<'_>) -> bool {
         self.opaque == other.opaque
+    }
+
+    /// Whether this is what the tag `plain` becomes in a coding of ours, compared weakly.
+    pub fn matches_in(&self, coding: Coding, plain: &EntityTag<'_>) -> bool {
+        coding.is_tag(plain.opaque, self.opaque)
     }
 
     pub fn matches_strongly(&self, other: &EntityTag<'_>) -> bool {

@@ -1,6 +1,7 @@
 //! How old a response is, how long it is fresh, and how long it may be served stale (RFC 9111 §4.2, RFC 5861), with the
 //! policy of the rule applied. All times are seconds; instants are seconds since the Unix epoch.
 
+use http::StatusCode;
 use millpond_shared::http1::{Fields, ResponseHead};
 
 use super::cache_control::{self, ResponseDirectives};
@@ -120,6 +121,12 @@ fn lifetime(
 /// Whether we or the rule may give the response a lifetime of our own (RFC 9111 §4.2.2).
 pub(super) fn may_be_assigned(response: &ResponseHead, directives: &ResponseDirectives) -> bool {
     status::heuristically_cacheable(response.status) || directives.public
+}
+
+/// Whether a lifetime that a rule states for answers may be told of a response with this status: not for one that would be
+/// prolonged by it, as a failure.
+pub fn is_for_answers(status: StatusCode) -> bool {
+    status::heuristically_cacheable(status)
 }
 
 fn heuristic_lifetime(fields: &Fields, response_time: u64) -> u64 {

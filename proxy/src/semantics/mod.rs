@@ -12,8 +12,10 @@
 //! | [`validate`] | which conditions go to the origin; does its 304 confirm ours; is the client's copy current? |
 //! | [`storability`] | may this response be stored? |
 //! | [`freshness`] | how old is it, how long is it fresh, how long may it be served stale? |
+//! | [`failure`] | does its answer say that the origin fails, and when is it to be asked again? |
 //! | [`invalidation`] | what does a POST, PUT or DELETE make invalid? |
 //! | [`groups`] | which other responses does it make invalid? |
+//! | [`coding`] | in which content coding of ours does it go out, and with which tag? |
 //! | [`hop`] | which fields end at this hop? |
 //! | [`expectation`] | what does the client wait for before it sends its body? |
 //! | [`cache_status`] | how is the client told? |
@@ -26,9 +28,11 @@
 
 pub mod cache_control;
 pub mod cache_status;
+pub mod coding;
 pub mod date;
 mod entity_tag;
 pub mod expectation;
+pub mod failure;
 pub mod freshness;
 pub mod groups;
 pub mod hop;

@@ -43,13 +43,14 @@ fn range(member: &[u8], has_parameters: bool) -> Option<String> {
 }
 
 /// `qvalue`: at most three digits behind the point (RFC 9110 §12.4.2).
-fn thousandths(text: &str) -> Option<u16> {
+pub(super) fn thousandths(text: &str) -> Option<u16> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let whole: u16 = matches!(whole, "0" | "1").then(|| whole.parse().ok())??;
     if part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let part: u16 = format!("{part:0<3}").parse().ok()?;
+    let digits = part.bytes().chain(*b"000").take(3);
+    let part = digits.fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
     Some(whole * 1000 + part).filter(|weight| *weight <= 1000)
 }
 

@@ -4,11 +4,17 @@
 //! Seconds that a rule gives count from the moment the response was received here; seconds that the origin gives count
 //! from the moment it generated the response, so that an `Age` gathered on the way never uses up a rule's seconds.
 
+use super::failure::Failures;
+
 /// What a rule says. The default is plain HTTP, except that cookies are not shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub ttl: Ttl,
     pub stale: StaleWindows,
+    /// Which statuses mean that the origin fails.
+    pub failures: Failures,
+    /// What the cookies of a request mean for the response to it.
+    pub cookies: Cookies,
     /// Whether `Set-Cookie` keeps a response from being stored, whatever else it says. RFC 9111 §7.3 allows storing
     /// it, but then every client gets the cookie of the first.
     pub set_cookie_is_private: bool,
@@ -18,6 +24,20 @@ pub struct Policy {
     /// go to the origin, whose answer to them is the client's (RFC 9111 §4.3.2). `false`: the whole response is
     /// fetched, stored and shared, and the condition is compared with that: clients that poll fill the cache, too.
     pub forwards_conditions: bool,
+}
+
+/// What `Cookie` in a request means for the response to it. Whatever it is, what is stored answers requests with and
+/// without cookies, unless it varies on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cookies {
+    /// The response may be for this client alone: it is stored, and shared with those who wait, only if it says that it
+    /// is for all ([`super::storability::is_for_all`]).
+    #[default]
+    Private,
+    /// Nothing, as in RFC 9111.
+    Shared,
+    /// They are taken off a request that may be answered from the store, so that the origin can't make anything of them.
+    Ignored,
 }
 
 /// The cache directives of requests, each with whether it is heeded. They are wishes, which a cache need not fulfil
@@ -89,6 +109,8 @@ impl Default for Policy {
         Policy {
             ttl: Ttl::Origin,
             stale: StaleWindows::default(),
+            failures: Failures::USUAL,
+            cookies: Cookies::default(),
             set_cookie_is_private: true,
             client: ClientDirectives::default(),
             forwards_conditions: false,
@@ -99,7 +121,13 @@ impl Default for Policy {
 impl Policy {
     /// RFC 9111 to the letter: what a proxy without rules does.
     pub fn plain_http() -> Policy {
-        Policy { set_cookie_is_private: false, forwards_conditions: true, ..Policy::default() }
+        Policy {
+            failures: Failures::RFC_5861,
+            cookies: Cookies::Shared,
+            set_cookie_is_private: false,
+            forwards_conditions: true,
+            ..Policy::default()
+        }
     }
 
     /// The same, serving what is stale while the origin can't be reached, as RFC 9111 §4.2.4 allows.
@@ -131,7 +159,8 @@ mod tests {
     fn the_default_shares_no_cookies_and_plain_http_does() {
         assert_eq!(Policy::default().ttl, Ttl::Origin);
         assert_eq!(Policy::default().stale, StaleWindows { revalidate: None, error: None, disconnected: false });
-        assert!(Policy::default().set_cookie_is_private);
+        assert!(Policy::default().set_cookie_is_private && Policy::default().cookies == Cookies::Private);
+        assert!(Policy::plain_http().cookies == Cookies::Shared);
         assert_eq!(Policy::default().client, Policy::plain_http().client);
         assert!(!Policy::plain_http().set_cookie_is_private && Policy::plain_http().stale == StaleWindows::default());
     }

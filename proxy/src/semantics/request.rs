@@ -31,6 +31,8 @@ pub struct Ask {
     pub range: Option<Ranges>,
     /// The request has `Authorization`: its response is shared only if it says so (RFC 9111 §3.5).
     pub authorized: bool,
+    /// The request has `Cookie`, of which the rule says what it means ([`super::policy::Cookies`]).
+    pub cookies: bool,
     /// Whether the request may wait for another one's fetch. Not if its response is likely to be for it alone:
     /// everyone behind it would have waited for nothing.
     pub collapse: bool,
@@ -40,7 +42,7 @@ impl Ask {
     /// What a GET without any directive asks; also what a refresh behind a stale answer asks.
     pub fn plain() -> Ask {
         let directives = RequestDirectives::default();
-        Ask { head_only: false, directives, range: None, authorized: false, collapse: true }
+        Ask { head_only: false, directives, range: None, authorized: false, cookies: false, collapse: true }
     }
 
     /// The same without the wishes that are not heeded.
@@ -86,7 +88,8 @@ pub fn judge(request: &RequestHead) -> RequestVerdict {
         if seen.directives { RequestDirectives::of(&request.fields) } else { RequestDirectives::default() };
     let collapse = !seen.authorized && !directives.no_store;
     let range = if let Wanted::Parts(ranges) = wanted { Some(ranges) } else { None };
-    RequestVerdict::Lookup(Ask { head_only, directives, range, authorized: seen.authorized, collapse })
+    let Seen { authorized, cookies, .. } = seen;
+    RequestVerdict::Lookup(Ask { head_only, directives, range, authorized, cookies, collapse })
 }
 
 /// Which fields of interest the request has.
@@ -98,6 +101,7 @@ struct Seen {
     range: bool,
     precondition: bool,
     authorized: bool,
+    cookies: bool,
     directives: bool,
 }
 
@@ -118,6 +122,8 @@ impl Seen {
             self.precondition = true;
         } else if is("authorization") {
             self.authorized = true;
+        } else if is("cookie") {
+            self.cookies = true;
         } else if is("cache-control") || is("pragma") {
             self.directives = true;
         }
@@ -182,7 +188,6 @@ mod tests {
             ("GET /", "Content-Length: 0"),
             ("GET /", "If-None-Match: \"a\""),
             ("GET /", "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
-            ("GET /", "Cookie: a=b"),
             ("GET /", "If-Range: \"a\""),
             ("GET /", "Range: bytes=1-0"),
             ("GET /", "Upgrade: websocket"),
@@ -213,6 +218,7 @@ mod tests {
         assert_eq!(*no_store.heeded(&ClientDirectives::default()), no_store);
         let authorized = ask("GET /", "authorization: Bearer x");
         assert!(authorized.authorized && !authorized.collapse);
+        assert_eq!(ask("GET /", "cookie: a=b"), Ask { cookies: true, ..Ask::plain() });
         let no_cache = ask("GET /", "Pragma: no-cache");
         assert!(no_cache.directives.no_cache && no_cache.collapse);
         let stale = ask("GET /", "Cache-Control: max-stale=9, max-age=1, min-fresh=2, only-if-cached");

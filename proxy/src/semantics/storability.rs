@@ -5,7 +5,7 @@ use millpond_shared::http1::ResponseHead;
 
 use super::cache_control::ResponseDirectives;
 use super::freshness::{explicit_lifetime, forbids_stale, may_be_assigned};
-use super::policy::{Policy, Ttl};
+use super::policy::{Cookies, Policy, Ttl};
 use super::request::Ask;
 use super::status;
 use super::validate::Validators;
@@ -35,6 +35,9 @@ pub fn judge(method: &Method, ask: &Ask, response: &ResponseHead, policy: &Polic
     }
     if ask.authorized && !may_be_shared(&directives, policy) {
         return Err(Reason::Authorization);
+    }
+    if ask.cookies && policy.cookies == Cookies::Private && !is_for_all(&directives) {
+        return Err(Reason::Cookie);
     }
     let sets = |name| fields.contains(name) && !directives.withholds(name);
     if policy.set_cookie_is_private && (sets("set-cookie") || sets("set-cookie2")) {
@@ -66,6 +69,12 @@ fn may_be_shared(directives: &ResponseDirectives, policy: &Policy) -> bool {
     directives.public
         || directives.must_revalidate
         || directives.s_maxage.is_some_and(|seconds| policy.keeps_within(seconds))
+}
+
+/// Whether a response says in words that it is for all who ask, whatever cookies they send: `public`, `s-maxage`, or
+/// anything that is meant for shared caches alone (RFC 9213).
+pub fn is_for_all(directives: &ResponseDirectives) -> bool {
+    directives.public || directives.s_maxage.is_some() || directives.targeted
 }
 
 /// Whether anything could ever be done with it: sent while fresh, sent stale, or validated.
@@ -247,6 +256,29 @@ mod tests {
             let expected = if storable { Ok(()) } else { Err(Reason::Authorization) };
             let policy = Policy { ttl, ..Policy::default() };
             assert_eq!(judge(&Method::GET, &ask, &response, &policy), expected, "{directives} {ttl:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_with_cookies_brought_is_for_all_only_if_it_says_so() {
+        let asked = Ask { cookies: true, ..Ask::plain() };
+        for (lines, storable) in [
+            ("Cache-Control: max-age=60", false),
+            ("Cache-Control: max-age=60, must-revalidate", false),
+            ("Cache-Control: max-age=60, public", true),
+            ("Cache-Control: s-maxage=60", true),
+            ("CDN-Cache-Control: max-age=60", true),
+            ("Millpond-Cache-Control: max-age=60", true),
+            ("CDN-Cache-Control: ;\nCache-Control: max-age=60", false),
+            ("ETag: \"a\"\nVary: Cookie", false),
+        ] {
+            let response = response(200, lines);
+            for cookies in [Cookies::Private, Cookies::Shared, Cookies::Ignored] {
+                let expected = if storable || cookies != Cookies::Private { Ok(()) } else { Err(Reason::Cookie) };
+                let policy = Policy { cookies, ..Policy::default() };
+                assert_eq!(judge(&Method::GET, &asked, &response, &policy), expected, "{lines} {cookies:?}");
+                assert_eq!(judge(&Method::GET, &Ask::plain(), &response, &policy), Ok(()), "{lines} {cookies:?}");
+            }
         }
     }
 

@@ -18,6 +18,19 @@ pub(super) fn directives(fields: &Fields) -> Option<ResponseDirectives> {
     TARGETS.iter().find_map(|name| dictionary(fields, name)).map(|dictionary| read(&dictionary))
 }
 
+/// Whether a text can be sent as a targeted field: a dictionary, and not an empty one.
+pub fn is_well_formed(text: &str) -> bool {
+    structured::text(text).is_some_and(|dictionary: Dictionary| !dictionary.is_empty())
+}
+
+/// Whether one of the targeted fields says `no-transform`.
+pub(super) fn forbids_transforming(fields: &Fields) -> bool {
+    let says = |dictionary: Dictionary| {
+        dictionary.get("no-transform").is_some_and(|entry| matches!(item(entry), Some(BareItem::Boolean(true))))
+    };
+    TARGETS.iter().filter_map(|name| dictionary(fields, name)).any(says)
+}
+
 /// `None` if the field is missing, malformed or empty (RFC 9213 §2.1).
 fn dictionary(fields: &Fields, name: &str) -> Option<Dictionary> {
     structured::field(fields, name).filter(|dictionary: &Dictionary| !dictionary.is_empty())

@@ -5,6 +5,7 @@ use http::StatusCode;
 use millpond_shared::http1::{Fields, FieldsBuilder};
 use millpond_shared::wire::headers;
 
+use super::coding::Coding;
 use super::entity_tag::EntityTag;
 use super::hop;
 use super::{date, list};
@@ -71,10 +72,44 @@ pub fn not_modified<'a>(
     if request.contains("if-none-match") {
         return none_match_fails(request, &StoredValidators::of(stored));
     }
+    not_modified_since(request, stored)
+}
+
+fn not_modified_since<'a>(request: &Fields, stored: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> bool {
     let mut since = request.get_all("if-modified-since");
     let (Some(since), None) = (since.next(), since.next()) else { return false };
     let Some(since) = date::parse(since) else { return false };
     StoredValidators::of(stored).modified().is_some_and(|modified| modified <= since)
+}
+
+/// The same for a response that is sent in codings as well, in each with a tag of its own: as which of its forms the
+/// client has it, so that the 304 can name that one (RFC 9110 §8.8.3.3, §15.4.5). `None`: it has none of them. `next`: the
+/// form that it would be sent now, which is also the one where its condition names no tag.
+pub fn not_modified_in<'a>(
+    request: &Fields,
+    status: StatusCode,
+    stored: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    next: Option<Coding>,
+) -> Option<Option<Coding>> {
+    if status != StatusCode::OK {
+        return None;
+    }
+    if !request.contains("if-none-match") {
+        return not_modified_since(request, stored).then_some(next);
+    }
+    let stored = StoredValidators::of(stored);
+    if is_any(request) {
+        return Some(next);
+    }
+    let current = stored.etag.and_then(EntityTag::parse)?;
+    let has = |form: &Option<Coding>| {
+        EntityTag::list(request, "if-none-match").any(|tag| match form {
+            None => tag.matches_weakly(&current),
+            Some(coding) => tag.matches_in(*coding, &current),
+        })
+    };
+    let forms = [next, None].into_iter().chain(Coding::ALL.map(Some));
+    forms.into_iter().find(has)
 }
 
 /// What of a stored response a client's conditions are compared with: the first line of each name.
@@ -107,14 +142,17 @@ impl<'a> StoredValidators<'a> {
 }
 
 fn none_match_fails(request: &Fields, stored: &StoredValidators<'_>) -> bool {
-    let mut lines = request.get_all("if-none-match");
-    if let (Some(value), None) = (lines.next(), lines.next())
-        && list::trim(value) == b"*"
-    {
+    if is_any(request) {
         return true;
     }
     let Some(current) = stored.etag.and_then(EntityTag::parse) else { return false };
     EntityTag::list(request, "if-none-match").any(|tag| tag.matches_weakly(&current))
+}
+
+/// `If-None-Match: *`.
+fn is_any(request: &Fields) -> bool {
+    let mut lines = request.get_all("if-none-match");
+    matches!((lines.next(), lines.next()), (Some(value), None) if list::trim(value) == b"*")
 }
 
 /// Whether a 304 from the origin confirms the stored response that our conditions named (RFC 9111 §4.3.4). If not,
@@ -175,6 +213,7 @@ pub fn belongs_in_304(name: &str) -> bool {
         "etag",
         "expires",
         "last-modified",
+        "surrogate-control",
         "vary",
         headers::VERSION,
     ];
@@ -224,6 +263,36 @@ mod tests {
             assert_eq!(validators.any(), !expected.is_empty(), "{stored:?}");
         }
         assert!(is_condition("If-None-Match") && is_condition("if-range") && !is_condition("Range"));
+    }
+
+    #[test]
+    fn a_client_may_have_any_form() {
+        use Coding::{Brotli, Gzip};
+        let stored = fields(&format!("ETag: \"a\"\n{LM}"));
+        for (request, next, expected) in [
+            ("If-None-Match: \"a\"", None, Some(None)),
+            ("If-None-Match: \"a\"", Some(Gzip), Some(None)),
+            ("If-None-Match: \"a-gzip\"", None, Some(Some(Gzip))),
+            ("If-None-Match: W/\"a-br\"", Some(Gzip), Some(Some(Brotli))),
+            ("If-None-Match: \"a-br\", \"a-gzip\"", Some(Gzip), Some(Some(Gzip))),
+            ("If-None-Match: \"a-gzip\", \"a\"", Some(Brotli), Some(None)),
+            ("If-None-Match: \"b\", \"b-gzip\"", Some(Gzip), None),
+            ("If-None-Match: \"a-deflate\"", Some(Gzip), None),
+            ("If-None-Match: \"a-\", \"a-gzip-gzip\"", Some(Gzip), None),
+            ("If-None-Match: *", Some(Gzip), Some(Some(Gzip))),
+            ("If-Modified-Since: Sun, 06 Nov 1994 08:00:00 GMT", Some(Gzip), Some(Some(Gzip))),
+            ("If-Modified-Since: Sun, 06 Nov 1994 07:00:00 GMT", Some(Gzip), None),
+            ("", Some(Gzip), None),
+        ] {
+            let request = fields(request);
+            let found = not_modified_in(&request, StatusCode::OK, stored.iter(), next);
+            assert_eq!(found, expected, "{request:?} {next:?}");
+            assert_eq!(not_modified_in(&request, StatusCode::NOT_FOUND, stored.iter(), next), None);
+        }
+        let weak = fields("ETag: W/\"a\"");
+        let request = fields("If-None-Match: W/\"a-gzip\"");
+        assert_eq!(not_modified_in(&request, StatusCode::OK, weak.iter(), None), Some(Some(Gzip)));
+        assert_eq!(not_modified_in(&request, StatusCode::OK, fields("").iter(), None), None);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! TLS for clients: versions 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, certificates by server name, sessions resumed
+//! TLS. For clients: versions 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, certificates by server name, sessions resumed
 //! by ticket. Certificates are swapped whole while connections are open.
 //!
-//! `certificate` reads and judges one certificate with its key; `certificates` chooses among several.
+//! `certificate` reads and judges one certificate with its key; `certificates` chooses among several. `origin` is the
+//! other side: how servers of origins are verified.
 
 mod certificate;
 mod certificates;
+mod origin;
 
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use rustls::sign::CertifiedKey;
 
 pub use certificate::{Certificate, Part, Unusable};
 pub use certificates::Certificates;
+pub(crate) use origin::in_words;
+pub use origin::{Authorities, NoAuthorities, OriginTls};
 
 /// What the proxy's TLS listeners share. Clones show the same certificates.
 #[derive(Clone)]

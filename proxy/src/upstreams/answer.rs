@@ -1,5 +1,7 @@
 //! The body of a request on its way to an origin, and the answer whose body is still to be read.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use millpond_shared::http1::{Fields, Framing, Minor, ResponseHead};
@@ -37,8 +39,8 @@ pub struct Answer {
 /// A body that is read piece by piece.
 #[derive(Debug)]
 pub struct Body {
-    /// What is given before the rest; empty unless something was held already.
-    held: Bytes,
+    /// What is given before the rest: it was held already, or brought in before anybody asked for it.
+    held: VecDeque<Bytes>,
     source: Source,
     /// Length in bytes if it was declared or is known.
     pub length: Option<u64>,
@@ -57,7 +59,7 @@ impl Answer {
         let body = if head_only { Bytes::new() } else { body };
         let length = Some(body.len() as u64);
         let head = ResponseHead { status, minor: Minor::One, fields };
-        Answer { head, head_only, body: Body { held: Bytes::new(), source: Source::Whole(body), length } }
+        Answer { head, head_only, body: Body { held: VecDeque::new(), source: Source::Whole(body), length } }
     }
 
     pub(super) fn streamed(method: &Method, head: ResponseHead, framing: Framing, body: UpstreamBody) -> Answer {
@@ -67,7 +69,7 @@ impl Answer {
             Framing::Chunked | Framing::UntilClose => None,
         };
         let head_only = *method == Method::HEAD;
-        Answer { head, head_only, body: Body { held: Bytes::new(), source: Source::Upstream(body), length } }
+        Answer { head, head_only, body: Body { held: VecDeque::new(), source: Source::Upstream(body), length } }
     }
 }
 
@@ -75,27 +77,49 @@ impl Body {
     /// The same body, with `held` before it.
     pub fn after(mut self, held: Bytes) -> Body {
         self.length = self.length.map(|length| length + held.len() as u64);
-        self.held = held;
+        self.held.extend(Some(held).filter(|held| !held.is_empty()));
         self
     }
 
     /// The next piece, never empty; `None`: the body is complete. After an error there is no more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
-        if !self.held.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.held)));
+        match self.held.pop_front() {
+            Some(piece) => Ok(Some(piece)),
+            None => self.source.next().await,
         }
-        match &mut self.source {
+    }
+
+    /// Brings in what comes next, up to the piece with which it is `max` bytes.
+    pub async fn hold(&mut self, max: usize) -> Result<(), OriginError> {
+        let mut held = 0;
+        while held < max
+            && let Some(piece) = self.source.next().await?
+        {
+            held += piece.len();
+            self.held.push_back(piece);
+        }
+        Ok(())
+    }
+
+    /// The next piece if it is already here.
+    pub fn ready(&mut self) -> Result<Ready, OriginError> {
+        match self.held.pop_front() {
+            Some(piece) => Ok(Ready::Piece(piece)),
+            None => self.source.ready(),
+        }
+    }
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
+        match self {
             Source::Whole(bytes) => Ok(Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())),
             Source::Upstream(body) => body.next().await,
         }
     }
 
-    /// The next piece if it is already here.
-    pub fn ready(&mut self) -> Result<Ready, OriginError> {
-        if !self.held.is_empty() {
-            return Ok(Ready::Piece(std::mem::take(&mut self.held)));
-        }
-        match &mut self.source {
+    fn ready(&mut self) -> Result<Ready, OriginError> {
+        match self {
             Source::Whole(bytes) if bytes.is_empty() => Ok(Ready::End),
             Source::Whole(bytes) => Ok(Ready::Piece(std::mem::take(bytes))),
             Source::Upstream(body) => body.ready(),

@@ -15,9 +15,8 @@ use super::OriginError;
 use super::buffers::{self, BUFFER_BYTES};
 use super::exchange::Inbound;
 use super::timer::{Deadline, Elapsed, Timer};
+use crate::rules;
 
-/// Longest that an origin may stay silent, before its head and between pieces of its body; then 504, or a cut body.
-pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const RESPONSE_LIMITS: Limits = Limits { head_bytes: 64 * 1024, fields: 128, target_bytes: 0 };
 
 /// What a connection goes over: a TCP socket, or whatever encrypts on top of one.
@@ -30,17 +29,20 @@ pub(super) struct Connection {
     pub stream: Box<dyn Transport>,
     /// What was read and not yet used. Without memory while there is nothing.
     pub buf: BytesMut,
+    /// Longest that the server may stay silent: before its head, between pieces of its body, while it takes a request.
+    pub patience: Duration,
     timer: Timer,
 }
 
 impl Connection {
     pub fn new(stream: impl Transport + 'static) -> Connection {
-        Connection { stream: Box::new(stream), buf: BytesMut::new(), timer: Timer::default() }
+        let (buf, timer) = (BytesMut::new(), Timer::default());
+        Connection { stream: Box::new(stream), buf, patience: rules::TIMEOUT, timer }
     }
 
     /// Writes all of `bytes`.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), OriginError> {
-        let Connection { stream, timer, .. } = self;
+        let Connection { stream, timer, patience, .. } = self;
         let mut written = 0;
         let all = |context: &mut Context<'_>| {
             while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -51,7 +53,7 @@ impl Connection {
             }
             Pin::new(&mut *stream).poll_flush(context).map_err(|_| OriginError::Closed)
         };
-        let result = timer.wait(&mut Deadline::within(SILENCE_TIMEOUT), all).await;
+        let result = timer.wait(&mut Deadline::within(*patience), all).await;
         result.unwrap_or(Err(OriginError::Timeout))
     }
 
@@ -61,7 +63,7 @@ impl Connection {
         client: &mut Option<&mut (dyn Inbound + '_)>,
     ) -> Result<ResponseHead, OriginError> {
         // In all: an origin that drips bytes does not keep its waiters for ever.
-        let mut deadline = Deadline::within(SILENCE_TIMEOUT);
+        let mut deadline = Deadline::within(self.patience);
         loop {
             // Before the first read there is nothing to look at.
             while !self.buf.is_empty()
@@ -83,11 +85,11 @@ impl Connection {
 
     /// Reads some bytes into `buf`; 0 at the end.
     pub async fn fill(&mut self) -> Result<usize, OriginError> {
-        self.fill_by(&mut Deadline::within(SILENCE_TIMEOUT)).await
+        self.fill_by(&mut Deadline::within(self.patience)).await
     }
 
     async fn fill_by(&mut self, deadline: &mut Deadline) -> Result<usize, OriginError> {
-        let Connection { stream, buf, timer } = self;
+        let Connection { stream, buf, timer, .. } = self;
         let read = |context: &mut Context<'_>| {
             if !buf.is_empty() {
                 buf.reserve(BUFFER_BYTES);

@@ -3,7 +3,7 @@
 //! A connection goes back to the pool only after a complete exchange that left no byte over; after anything else it
 //! is dropped, so that no answer is ever taken for another's.
 
-use std::net::SocketAddr;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,14 @@ use millpond_shared::http1::{
     BodyReader, Framing, LAST_CHUNK, Minor, ResponseHead, Step, put_chunk, put_field, put_field_number,
     put_request_line, response_framing,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::OriginError;
 use super::answer::{Answer, Payload, Ready};
 use super::buffers;
-use super::connection::{Connection, SILENCE_TIMEOUT, head_in};
+use super::connection::{Connection, head_in};
+use super::endpoint::{Endpoint, Place};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 
@@ -81,12 +82,13 @@ impl Pool {
     /// Sends a request to `server` and reads the head of its answer; `anew`: on a connection of its own.
     pub(super) async fn exchange(
         self: &Arc<Pool>,
-        server: SocketAddr,
+        server: &Endpoint,
         outgoing: &Outgoing<'_>,
         payload: &mut Payload<'_>,
         anew: bool,
     ) -> Result<Answer, Failure> {
         let (mut connection, reused) = self.connection(server, anew).await.map_err(Failure::NotConnected)?;
+        connection.patience = outgoing.timeout();
         let bodiless = payload.framing == Framing::None;
         let sent = send(&mut connection, outgoing, payload).await;
         // After an early answer the rest of the request was not sent.
@@ -107,7 +109,7 @@ impl Pool {
         let mut body = UpstreamBody {
             connection: Some(connection),
             reader: BodyReader::new(framing),
-            release: (keep && whole).then(|| (Arc::clone(self), server)),
+            release: (keep && whole).then(|| (Arc::clone(self), server.place())),
         };
         if body.reader.is_done() {
             body.finish();
@@ -166,14 +168,16 @@ async fn send_body(
     inbound: &mut dyn Inbound,
     form: BodyForm,
 ) -> Result<Option<ResponseHead>, OriginError> {
-    let Connection { stream, buf, .. } = connection;
+    let Connection { stream, buf, patience, .. } = connection;
     let (mut reading, mut writing) = tokio::io::split(stream);
     let mut out = BytesMut::new();
     let (mut ended, mut sent, mut holds) = (false, 0, form.expects);
+    // What encrypts may keep the end of what it was given until it is flushed.
+    let mut flushed = true;
     let mut held = pin!(sleep(CONTINUE_TIMEOUT));
     loop {
         // An answer that comes before the body is through ends the sending of it, unless it is an interim one.
-        let pause = sleep(SILENCE_TIMEOUT);
+        let pause = sleep(*patience);
         tokio::select! {
             read = reading.read_buf(buf) => match read {
                 Ok(0) | Err(_) => return Err(OriginError::Closed),
@@ -187,10 +191,8 @@ async fn send_body(
                     }
                 }
             },
-            written = writing.write_buf(&mut out), if !out.is_empty() => {
-                if written.map_err(|_| OriginError::Closed)? == 0 {
-                    return Err(OriginError::Closed);
-                }
+            pushed = push(&mut writing, &mut out), if !out.is_empty() || !flushed => {
+                flushed = pushed.map_err(|_| OriginError::Closed)?;
             }
             () = held.as_mut(), if holds => holds = false,
             piece = inbound.next(), if out.is_empty() && !ended && !holds => match piece? {
@@ -208,12 +210,22 @@ async fn send_body(
                     }
                 }
             },
-            () = pause, if !out.is_empty() => return Err(OriginError::Timeout),
+            () = pause, if !out.is_empty() || !flushed => return Err(OriginError::Timeout),
         }
-        if ended && out.is_empty() {
-            writing.flush().await.map_err(|_| OriginError::Closed)?;
+        if ended && out.is_empty() && flushed {
             return Ok(None);
         }
+    }
+}
+
+/// Writes some of `out`, or flushes where there is nothing more to write; whether it did the latter.
+async fn push(writing: &mut (impl AsyncWrite + Unpin), out: &mut BytesMut) -> io::Result<bool> {
+    if out.is_empty() {
+        return writing.flush().await.map(|()| true);
+    }
+    match writing.write_buf(out).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        _ => Ok(false),
     }
 }
 
@@ -222,7 +234,7 @@ async fn send_body(
 pub(super) struct UpstreamBody {
     connection: Option<Connection>,
     reader: BodyReader,
-    release: Option<(Arc<Pool>, SocketAddr)>,
+    release: Option<(Arc<Pool>, Place)>,
 }
 
 impl UpstreamBody {
@@ -271,9 +283,9 @@ impl UpstreamBody {
     /// The answer is complete: gives the connection back, or drops it.
     fn finish(&mut self) {
         let Some(mut connection) = self.connection.take() else { return };
-        if let Some((pool, server)) = self.release.take().filter(|_| connection.buf.is_empty()) {
+        if let Some((pool, place)) = self.release.take().filter(|_| connection.buf.is_empty()) {
             buffers::give_back(std::mem::take(&mut connection.buf));
-            pool.keep(server, connection);
+            pool.keep(place, connection);
         }
     }
 }

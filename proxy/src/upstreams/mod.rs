@@ -2,12 +2,13 @@
 //!
 //! [`Upstreams::ask`] sends a request to the origin of a rule, over a socket or by a call, and gives back the head of
 //! the answer with its body still to be read. `servers` chooses among the servers of an existing API, `shards` finds
-//! the shard that owns a document, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
+//! the shard that owns a document, `endpoint` connects, with TLS where that is asked for, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
 //! `outgoing` writes the head of the request, and `forwarded` the part of it that tells of the client.
 
 mod answer;
 mod buffers;
 mod connection;
+mod endpoint;
 mod exchange;
 mod forwarded;
 mod outgoing;
@@ -24,6 +25,7 @@ use millpond_shared::clock;
 use millpond_shared::wire;
 
 pub use answer::{Answer, Body, Payload, Ready};
+pub use endpoint::{Endpoint, Location, NoLocation, ServerName, server_name};
 pub use exchange::{Inbound, InboundError};
 pub use outgoing::{Conditions, Outgoing};
 pub use pool::Pool;
@@ -44,8 +46,9 @@ pub enum OriginError {
     Closed,
     #[error("the origin's answer is malformed: {0}")]
     Malformed(&'static str),
-    #[error("the origin answered {0}")]
-    Failed(http::StatusCode),
+    /// `retry_after`: for how many seconds it does not want to be asked.
+    #[error("the origin answered {status}")]
+    Failed { status: http::StatusCode, retry_after: Option<u64> },
     #[error("the origin's answer ended before its body did")]
     Truncated,
     #[error("the request body ended early, or is malformed")]
@@ -66,7 +69,7 @@ impl OriginError {
             OriginError::Unreachable(_) | OriginError::NoShard(_) => Reason::NoOrigin,
             OriginError::Timeout => Reason::OriginTimeout,
             OriginError::Truncated => Reason::OriginTruncated,
-            OriginError::Closed | OriginError::Malformed(_) | OriginError::Failed(_) => Reason::OriginError,
+            OriginError::Closed | OriginError::Malformed(_) | OriginError::Failed { .. } => Reason::OriginError,
             OriginError::RequestBody
             | OriginError::RequestTooLarge
             | OriginError::RequestTooSlow
@@ -130,6 +133,15 @@ impl Upstreams {
         match self.by_name.get(origin).map(|origin| &origin.upstream) {
             Some(Upstream::Shards(shards)) => Some(shards),
             _ => None,
+        }
+    }
+
+    /// Whether somebody may ask the origin though there is something stale to send: not while no server of it could be
+    /// reached, but for one request at a time that looks whether one can be again.
+    pub fn may_probe(&self, name: &str, now_ms: u64) -> bool {
+        match self.by_name.get(name).map(|origin| &origin.upstream) {
+            Some(Upstream::Servers(servers)) => servers.may_probe(now_ms),
+            _ => true,
         }
     }
 

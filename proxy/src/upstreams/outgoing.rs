@@ -1,6 +1,7 @@
 //! Head of a request on its way to an origin, made from the client's as it is written: nothing is built in between.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::Method;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
@@ -10,6 +11,7 @@ use millpond_shared::wire::headers;
 use super::forwarded;
 use crate::key::forwarded_target;
 use crate::rules::{Rule, Sender};
+use crate::semantics::coding;
 use crate::semantics::expectation::Expectation;
 use crate::semantics::hop;
 use crate::semantics::validate::{self, Validators};
@@ -37,6 +39,7 @@ pub struct Outgoing<'a> {
     target: Cow<'a, str>,
     conditions: Conditions<'a>,
     least: Position,
+    wants_identity: bool,
 }
 
 impl<'a> Outgoing<'a> {
@@ -50,13 +53,23 @@ impl<'a> Outgoing<'a> {
         sender: Option<&'a Sender>,
     ) -> Outgoing<'a> {
         let target = forwarded_target(rule, request.target.path_and_query());
-        Outgoing { request, rule, sender, target, conditions, least }
+        Outgoing { request, rule, sender, target, conditions, least, wants_identity: false }
+    }
+
+    /// The same for an answer that may be stored: where the rule puts codings on, the origin is asked for none.
+    pub fn to_be_stored(self) -> Outgoing<'a> {
+        Outgoing { wants_identity: self.rule.compress.is_some(), ..self }
     }
 
     /// Whether the client waits for leave to send its body: the origin is asked for it (RFC 9110 §10.1.1). What an
     /// HTTP/1.0 client says of it is ignored.
     pub fn expects_continue(&self) -> bool {
         self.request.minor == Minor::One && Expectation::of(&self.request.fields) == Expectation::Continue
+    }
+
+    /// Longest that the origin may stay silent.
+    pub fn timeout(&self) -> Duration {
+        self.rule.timeout
     }
 
     pub fn method(&self) -> &Method {
@@ -77,16 +90,24 @@ impl<'a> Outgoing<'a> {
         for (name, value) in hop::end_to_end(fields) {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let made_anew = is("host") || is("content-length") || is("expect") || is("via");
-            let ours = is(headers::LEAST_POSITION);
+            let ours = is(headers::LEAST_POSITION) || (self.wants_identity && is("accept-encoding"));
             let held_back = || self.sender.is_some_and(|sender| self.rule.holds_back(name, sender));
             let clients_own = validate::is_condition(name) || is("range");
             if made_anew || ours || (!client_conditions && clients_own) || held_back() {
+                continue;
+            }
+            if self.rule.compress.is_some() && is("if-match") {
+                put(name, &coding::with_plain_tags(value));
                 continue;
             }
             match fewer_forwards(self.request, name) {
                 Some(fewer) => put(name, fewer.to_string().as_bytes()),
                 None => put(name, value),
             }
+        }
+        if self.wants_identity {
+            // Without the field, any coding would do (RFC 9110 §12.5.3).
+            put("Accept-Encoding", b"identity");
         }
         match self.conditions {
             Conditions::Stored(stored) => {
@@ -134,7 +155,8 @@ mod tests {
     use millpond_shared::http1::{Limits, take_request};
 
     use super::*;
-    use crate::rules::Query;
+    use crate::rules::{Compress, Query};
+    use crate::semantics::coding::Coding;
 
     fn put(head: &str, conditions: Conditions<'_>, least: Position) -> String {
         let head = take_request(&mut BytesMut::from(head), &Limits::default()).unwrap().unwrap();
@@ -161,6 +183,27 @@ mod tests {
         assert!(sent.ends_with(&format!("{rest}|{}: 7", headers::LEAST_POSITION)), "{sent}");
         let sent = put(head, Conditions::Rest { from: 40, tag: b"\"s\"" }, 0);
         assert_eq!(sent, format!("GET /a?page=2|Host: h|X-A: 1|Range: bytes=40-|If-Range: \"s\"{rest}"));
+    }
+
+    #[test]
+    fn where_the_rule_compresses_what_may_be_stored_is_asked_for_as_it_is() {
+        let head = "GET /a HTTP/1.1\r\nHost: h\r\nAccept-Encoding: br\r\naccept-encoding: gzip\r\n\r\n";
+        let head = take_request(&mut BytesMut::from(head), &Limits::default()).unwrap().unwrap();
+        let compress = Compress { codings: vec![Coding::Gzip], min_bytes: 0, types: None };
+        let compressing = Rule { compress: Some(compress), ..Rule::everything("r", "api") };
+        let accepted = |outgoing: Outgoing<'_>| {
+            let mut accepted = Vec::new();
+            outgoing.put_fields(|name, value| {
+                if name.eq_ignore_ascii_case("accept-encoding") {
+                    accepted.push(String::from_utf8_lossy(value).into_owned());
+                }
+            });
+            accepted
+        };
+        let of = |rule| Outgoing::new(&head, rule, Conditions::None, 0, None);
+        assert_eq!(accepted(of(&compressing)), ["br", "gzip"], "it passes by");
+        assert_eq!(accepted(of(&compressing).to_be_stored()), ["identity"]);
+        assert_eq!(accepted(of(&Rule::everything("r", "api")).to_be_stored()), ["br", "gzip"]);
     }
 
     #[test]

@@ -6,8 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,14 +13,12 @@ use std::time::{Duration, Instant};
 use millpond_shared::clock;
 use parking_lot::Mutex;
 use thread_local::ThreadLocal;
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::connection::Connection;
+use super::endpoint::{Endpoint, Place};
 
-/// Longest that connecting may take; then the server counts as dead.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a shelf is looked through for connections that were closed or are too old.
 const REAP_PAUSE: Duration = Duration::from_secs(5);
 
@@ -57,17 +53,17 @@ impl Pool {
     }
 
     /// A connection to `server`, and whether it was used before; `anew`: one that was not. The error is in words.
-    pub(super) async fn connection(&self, server: SocketAddr, anew: bool) -> Result<(Connection, bool), String> {
-        let kept = if anew { None } else { self.shelf().lock().take(server) };
+    pub(super) async fn connection(&self, server: &Endpoint, anew: bool) -> Result<(Connection, bool), String> {
+        let kept = if anew { None } else { self.shelf().lock().take(server.place()) };
         match kept {
             Some(kept) => Ok((kept, true)),
             // Boxed, as other rare ways are: a future is as large as the largest of its ways, and each request has one.
-            None => Ok((Connection::new(Box::pin(connect(server)).await?), false)),
+            None => Ok((Box::pin(server.connect()).await?, false)),
         }
     }
 
     /// Keeps a connection whose last exchange is complete.
-    pub(super) fn keep(&self, server: SocketAddr, connection: Connection) {
+    pub(super) fn keep(&self, server: Place, connection: Connection) {
         let shelf = self.shelf();
         let mut open = shelf.lock();
         if open.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
@@ -94,19 +90,12 @@ impl fmt::Debug for Pool {
     }
 }
 
-async fn connect(server: SocketAddr) -> Result<TcpStream, String> {
-    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(server)).await;
-    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-    stream.map_err(|error| format!("{server}: {error}"))
-}
-
 /// What one worker keeps.
 struct Shelf {
     limits: Limits,
     kept: Arc<AtomicUsize>,
     /// The most recently used last.
-    by_server: HashMap<SocketAddr, VecDeque<Unused>>,
+    by_server: HashMap<Place, VecDeque<Unused>>,
     /// When the reaper was here last: exact enough to tell an age by, and costs an exchange no look at a clock.
     now: Instant,
     reaper: Option<AbortHandle>,
@@ -123,7 +112,7 @@ impl Shelf {
     }
 
     /// The connection that was used last, so that those a lull leaves over grow old.
-    fn take(&mut self, server: SocketAddr) -> Option<Connection> {
+    fn take(&mut self, server: Place) -> Option<Connection> {
         let kept = self.by_server.get_mut(&server)?;
         while let Some(mut unused) = kept.pop_back() {
             self.kept.fetch_sub(1, Ordering::Relaxed);
@@ -134,7 +123,7 @@ impl Shelf {
         None
     }
 
-    fn put(&mut self, server: SocketAddr, connection: Connection) {
+    fn put(&mut self, server: Place, connection: Connection) {
         let unused = Unused { connection, since: self.now };
         let full = self.kept.fetch_add(1, Ordering::Relaxed) >= self.limits.total;
         if full && !self.close_oldest() {

@@ -12,19 +12,19 @@ const IDLE: Duration = Duration::from_secs(60);
 /// A server that keeps what it accepts.
 struct Server {
     listener: TcpListener,
-    address: SocketAddr,
+    endpoint: Endpoint,
 }
 
 impl Server {
     async fn new() -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        Server { listener, address }
+        let endpoint = listener.local_addr().unwrap().into();
+        Server { listener, endpoint }
     }
 
     /// A new connection: our end, what it is known by, and the server's end.
     async fn connect(&self, pool: &Pool) -> (Connection, Identity, TcpStream) {
-        let (connection, reused) = pool.connection(self.address, true).await.unwrap();
+        let (connection, reused) = pool.connection(&self.endpoint, true).await.unwrap();
         assert!(!reused);
         let (accepted, _) = self.listener.accept().await.unwrap();
         let identity = identity(&connection);
@@ -40,11 +40,11 @@ impl Pool {
     fn put(&self, server: &Server, connection: Connection, now: Instant) {
         let mut shelf = self.shelf().lock();
         shelf.now = now;
-        shelf.put(server.address, connection);
+        shelf.put(server.endpoint.place(), connection);
     }
 
     fn take(&self, server: &Server) -> Option<Connection> {
-        self.shelf().lock().take(server.address)
+        self.shelf().lock().take(server.endpoint.place())
     }
 
     /// What is on the shelf, the most recently used first.
@@ -93,9 +93,9 @@ async fn the_connection_used_last_is_used_next() {
 async fn what_is_kept_is_found_again_but_not_for_another_server() {
     let (server, other, pool) = (Server::new().await, Server::new().await, pool(4, 4));
     let (connection, id, _accepted) = server.connect(&pool).await;
-    pool.keep(server.address, connection);
+    pool.keep(server.endpoint.place(), connection);
     assert!(pool.take(&other).is_none());
-    let (connection, reused) = pool.connection(server.address, false).await.unwrap();
+    let (connection, reused) = pool.connection(&server.endpoint, false).await.unwrap();
     assert!(reused);
     assert_eq!(identity(&connection), id);
 }
@@ -123,12 +123,12 @@ async fn the_reaper_closes_what_is_too_old_or_was_closed() {
 async fn the_reaper_runs_while_something_is_kept() {
     let (server, pool) = (Server::new().await, Pool::within(Limits { idle: Duration::ZERO, ..LIMITS }));
     let (connection, _, mut accepted) = server.connect(&pool).await;
-    pool.keep(server.address, connection);
+    pool.keep(server.endpoint.place(), connection);
     assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0, "nothing but the reaper closes it");
     assert_eq!(pool.kept(), 0);
     assert!(pool.shelf().lock().reaper.is_none(), "it went when the shelf was empty");
     let (connection, _, _accepted) = server.connect(&pool).await;
-    pool.keep(server.address, connection);
+    pool.keep(server.endpoint.place(), connection);
     assert!(pool.shelf().lock().reaper.is_some(), "the next connection started another");
 }
 

@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::semantics::request::Ask;
 
-/// Room for what comes behind a stored head, in bytes: `Cache-Status` and `Age`.
+/// Room for what comes behind a stored head, in bytes: `Cache-Status` and `Age`, and `Date` at times.
 const ADDED_BYTES: usize = 128;
 
 /// Answers a request if a fresh stored response does; `false`: nothing was sent.
@@ -32,9 +32,9 @@ pub(super) fn answer(
     let (scheme, peer) = (host.arrival.scheme, host.arrival.peer.map(|peer| peer.ip()));
     let asked = Asked { head: request, target, ask, scheme, peer, now_ms: clock::wall_ms() };
     let found = host.around.gateway.early_hit(&asked, scratch, |hit| {
-        let mut head = BytesMut::with_capacity(hit.entry.head.len() + ADDED_BYTES);
+        let mut head = BytesMut::with_capacity(hit.head_bytes() + ADDED_BYTES);
         hit.put_head(&mut head);
-        let body = if hit.has_body(&request.method) { hit.entry.body.clone() } else { Bytes::new() };
+        let body = hit.body(&request.method).cloned().unwrap_or_default();
         let (rule, status) = (Some(Arc::clone(hit.rule)), hit.status());
         let record = Record { rule, outcome: Outcome::Hit, reason: None, status, bytes: 0, broken_off: false };
         (head.freeze(), body, record)

@@ -12,6 +12,11 @@ pub(super) fn field<T: FieldType>(fields: &Fields, name: &str) -> Option<T> {
     if fields.contains(name) { parsed(fields.get_all(name)) } else { None }
 }
 
+/// A text as one value; `None` if it is malformed.
+pub(super) fn text<T: FieldType>(text: &str) -> Option<T> {
+    parsed([text.as_bytes()].into_iter())
+}
+
 /// The value that the lines form together, in their order.
 fn parsed<'a, T: FieldType>(lines: impl Iterator<Item = &'a [u8]>) -> Option<T> {
     Parser::new(&lines.collect::<Vec<_>>().join(&b", "[..])).parse().ok()
