@@ -230,3 +230,24 @@ fn an_expired_certificate_is_warned_of() {
     let pond = Millpond::start_in(dir.path(), &["run", "--config", "millpond.toml"], &["proxy over TLS"]);
     pond.log().wait_for_line(words);
 }
+
+/// A body whose end is that of the connection: without TLS's own word that it has ended, it was cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_answer_does_not_look_whole() {
+    let (origin, made) = (origin(), Made::for_names(&["a.example"]));
+    origin.answer("/cut", Answer::ok("begun ").chunked().then_dies());
+    origin.answer("/whole", Answer::ok("whole").chunked());
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let pond = plain_with(&origin, &made, dir.path());
+    let client = TlsClient::trusting(&[&made], &["http/1.1"]);
+    for (path, is_whole) in [("/cut", false), ("/whole", true)] {
+        let mut stream = handshake(&client, pond.tls(), "a.example").await;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: a.example\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.is_empty() && !is_whole || answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        assert_eq!(ended.is_ok(), is_whole, "{path}: {ended:?} after {answer}");
+    }
+}

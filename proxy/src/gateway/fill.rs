@@ -103,20 +103,23 @@ impl Fill {
     async fn run(&mut self, body: &mut Body, lead: &mut Lead) -> Result<bool, OriginError> {
         let mut alarm = pin!(sleep_until(self.next_alarm().into()));
         loop {
-            tokio::select! {
-                biased;
-                piece = body.next() => {
-                    let Some(piece) = piece? else { return Ok(true) };
-                    if !self.push(piece) {
-                        lead.unlist();
-                        if !self.filler.room().await {
-                            return Ok(false);
-                        }
+            // One wait for each piece, whatever the alarm: how long the origin is silent counts from its last.
+            let mut next = pin!(body.next());
+            let piece = loop {
+                tokio::select! {
+                    biased;
+                    piece = next.as_mut() => break piece?,
+                    () = alarm.as_mut() => {
+                        self.alarmed()?;
+                        alarm.as_mut().reset(self.next_alarm().into());
                     }
                 }
-                () = alarm.as_mut() => {
-                    self.alarmed()?;
-                    alarm.as_mut().reset(self.next_alarm().into());
+            };
+            let Some(piece) = piece else { return Ok(true) };
+            if !self.push(piece) {
+                lead.unlist();
+                if !self.filler.room().await {
+                    return Ok(false);
                 }
             }
         }
