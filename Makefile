@@ -3,8 +3,13 @@
 CARGO := tools/with-cmake cargo
 # What `make demo ARGS="--events FILE --config FILE"` passes on.
 ARGS ?=
+# How long `make fuzz` spends on each target, in seconds, and on which of them.
+SECONDS_EACH ?= 600
+TARGETS ?= $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
+# The compiler that it is done with, as in FUZZER=+nightly; docs/TESTING.md.
+FUZZER ?=
 
-.PHONY: demo test lint format build release clean
+.PHONY: demo test fuzz fuzz-keep lint format build release clean
 
 # Builds, runs every role in one process on a temporary directory, sends events, and shows the feeds.
 demo:
@@ -13,7 +18,25 @@ demo:
 
 # Every test. MILLPOND_DATA=FOLDER adds those that need the real events; they say so where it is missing.
 test:
+	@tools/nats-server >/dev/null
 	$(CARGO) test --workspace --lib --bins --tests
+
+# Looks for inputs that break a property. What it learns goes to fuzz/grown, what breaks one to fuzz/artifacts.
+fuzz:
+	@for target in $(TARGETS); do \
+		mkdir -p fuzz/grown/$$target; \
+		$(CARGO) $(FUZZER) fuzz run -s none $$target fuzz/grown/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(SECONDS_EACH) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+	done
+
+# Takes what was learnt, as few and as small inputs as tell as much, into fuzz/corpus.
+fuzz-keep:
+	@for target in $(TARGETS); do \
+		rm -rf fuzz/kept && mkdir -p fuzz/kept; \
+		$(CARGO) $(FUZZER) fuzz run -s none $$target fuzz/kept fuzz/corpus/$$target fuzz/grown/$$target -- \
+			-set_cover_merge=1 -use_counters=0 || exit 1; \
+		rm -rf fuzz/corpus/$$target && mv fuzz/kept fuzz/corpus/$$target; \
+	done
 
 lint:
 	cargo fmt --all --check

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use millpond_origin::http::{Answer, Handler, json, method_not_allowed, refusal};
+use millpond_origin::queue::QueueRole;
 use millpond_proxy::cache::{Mode, Purged};
 use millpond_proxy::gateway::Gateway;
 use millpond_proxy::observe::Observer;
@@ -19,6 +21,8 @@ use crate::token::Token;
 pub struct Admin {
     pub registry: Registry,
     pub proxy: Option<(Arc<Gateway>, Arc<Observer>)>,
+    /// Asked how they stand whenever metrics are: those on NATS can't be asked while these are gathered.
+    pub queues: Option<Arc<dyn QueueRole>>,
     /// Whether every role is up and none is stopping.
     pub ready: Arc<AtomicBool>,
     /// What requests have to bring, but for those about health.
@@ -28,9 +32,19 @@ pub struct Admin {
 /// Largest request body: nothing here takes one.
 const BODY_MAX: u64 = 4096;
 
+/// Longest wait for the queues to say how they stand.
+const STATUS_TIME: Duration = Duration::from_secs(2);
+
 #[async_trait]
 impl Handler for Admin {
     async fn handle(&self, request: Request<Bytes>) -> Answer {
+        if !self.is_allowed(&request) {
+            return unauthorized().into();
+        }
+        if let Some(queues) = self.queues.as_ref().filter(|_| request.uri().path() == "/metrics") {
+            // Where they can't be asked, what they said last is told.
+            let _ = tokio::time::timeout(STATUS_TIME, queues.status()).await;
+        }
         self.answer(&request).into()
     }
 
@@ -40,13 +54,13 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
+    /// Whether the request has the token, if there is one and it asks for what needs it.
+    fn is_allowed(&self, request: &Request<Bytes>) -> bool {
         let is_open = matches!(request.uri().path(), "/healthz" | "/readyz");
-        if let Some(token) = self.token.as_ref().filter(|_| !is_open)
-            && !token.is_in(request.headers())
-        {
-            return unauthorized();
-        }
+        self.token.as_ref().is_none_or(|token| is_open || token.is_in(request.headers()))
+    }
+
+    fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/metrics" | "/healthz" | "/readyz" if !reads => method_not_allowed("GET, HEAD"),

@@ -4,21 +4,19 @@
 
 mod admin;
 mod check;
-mod config;
 mod demo;
 mod load;
-mod logging;
 mod plain;
 mod process;
 mod replay;
 mod roles;
 mod run;
 mod schema;
-mod token;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use millpond::{Failure, config, logging, token};
 
 /// A cache lives from many sizes that come and go; this allocator keeps them from leaving holes.
 #[global_allocator]
@@ -66,29 +64,5 @@ fn main() -> ExitCode {
             eprintln!("{failure}");
             failure.exit_code()
         }
-    }
-}
-
-/// Why the command did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The configuration, or the command line, is wrong; nothing was opened.
-    #[error("{0}")]
-    Refused(String),
-    /// It failed while it ran.
-    #[error("millpond: {0}")]
-    Failed(String),
-}
-
-impl Failure {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Failure::Refused(_) => ExitCode::from(2),
-            Failure::Failed(_) => ExitCode::FAILURE,
-        }
-    }
-
-    fn from_display(error: impl std::fmt::Display) -> Failure {
-        Failure::Failed(error.to_string())
     }
 }

@@ -127,7 +127,7 @@ pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(listener) = admin {
         let address = listener.local_addr().map_err(Failure::from_display)?;
         let (proxy, ready) = (Some((gateway, Arc::clone(&observer))), Arc::clone(&stop.ready));
-        let admin = Admin { registry, proxy, ready, token };
+        let admin = Admin { registry, proxy, queues: None, ready, token };
         servers.push(process::spawn_server(&runtime, listener, Arc::new(admin), stop.watch())?);
         Ready { scheme: "http", address, role: "admin" }.say();
     }

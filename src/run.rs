@@ -68,7 +68,8 @@ impl Running {
             let proxy = running.proxy.as_ref().map(|parts| (Arc::clone(&parts.gateway), Arc::clone(&parts.observer)));
             let (registry, ready) = (running.registry.clone(), Arc::clone(&running.stop.ready));
             let token = config.admin.as_mut().and_then(|admin| admin.token.take());
-            let admin = Admin { registry, proxy, ready, token };
+            let queues = running.roles.queues();
+            let admin = Admin { registry, proxy, queues, ready, token };
             let stop = running.stop.watch();
             running.admin = Some(process::spawn_server(&running.runtime, listener, Arc::new(admin), stop)?);
         }

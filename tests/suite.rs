@@ -6,4 +6,5 @@
 mod config_cases;
 mod crash;
 mod e2e;
+mod fuzzed;
 mod harness;

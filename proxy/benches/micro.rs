@@ -4,6 +4,7 @@
 //! clock, which needs two idle cores, and by the processor time that the threads took, which leaves out what others did.
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::StatusCode;
 use millpond_proxy::cache::{Entry, EvictionPolicy, Store, StoreLayout, StoreLimits};
 use millpond_proxy::key::{Key, KeyRef};
+use millpond_proxy::limits::{ClientId, Limit, Limiter, Per};
 use millpond_proxy::rules::Rule;
 use millpond_proxy::semantics::coding::{Accepted, Coding};
 use millpond_proxy::semantics::freshness::Times;
@@ -226,9 +228,26 @@ fn parts(criterion: &mut Criterion) {
         .bench_function("make an entry of 2 KB, with its head serialised", |bencher| bencher.iter(|| entry(&fields)));
 }
 
+/// What a limit costs: a hit that counts, and a request that also counts as running, each of one client and of many.
+fn limits(criterion: &mut Criterion) {
+    let client = |number: u32| ClientId::of(Some(Ipv4Addr::from_bits(number).into()));
+    for (name, clients) in [("one client", 1), ("100,000 clients", 100_000)] {
+        let limit = Limit { rate: "1000000/s".parse().ok(), concurrent: Some(1000), per: Per::Client, hits: true };
+        let limiter = Arc::new(Limiter::new(limit));
+        let mut numbers = (0..clients).cycle();
+        let mut next = || client(numbers.next().unwrap_or_default());
+        criterion.bench_function(&format!("limits/hit, {name}"), |bencher| {
+            bencher.iter(|| black_box(limiter.admits_hit(next(), clock::monotonic_ns())));
+        });
+        criterion.bench_function(&format!("limits/request, {name}"), |bencher| {
+            bencher.iter(|| drop(black_box(limiter.enter(next(), clock::monotonic_ns()))));
+        });
+    }
+}
+
 criterion_group! {
     name = micro;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1));
-    targets = parts, insert, store
+    targets = parts, limits, insert, store
 }
 criterion_main!(micro);

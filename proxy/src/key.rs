@@ -42,7 +42,8 @@ impl<'a> KeyRef<'a> {
 impl Key {
     /// Key of a request under the rule that matched it.
     pub fn of(rule: &Rule, request: &RequestHead, scheme: &str) -> Key {
-        Key::build(rule, scheme_of(request, scheme), request.authority.normal(scheme), request.target.path_and_query())
+        let scheme = scheme_of(request, scheme);
+        Key::build(rule, scheme, request.authority.normal(scheme), request.target.path_and_query())
     }
 
     /// `path` with query, `host` in its normal form.
@@ -123,6 +124,9 @@ fn put_forwarded_target(target: &mut String, rule: &Rule, path_and_query: &str) 
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use millpond_shared::http1::{Limits, take_request};
+
     use super::*;
 
     fn rule(query: Query) -> Rule {
@@ -144,6 +148,21 @@ mod tests {
     fn the_uri_origin_is_scheme_and_authority() {
         let rule = rule(Query::AsItCame);
         assert_eq!(Key::build(&rule, "https", "a:81", "/x?y z").uri_origin(), "https a:81");
+    }
+
+    /// A target may name another scheme than the listener's, and then also the port that is the usual one is its own.
+    #[test]
+    fn the_usual_port_is_that_of_the_target() {
+        let rule = rule(Query::AsItCame);
+        let key = |target: &str| {
+            let head = format!("GET {target} HTTP/1.0\r\n\r\n");
+            let head =
+                take_request(&mut BytesMut::from(head.as_str()), &Limits::default()).expect("valid").expect("whole");
+            Key::of(&rule, &head, "http")
+        };
+        assert_eq!(key("https://a:443/x").as_str(), "api https a /x");
+        assert_eq!(key("https://a:80/x").as_str(), "api https a:80 /x");
+        assert_eq!(key("http://a:80/x").as_str(), "api http a /x");
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod sender;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use millpond_origin::config::engine::Engine;
+
 use crate::Failure;
 use crate::config::{Admin, Config};
 use crate::logging;
@@ -103,7 +105,7 @@ fn adapt(config: &mut Config, arguments: &Arguments, directory: &Path) -> Result
     let (Some(queue), Some(shards)) = (&mut config.queue, &mut config.shards) else {
         return Err(refused("has no [queue] or no [shards]", "declare every role in one file"));
     };
-    queue.dir = directory.join("queue");
+    queue.engine = Engine::Embedded { dir: directory.join("queue") };
     shards.dir = directory.join("shards");
     config.log.access = false;
     match config.sources.as_slice() {

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use millpond_origin::api::documents::Documents;
 use millpond_origin::api::ingest::Ingest;
 use millpond_origin::api::queues::QueuesApi;
+use millpond_origin::config::engine::Engine;
 use millpond_origin::config::roles::{DispatcherConfig, QueueConfig};
 use millpond_origin::config::shards::ShardsConfig;
 use millpond_origin::dispatch::{Dispatcher, Routing};
 use millpond_origin::http::Handler;
-use millpond_origin::queue::{DispatchQueues, EventQueues, Files, Options, QueueClient, Queues, ShardQueues};
+use millpond_origin::queue::nats::{Clock, NatsQueues};
+use millpond_origin::queue::{
+    DispatchQueues, EventQueues, Files, Options, QueueClient, QueueRole, Queues, ShardQueues,
+};
 use millpond_origin::shard::{Opening, Shard, ShardMetrics, file_path};
 use millpond_origin::store::Place;
 use millpond_shared::shard_map::ShardMap;
@@ -29,7 +33,7 @@ use crate::process::{self, Stop};
 
 /// The origin roles of this process, running.
 pub struct Roles {
-    queues: Option<Arc<Queues>>,
+    queues: Option<Arc<dyn QueueRole>>,
     pub(super) ingest: Option<Arc<Ingest>>,
     pub(super) documents: Option<Arc<Documents>>,
     /// Numbers of the shards that are here.
@@ -91,10 +95,18 @@ impl Roles {
         stop: &Stop,
         tell: &mpsc::UnboundedSender<String>,
     ) -> Result<(), Failure> {
-        let files = Files::in_dir(&config.dir, config.event_queues).map_err(Failure::from_display)?;
         let options = Options { limits: config.limits, ..Options::default() };
         let _entered = runtime.enter();
-        let queues = Arc::new(Queues::open(files, options, registry).map_err(Failure::from_display)?);
+        let queues: Arc<dyn QueueRole> = match &config.engine {
+            Engine::Embedded { dir } => {
+                let files = Files::in_dir(dir, config.event_queues).map_err(Failure::from_display)?;
+                Arc::new(Queues::open(files, options, registry).map_err(Failure::from_display)?)
+            }
+            Engine::Nats(settings) => {
+                let opening = NatsQueues::open(settings, options, Clock::Servers, registry);
+                Arc::new(runtime.block_on(opening).map_err(Failure::from_display)?)
+            }
+        };
         let (watched, tell) = (Arc::clone(&queues), tell.clone());
         runtime.spawn(async move {
             let _ = tell.send(format!("the queue role failed: {}", watched.failed().await));
@@ -185,6 +197,11 @@ impl Roles {
             self.servers.push(process::spawn_server(runtime, listener, handler, stop.watch())?);
         }
         Ok(())
+    }
+
+    /// The queue role, if it is in this process.
+    pub fn queues(&self) -> Option<Arc<dyn QueueRole>> {
+        self.queues.clone()
     }
 
     /// The change streams of the shards that are here, and the shards.

@@ -12,7 +12,9 @@ use crate::e2e::feeds::hit;
 use crate::e2e::model::{Fate, Model, encoded};
 use crate::harness::client::{Client, Request, get};
 use crate::harness::eventually;
-use crate::harness::pipeline::{PROXY, Part, Pipeline, QUEUE, SEVERAL_PROCESSES, SHARD_A, SHARD_B};
+use crate::harness::pipeline::{
+    NATS, ON_NATS, PROXY, Part, Pipeline, QUEUE, SEVERAL_PROCESSES, SHARD_A, SHARD_A_ON_NATS, SHARD_B, SHARD_B_ON_NATS,
+};
 use crate::harness::random::Random;
 
 /// Most events between two kills, and most reads while something is dead.
@@ -22,11 +24,23 @@ const READS_MAX: usize = 400;
 /// A dispatcher that was killed is not missed for long.
 pub const SHORT_LEASE: (&str, &str) = ("[dispatcher]", "lease_ttl = \"1s\"");
 
+/// The same in the examples on NATS, which say how long theirs run.
+const SHORT_LEASE_ON_NATS: (&str, &str) = ("lease_ttl = \"15s\"", "lease_ttl = \"1s\"");
+
 #[test]
 fn each_role_is_killed_again_and_again() {
-    let mut random = Random::told("crash::several_processes");
-    let mut pipeline = Pipeline::prepared(&[SHORT_LEASE]);
-    SEVERAL_PROCESSES.iter().for_each(|part| pipeline.start(*part));
+    each_is_killed("crash::several_processes", Pipeline::prepared(&[SHORT_LEASE]), SEVERAL_PROCESSES);
+}
+
+/// Among them the server: what it has acknowledged is there afterwards, and whoever used it goes on.
+#[test]
+fn each_role_on_nats_is_killed_again_and_again() {
+    each_is_killed("crash::on_nats", Pipeline::replacing(&[SHORT_LEASE_ON_NATS]), ON_NATS);
+}
+
+fn each_is_killed<const PARTS: usize>(name: &str, mut pipeline: Pipeline, all: [Part; PARTS]) {
+    let mut random = Random::told(name);
+    all.iter().for_each(|part| pipeline.start(*part));
     let traffic = Traffic::to(pipeline.proxy());
     let mut kills: BTreeMap<&str, usize> = BTreeMap::new();
     thread::scope(|scope| {
@@ -34,7 +48,7 @@ fn each_role_is_killed_again_and_again() {
         let began = clock::monotonic();
         // Each in its turn, in another order each time; sometimes the next one dies before the first is back.
         while began.elapsed() < duration() {
-            let mut parts = SEVERAL_PROCESSES;
+            let mut parts = all;
             random.shuffle(&mut parts);
             let mut dead = Vec::new();
             for part in parts {
@@ -66,9 +80,10 @@ fn each_role_is_killed_again_and_again() {
 /// The queue first; and what is killed next is killed once shards have what it had for them: one that can't reach it
 /// gives what it has, which may be older than before.
 fn revive(pipeline: &mut Pipeline, dead: &mut Vec<Part>) {
-    dead.sort_by_key(|part| *part != QUEUE);
+    dead.sort_by_key(|part| ![QUEUE, NATS].contains(part));
     dead.iter().for_each(|part| pipeline.start(*part));
-    for part in dead.drain(..).filter(|part| [SHARD_A, SHARD_B].contains(part)) {
+    let shards = [SHARD_A, SHARD_B, SHARD_A_ON_NATS, SHARD_B_ON_NATS];
+    for part in dead.drain(..).filter(|part| shards.contains(part)) {
         // Some document of each of its shards.
         for user in 0..20 {
             let target = format!("/users/nobody-{user}/feed.json");

@@ -18,7 +18,7 @@ fn examples() -> PathBuf {
 /// All TOML files, named from the folder of the examples, in the order of their names.
 fn files() -> Vec<String> {
     let mut files = Vec::new();
-    for folder in ["", "cluster/"] {
+    for folder in ["", "cluster/", "nats/"] {
         let entries = std::fs::read_dir(examples().join(folder)).expect("the examples are there");
         let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
         files.extend(names.filter(|name| name.ends_with(".toml")).map(|name| format!("{folder}{name}")));
@@ -28,7 +28,7 @@ fn files() -> Vec<String> {
 }
 
 /// The files that others include: parts, which declare no role.
-const PARTS: [&str; 2] = ["cluster/shard-map.toml", "pipeline.toml"];
+const PARTS: [&str; 3] = ["cluster/shard-map.toml", "nats/queue.toml", "pipeline.toml"];
 
 #[test]
 fn all_are_good() {
@@ -50,6 +50,10 @@ fn all_are_good() {
             "demo.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",
             "existing-api.toml: good; roles: proxy\n",
             "local.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",
+            "nats/dispatcher.toml: good; roles: queue, dispatcher\n",
+            "nats/ingest.toml: good; roles: ingest, queue\n",
+            "nats/shard-a.toml: good; roles: queue, shards\n",
+            "nats/shard-b.toml: good; roles: queue, shards\n",
         ]
     );
 }

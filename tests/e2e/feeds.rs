@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::model::{Expected, Fate, Format, Model, encoded, id_of, read};
 use crate::harness::client::{Client, Request, Response};
 use crate::harness::eventually;
-use crate::harness::pipeline::{ONE_PROCESS, Part, Pipeline, SEVERAL_PROCESSES};
+use crate::harness::pipeline::{ON_NATS, ONE_PROCESS, Part, Pipeline, SEVERAL_PROCESSES};
 use crate::harness::process::lock;
 use crate::harness::random::Random;
 
@@ -59,7 +59,7 @@ fn in_one_process_and_in_several(events: &str) {
     }
     let documents = model.documents();
     let mut bodies = Vec::new();
-    for parts in [&ONE_PROCESS[..], &SEVERAL_PROCESSES[..]] {
+    for parts in [&ONE_PROCESS[..], &SEVERAL_PROCESSES[..], &ON_NATS[..]] {
         let pipeline = Pipeline::of(parts);
         let began = clock::monotonic();
         post_all(&pipeline, events, &fates, &mut random);

@@ -33,6 +33,7 @@ fn an_origin_that_dies_within_a_body_means_the_stale_response() {
         ("reset-at-the-last-byte", promised(all_but_one).then_resets()),
         ("within-chunks", aged(some).chunked().then_dies()),
         ("reset-within-chunks", aged(&body).chunked().then_resets()),
+        ("reset-where-the-end-is-that-of-the-connection", aged(some).until_close().then_resets()),
         ("broken-chunk", broken("zz\r\nabc\r\n0\r\n\r\n")),
         ("short-chunk", broken("9\r\nabc")),
     ] {

@@ -243,3 +243,43 @@ fn answers_that_are_none() {
         }
     }
 }
+
+/// A client may send what it means for the tunnel without waiting for an answer.
+#[test]
+fn nothing_is_read_behind_a_refused_connect() {
+    let origin = ScriptedOrigin::start();
+    let pond = plain(&origin, &[]);
+    let mut client = Connection::open(pond.proxy());
+    client.send(format!("CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n{BEHIND}"));
+    let answer = client.receive("GET");
+    assert_eq!((answer.status(), answer.field("connection")), (405, Some("close")));
+    assert!(answer.field("allow").is_some() && client.is_closed());
+    assert_eq!(origin.count("/smuggled"), 0);
+}
+
+/// RFC 9110 §7.4: or its answer would be stored for those who speak TLS.
+#[test]
+fn an_https_url_is_not_answered_without_tls() {
+    let origin = ScriptedOrigin::start();
+    origin.answer("/", Answer::ok("a"));
+    let pond = plain(&origin, &[]);
+    let mut client = Connection::open(pond.proxy());
+    client.send("GET https://x/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.receive("GET").status(), 421);
+    client.send("GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((client.receive("GET").status(), origin.count("/")), (200, 1), "the connection goes on");
+}
+
+/// RFC 9110 §6.6.1: what a recipient forwards has a date, and one that ends here is none.
+#[test]
+fn an_answer_whose_date_ends_here_gets_another() {
+    let origin = ScriptedOrigin::start();
+    let pond = plain(&origin, &[]);
+    for lifetime in ["max-age=60", "no-store"] {
+        let fields =
+            format!("Cache-Control: {lifetime}\r\nConnection: date\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        origin.answer("/", Answer::raw(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 1\r\n\r\na")));
+        let dates: Vec<String> = get(pond.proxy(), "/").head.all("date").iter().map(|date| date.to_string()).collect();
+        assert!(matches!(dates.as_slice(), [date] if !date.contains("1994")), "{lifetime}: {dates:?}");
+    }
+}

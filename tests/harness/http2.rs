@@ -174,17 +174,37 @@ pub enum Came {
 impl Frames {
     /// Connects and sends the preface and empty settings.
     pub fn open(to: SocketAddr) -> Frames {
-        let mut stream = TcpStream::connect(to).expect("somebody listens");
-        stream.set_nodelay(true).expect("a socket option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("sent");
-        let mut frames = Frames { stream };
+        let mut frames = Frames::open_without_settings(to);
         frames.send(&frame(SETTINGS, 0, 0, b""));
         frames
     }
 
+    /// Connects and sends the preface alone.
+    pub fn open_without_settings(to: SocketAddr) -> Frames {
+        let mut stream = TcpStream::connect(to).expect("somebody listens");
+        stream.set_nodelay(true).expect("a socket option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("sent");
+        Frames { stream }
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("sent");
+    }
+
+    /// The same where the other side may have had enough.
+    pub fn try_send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// The next frame of this kind: its flags, and what it holds.
+    pub fn wait_for(&mut self, kind: u8) -> (u8, Vec<u8>) {
+        while let Some((other, flags, _, payload)) = self.next() {
+            if other == kind {
+                return (flags, payload);
+            }
+        }
+        panic!("the connection was closed");
     }
 
     /// The next frame: its kind, its flags, its stream, and what it holds; `None`: the connection is closed.
@@ -230,12 +250,19 @@ impl Frames {
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+/// Of SETTINGS and PING; the same bit is [`END_STREAM`] of others.
+pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
 /// The most that a frame may hold unless it was agreed otherwise.
 const FRAME_MAX: usize = 16 * 1024;
 
@@ -247,7 +274,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// A head, whatever stands in it, in as many frames as it takes. `flags`: `END_STREAM`, or none.
 pub fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
-    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name.as_bytes(), value.as_bytes())).collect();
+    let block = field_block(fields);
     let mut parts = block.chunks(FRAME_MAX).peekable();
     let mut frames = Vec::new();
     let mut kind = HEADERS;
@@ -258,6 +285,11 @@ pub fn headers(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
         kind = CONTINUATION;
     }
     frames
+}
+
+/// Fields as HEADERS and CONTINUATION carry them.
+pub fn field_block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| literal(name.as_bytes(), value.as_bytes())).collect()
 }
 
 /// A literal field without indexing, names and values as they are (RFC 7541 §6.2.2).

@@ -3,7 +3,7 @@
 //! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket, `http2` HTTP/2;
 //! `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does what the test tells it, `tls_origin` puts TLS in front of it;
 //! `witness` compares what the program told of the same requests in headers, metrics and log; `metrics` reads `/metrics`;
-//! `pipeline` runs the examples of `config/` in one process or in one for each role; `random` is chance that can be told
+//! `pipeline` runs the examples of `config/` in one process or in one for each role, `nats` the server that some of them need; `random` is chance that can be told
 //! again.
 //!
 //! Nobody sleeps to let something happen: a test waits for a line, a request, a gate, or polls with [`eventually`].
@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod client;
 pub mod http2;
 pub mod metrics;
+pub mod nats;
 pub mod origin;
 pub mod pipeline;
 pub mod process;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::eventually;
 use super::metrics::Metrics;
+use super::nats::NatsServer;
 use super::process::Millpond;
 
 /// A process: its configuration file below `config/`, and the sockets it serves.
@@ -29,8 +30,19 @@ pub const SHARD_A: Part = Part { file: "cluster/shard-a.toml", ready: &["shards"
 pub const SHARD_B: Part = Part { file: "cluster/shard-b.toml", ready: &["shards", "admin"] };
 pub const PROXY: Part = Part { file: "cluster/proxy.toml", ready: &["proxy", "admin"] };
 
+/// The server that the parts below `nats/` share, in place of [`QUEUE`].
+pub const NATS: Part = Part { file: "nats/nats-server.conf", ready: &[] };
+pub const INGEST_ON_NATS: Part = Part { file: "nats/ingest.toml", ready: &["ingest", "admin"] };
+pub const DISPATCHER_ON_NATS: Part = Part { file: "nats/dispatcher.toml", ready: &["admin"] };
+/// The same as [`DISPATCHER_ON_NATS`] at another address; no example, but made of it.
+pub const DISPATCHER_2_ON_NATS: Part = Part { file: "nats/dispatcher-2.toml", ready: &["admin"] };
+pub const SHARD_A_ON_NATS: Part = Part { file: "nats/shard-a.toml", ready: &["shards", "admin"] };
+pub const SHARD_B_ON_NATS: Part = Part { file: "nats/shard-b.toml", ready: &["shards", "admin"] };
+
 pub const ONE_PROCESS: [Part; 1] = [ALL];
 pub const SEVERAL_PROCESSES: [Part; 6] = [QUEUE, INGEST, DISPATCHER, SHARD_A, SHARD_B, PROXY];
+pub const ON_NATS: [Part; 7] =
+    [NATS, INGEST_ON_NATS, DISPATCHER_ON_NATS, DISPATCHER_2_ON_NATS, SHARD_A_ON_NATS, SHARD_B_ON_NATS, PROXY];
 
 /// A folder with a copy of the examples and the data of their roles, and the processes that run there.
 pub struct Pipeline {
@@ -38,8 +50,11 @@ pub struct Pipeline {
     /// Address as the examples have it → as it is here.
     addresses: BTreeMap<String, SocketAddr>,
     running: BTreeMap<Part, Millpond>,
+    nats: Option<NatsServer>,
     /// Lines behind which others are put, in every file.
     insertions: Vec<(String, String)>,
+    /// Lines in whose place others are put.
+    replacements: Vec<(String, String)>,
 }
 
 impl Pipeline {
@@ -48,7 +63,20 @@ impl Pipeline {
         let owned = |(line, more): &(&str, &str)| ((*line).to_owned(), (*more).to_owned());
         let insertions = insertions.iter().map(owned).collect();
         let dir = tempfile::tempdir().expect("a temporary folder");
-        Pipeline { dir, addresses: BTreeMap::new(), running: BTreeMap::new(), insertions }
+        Pipeline {
+            dir,
+            addresses: BTreeMap::new(),
+            running: BTreeMap::new(),
+            nats: None,
+            insertions,
+            replacements: Vec::new(),
+        }
+    }
+
+    /// The examples, with other lines (in place of which, what); nothing runs yet.
+    pub fn replacing(replacements: &[(&str, &str)]) -> Pipeline {
+        let owned = |(line, other): &(&str, &str)| ((*line).to_owned(), (*other).to_owned());
+        Pipeline { replacements: replacements.iter().map(owned).collect(), ..Pipeline::prepared(&[]) }
     }
 
     /// The examples as they are, running.
@@ -62,7 +90,8 @@ impl Pipeline {
     pub fn start(&mut self, part: Part) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
         let mut files = vec![(part.file, part.file.replace("dispatcher-2", "dispatcher"))];
-        files.extend(["pipeline.toml", "cluster/shard-map.toml"].map(|file| (file, file.to_owned())));
+        let included = ["pipeline.toml", "cluster/shard-map.toml", "nats/queue.toml"];
+        files.extend(included.map(|file| (file, file.to_owned())));
         for (file, example) in files {
             let text = std::fs::read_to_string(examples.join(&example)).expect("an example");
             let text = if file == example { text } else { text.replace(":9183\"", ":9193\"") };
@@ -71,6 +100,11 @@ impl Pipeline {
             std::fs::write(copy, self.adapted(&text)).expect("the folder can be written");
         }
         let file = format!("config/{}", part.file);
+        if part == NATS {
+            let address = self.moved("127.0.0.1:4222").parse().expect("an address");
+            self.nats = Some(NatsServer::start(self.dir.path(), &file, address));
+            return;
+        }
         let process = Millpond::start_in(self.dir.path(), &["run", "--config", &file], part.ready);
         self.running.insert(part, process);
     }
@@ -82,6 +116,8 @@ impl Pipeline {
             if line == "[proxy]" {
                 adapted += "[log]\naccess = false\n\n";
             }
+            let replaced = self.replacements.iter().find(|(old, _)| old == line).map(|(_, new)| new.clone());
+            let line = replaced.as_deref().unwrap_or(line);
             let pieces: Vec<String> = line.split('"').map(|piece| self.moved(piece)).collect();
             adapted += &format!("{}\n", pieces.join("\""));
             for (_, more) in self.insertions.iter().filter(|(behind, _)| behind == line) {
@@ -92,6 +128,9 @@ impl Pipeline {
     }
 
     fn moved(&mut self, text: &str) -> String {
+        if let Some(address) = text.strip_prefix("nats://") {
+            return format!("nats://{}", self.moved(address));
+        }
         let is_port = |(host, port): (&str, &str)| host == "127.0.0.1" && port.parse::<u16>().is_ok();
         if !text.rsplit_once(':').is_some_and(is_port) {
             return text.to_owned();
@@ -105,6 +144,9 @@ impl Pipeline {
 
     /// Ends a process at once, as `kill -9` does.
     pub fn kill9(&mut self, part: Part) {
+        if part == NATS {
+            return self.nats.take().expect("it runs").kill9();
+        }
         self.running.remove(&part).expect("it runs").kill9();
     }
 

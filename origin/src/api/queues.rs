@@ -17,16 +17,16 @@ use crate::queue::wire::{
     APPEND_MAX_BYTES, Acquire, Append, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
     PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
 };
-use crate::queue::{DispatchQueues, EventQueues, Lease, Pulled, QueueError, Queues, Round, RoundFrame, ShardQueues};
+use crate::queue::{Lease, Pulled, QueueError, QueueRole, Round, RoundFrame};
 
 /// Answers the requests of dispatchers, shards and ingest in other processes.
 pub struct QueuesApi {
-    queues: Arc<Queues>,
+    queues: Arc<dyn QueueRole>,
     refusals: Refusals,
 }
 
 impl QueuesApi {
-    pub fn new(queues: Arc<Queues>, registry: &Registry) -> Result<QueuesApi, prometheus::Error> {
+    pub fn new(queues: Arc<dyn QueueRole>, registry: &Registry) -> Result<QueuesApi, prometheus::Error> {
         Ok(QueuesApi { queues, refusals: Refusals::register(registry, "queue")? })
     }
 
@@ -35,7 +35,7 @@ impl QueuesApi {
         let Some(names) = names(parts.uri.path()) else { return Ok(no_path()) };
         let query = Query(parts.uri.query().unwrap_or_default());
         match (parts.method.as_str(), names.as_slice()) {
-            ("GET", []) => Ok(json(StatusCode::OK, &self.queues.status())),
+            ("GET", []) => Ok(json(StatusCode::OK, &self.queues.status().await?)),
             ("GET", ["events", queue]) => self.take(number(queue)?, &query).await,
             ("POST", ["events", queue, "append"]) => self.append(number(queue)?, body).await,
             ("POST", ["events", queue, "lease"]) => self.acquire(number(queue)?, body).await,
@@ -52,7 +52,7 @@ impl QueuesApi {
                 Ok(done())
             }
             ("DELETE", ["shards", shard, "consumers", name]) => {
-                match self.queues.remove_consumer(number(shard)?, &decode_key(name)) {
+                match self.queues.remove_consumer(number(shard)?, &decode_key(name)).await? {
                     true => Ok(done()),
                     false => {
                         Ok(refusal(StatusCode::NOT_FOUND, "there is no such consumer", "see the status for names"))
@@ -204,6 +204,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::queue::ShardQueues;
     use crate::queue::testing::Machine;
 
     async fn ask(api: &QueuesApi, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, Value) {

@@ -1,6 +1,7 @@
 //! The sections of the configuration that belong to the origin: as they are written, and judged.
 
 pub mod auth;
+pub mod engine;
 mod rate;
 pub mod roles;
 mod section;

@@ -8,6 +8,7 @@ use millpond_shared::config::{At, Complaints, Seconds, Size};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::engine::{self, Engine, WrittenEngine};
 use super::section::Section;
 use crate::api::ingest::BATCH_EVENTS_DEFAULT;
 use crate::dispatch::DispatcherSettings;
@@ -32,9 +33,23 @@ pub struct WrittenIngest {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Queue")]
 pub struct WrittenQueue {
-    /// Directory of the queues' files.
+    /// `embedded` (the default): files of this process. `nats`: NATS JetStream; every process with an origin role then
+    /// has this section, and all of them the same.
+    pub engine: Option<At<WrittenEngine>>,
+    /// Directory of the queues' files (`embedded`).
     pub dir: Option<At<PathBuf>>,
-    /// Number of event queues: 1 to 64; 4 unless given. Each has a file and a thread.
+    /// The servers (`nats`): `["nats://127.0.0.1:4222"]`, with `tls://` for TLS.
+    pub servers: Option<At<Vec<At<String>>>>,
+    /// What the names of streams and subjects begin with (`nats`), so that ponds can share servers; `millpond` unless
+    /// given.
+    pub pond: Option<At<String>>,
+    /// Servers that keep a copy of everything (`nats`): 1, 3 or 5; 1 unless given.
+    pub replicas: Option<At<usize>>,
+    /// File with the credentials (`nats`), as `nsc` makes them. None unless given.
+    pub credentials: Option<At<PathBuf>>,
+    /// PEM file of the authority that signed the servers' certificates (`nats`); the system's unless given.
+    pub ca: Option<At<PathBuf>>,
+    /// Number of event queues: 1 to 64; 4 unless given. Each has a file and a thread, or two streams.
     pub event_queues: Option<At<u16>>,
     /// Address that roles in other processes reach it at: `"127.0.0.1:7100"`. None unless given.
     pub listen: Option<At<String>>,
@@ -76,7 +91,7 @@ pub struct IngestConfig {
 /// The queue role as it is to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    pub dir: PathBuf,
+    pub engine: Engine,
     pub event_queues: u16,
     pub listen: Option<SocketAddr>,
     pub limits: Limits,
@@ -117,11 +132,9 @@ pub fn judge_queue(at: &At<WrittenQueue>, complaints: &mut Complaints) -> Option
     let before = complaints.len();
     let written = &at.value;
     let mut section = Section::new("queue", at, complaints);
-    if written.dir.is_none() {
-        section.missing("dir", "say where the files go, as in dir = \"data/queue\"");
-    }
     let event_queues =
         section.number("event_queues", written.event_queues.as_ref(), EVENT_QUEUES_DEFAULT, 1..=EVENT_QUEUES_MAX);
+    let engine = engine::judge(&mut section, written, event_queues);
     let defaults = Limits::default();
     let mut size = |field, written: Option<&At<Size>>, default| {
         let range = DEPTH_MIN_BYTES..=DEPTH_MAX_BYTES;
@@ -139,7 +152,7 @@ pub fn judge_queue(at: &At<WrittenQueue>, complaints: &mut Complaints) -> Option
     let ids_max = section.number("ids_max", written.ids_max.as_ref(), defaults.ids_max, 1_000..=100_000_000);
     let listen = section.listen("listen", written.listen.as_ref());
     let limits = Limits { depth_max_events, depth_max_bytes, shard_depth_max_bytes, ids_max, ..defaults };
-    let config = QueueConfig { dir: written.dir.as_ref()?.value.clone(), event_queues, listen, limits };
+    let config = QueueConfig { engine: engine?, event_queues, listen, limits };
     (complaints.len() == before).then_some(config)
 }
 
@@ -250,5 +263,36 @@ mod tests {
                 "m.toml:13:10: dispatcher.holder: is empty or too long; fix: use 1 to 128 bytes",
             ]
         );
+    }
+
+    #[test]
+    fn queues_can_be_on_nats() {
+        let ((_, queue, _), words) = judged(
+            "[queue]\nengine = \"nats\"\nservers = [\"nats://127.0.0.1:4222\", \"tls://n:4222\"]\nreplicas = 3\n\
+             pond = \"p-1\"\ncredentials = \"m.creds\"\nca = \"ca.pem\"\nevent_queues = 2\n",
+        );
+        assert_eq!(words, [""; 0]);
+        let Some(QueueConfig { engine: Engine::Nats(nats), event_queues: 2, .. }) = queue else { panic!("{queue:?}") };
+        assert_eq!(nats.servers.urls, ["nats://127.0.0.1:4222", "tls://n:4222"]);
+        assert_eq!((nats.pond.as_str(), nats.replicas, nats.event_queues), ("p-1", 3, 2));
+        assert!(nats.servers.credentials.is_some() && nats.servers.ca.is_some());
+
+        let ((_, queue, _), words) = judged(
+            "[queue]\nengine = \"nats\"\ndir = \"q\"\nservers = [\"127.0.0.1:4222\"]\npond = \"a.b\"\nreplicas = 2\n",
+        );
+        assert_eq!(queue, None);
+        assert_eq!(
+            words,
+            [
+                "m.toml:3:7: queue.dir: has no effect with engine = \"nats\": the servers have the files; fix: remove it",
+                "m.toml:4:12: queue.servers: `127.0.0.1:4222` is no address of a NATS server; fix: write a scheme, a \
+                 host and a port, as in \"nats://127.0.0.1:4222\" or \"tls://nats.internal:4222\"",
+                "m.toml:5:8: queue.pond: `a.b` is no name of a pond; fix: use 1 to 32 letters, digits, `-` and `_`",
+                "m.toml:6:12: queue.replicas: 2 is out of range; fix: use 1, 3 or 5",
+            ]
+        );
+        let (_, words) = judged("[queue]\ndir = \"q\"\npond = \"p\"\n");
+        let expected = "m.toml:3:8: queue.pond: has no effect without engine = \"nats\"; fix: remove it, or add that";
+        assert_eq!(words, [expected]);
     }
 }

@@ -214,11 +214,12 @@ impl Dispatcher {
     /// Routes what was taken, or as much of it as makes a round of the allowed size; up to which offset.
     async fn routed(&self, taken: Taken, token: u64) -> Result<(u64, Routed), Trouble> {
         let routing = self.routing.clone();
+        let limits = Limits { round_bytes: ROUND_MAX_BYTES, frame_bytes: self.queues.frame_max_bytes() };
         let large = taken.frames.iter().map(bytes::Bytes::len).sum::<usize>() >= LARGE_ROUND;
         if !large {
-            return route(&routing, &taken, token, ROUND_MAX_BYTES);
+            return route(&routing, &taken, token, limits);
         }
-        let routed = tokio::task::spawn_blocking(move || route(&routing, &taken, token, ROUND_MAX_BYTES)).await;
+        let routed = tokio::task::spawn_blocking(move || route(&routing, &taken, token, limits)).await;
         routed.unwrap_or(Err(Trouble::Later(QueueError::Closed)))
     }
 
@@ -230,13 +231,28 @@ impl Dispatcher {
     }
 }
 
-fn route(routing: &Routing, taken: &Taken, token: u64, max_bytes: usize) -> Result<(u64, Routed), Trouble> {
+/// What a round may have.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Bytes of all its frames together.
+    round_bytes: usize,
+    /// Bytes of each.
+    frame_bytes: usize,
+}
+
+impl Limits {
+    fn hold(&self, routed: &Routed) -> bool {
+        routed.bytes() <= self.round_bytes && routed.frames.iter().all(|frame| frame.bytes.len() <= self.frame_bytes)
+    }
+}
+
+fn route(routing: &Routing, taken: &Taken, token: u64, limits: Limits) -> Result<(u64, Routed), Trouble> {
     let decoded: Result<Vec<_>, _> = taken.frames.iter().map(|bytes| EventFrame::decode(bytes)).collect();
     let frames = decoded.map_err(|error| Trouble::Later(QueueError::Invalid { problem: error.to_string() }))?;
     let mut last = taken.last;
     loop {
         let routed = routing.route(&frames, taken.first, last, token);
-        if routed.bytes() <= max_bytes || last <= taken.first {
+        if limits.hold(&routed) || last <= taken.first {
             return Ok((last, routed));
         }
         last = taken.first + (last - taken.first) / 2;
@@ -270,13 +286,19 @@ mod tests {
         let events = (1..9).map(|n| event(n, "{\"user\":\"u\"}".to_owned())).collect();
         let frame = EventFrame { queue: 0, first: 11, events }.encode();
         let taken = Taken { first: 11, last: 18, frames: vec![frame.into()] };
-        let last = |max_bytes| route(&routing(1), &taken, 1, max_bytes).ok().unwrap().0;
-        assert_eq!((last(1 << 20), last(150), last(1)), (18, 14, 11));
+        let last = |round_bytes, frame_bytes| {
+            route(&routing(1), &taken, 1, Limits { round_bytes, frame_bytes }).ok().unwrap().0
+        };
+        assert_eq!((last(1 << 20, 1 << 20), last(150, 1 << 20), last(1, 1 << 20)), (18, 14, 11));
+        assert_eq!((last(1 << 20, 150), last(1 << 20, 1)), (14, 11), "no frame may be too large either");
     }
 
     #[test]
     fn a_frame_that_can_not_be_read_is_not_passed_over() {
         let taken = Taken { first: 1, last: 1, frames: vec![bytes::Bytes::from_static(&[9, 1])] };
-        assert!(matches!(route(&routing(1), &taken, 1, 99), Err(Trouble::Later(QueueError::Invalid { .. }))));
+        assert!(matches!(
+            route(&routing(1), &taken, 1, Limits { round_bytes: 99, frame_bytes: 99 }),
+            Err(Trouble::Later(QueueError::Invalid { .. }))
+        ));
     }
 }

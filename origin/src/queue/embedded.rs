@@ -14,7 +14,6 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::event_queue::EventQueue;
-use super::lease::{HOLDER_MAX, TTL_MAX};
 use super::metrics::Gauges;
 use super::shard_queues::ShardQueueSet;
 use super::shard_writer::Ask;
@@ -68,13 +67,7 @@ pub struct Status {
 impl Queues {
     /// Opens all files and starts a thread for each.
     pub fn open(files: Files, options: Options, registry: &Registry) -> Result<Queues, OpenError> {
-        let runtime = Runtime {
-            limits: options.limits,
-            metrics: QueueMetrics::register(registry)?,
-            clock: options.clock,
-            failure: watch::channel(None).0,
-            ending: watch::channel(false).0,
-        };
+        let runtime = Runtime::new(options, QueueMetrics::register(registry)?);
         let shards = ShardQueueSet::open(files.shards, &runtime)?;
         let mut events = Vec::new();
         for (place, queue) in files.events.into_iter().zip(0..EVENT_QUEUES_MAX) {
@@ -86,43 +79,14 @@ impl Queues {
         Ok(Queues { parts })
     }
 
-    /// Resolves when a file has failed. The role must then end and be started again: what the last commit did is
-    /// known only after reopening.
-    pub async fn failed(&self) -> QueueError {
-        let mut failure = self.parts.runtime.failure.subscribe();
-        let failed = failure.wait_for(Option::is_some).await;
-        failed.ok().and_then(|failure| failure.clone()).unwrap_or(QueueError::Closed)
-    }
-
-    /// Like [`DispatchQueues::acquire`], for a holder in another process: its claim outlives this one.
-    pub async fn acquire_from_elsewhere(
-        &self,
-        queue: QueueId,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Lease, QueueError> {
-        self.claim(queue, holder, ttl, false).await
-    }
-
-    /// Forgets a consumer that is gone for good, so that its frames may be trimmed; whether there was one.
-    pub fn remove_consumer(&self, shard: ShardId, consumer: &str) -> bool {
-        self.parts.shards.remove_consumer(shard, consumer)
-    }
-
     /// The queues as they stand.
     pub fn status(&self) -> Status {
         self.parts.status()
     }
 
-    /// Ends all takes and pulls that wait, and those to come, so that the server of the role can drain. What is
-    /// already there can still be appended, pushed and committed.
-    pub fn end_waits(&self) {
-        self.parts.runtime.ending.send_replace(true);
-    }
-
-    /// Answers what is waiting, writes down what is left and closes the files.
+    /// Ends all waits, answers what else is waiting, writes down what is left and closes the files.
     pub async fn close(&self) {
-        self.end_waits();
+        self.parts.runtime.end();
         let parts = self.parts.clone();
         let closed = tokio::task::spawn_blocking(move || {
             parts.events.iter().for_each(EventQueue::close);
@@ -139,10 +103,7 @@ impl Queues {
 
     async fn claim(&self, queue: QueueId, holder: &str, ttl: Duration, in_process: bool) -> Result<Lease, QueueError> {
         self.event_queue(queue)?;
-        valid_ttl(ttl)?;
-        if holder.is_empty() || holder.len() > HOLDER_MAX {
-            return Err(QueueError::Invalid { problem: format!("a holder's name takes 1 to {HOLDER_MAX} bytes") });
-        }
+        lease::valid(holder, ttl)?;
         self.parts.shards.ask(Ask::Acquire { queue, holder: holder.to_owned(), in_process, ttl }).await
     }
 }
@@ -174,11 +135,32 @@ fn status(queue: &EventQueue, number: QueueId, now_ms: u64) -> EventQueueStatus 
     }
 }
 
-fn valid_ttl(ttl: Duration) -> Result<(), QueueError> {
-    if ttl.is_zero() || ttl > TTL_MAX {
-        return Err(QueueError::Invalid { problem: format!("a lease runs for 1 ms to {} s", TTL_MAX.as_secs()) });
+#[async_trait]
+impl QueueRole for Queues {
+    async fn acquire_from_elsewhere(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError> {
+        self.claim(queue, holder, ttl, false).await
     }
-    Ok(())
+
+    async fn remove_consumer(&self, shard: ShardId, consumer: &str) -> Result<bool, QueueError> {
+        Ok(self.parts.shards.remove_consumer(shard, consumer))
+    }
+
+    async fn status(&self) -> Result<Status, QueueError> {
+        Ok(self.parts.status())
+    }
+
+    /// A file has failed: what its last commit did is known only after reopening.
+    async fn failed(&self) -> QueueError {
+        self.parts.runtime.failed().await
+    }
+
+    fn end_waits(&self) {
+        self.parts.runtime.end();
+    }
+
+    async fn close(&self) {
+        Queues::close(self).await;
+    }
 }
 
 #[async_trait]
@@ -212,7 +194,7 @@ impl DispatchQueues for Queues {
     }
 
     async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
-        valid_ttl(ttl)?;
+        lease::valid_ttl(ttl)?;
         self.parts.shards.ask(Ask::Renew { lease, ttl }).await.map(drop)
     }
 
@@ -282,6 +264,40 @@ impl Default for Options {
 }
 
 impl Runtime {
+    pub fn new(options: Options, metrics: QueueMetrics) -> Runtime {
+        Runtime {
+            limits: options.limits,
+            metrics,
+            clock: options.clock,
+            failure: watch::channel(None).0,
+            ending: watch::channel(false).0,
+        }
+    }
+
+    /// Whether waits are to end.
+    pub fn is_ending(&self) -> bool {
+        *self.ending.borrow()
+    }
+
+    /// Ends all waits, and those to come.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Resolves once waits are to end.
+    pub async fn ended(&self) {
+        let mut ending = self.ending.subscribe();
+        // The sender is a field of this: it can't be gone.
+        let _ = ending.wait_for(|ending| *ending).await;
+    }
+
+    /// Resolves when the role has failed.
+    pub async fn failed(&self) -> QueueError {
+        let mut failure = self.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        failed.ok().and_then(|failure| failure.clone()).unwrap_or(QueueError::Closed)
+    }
+
     pub fn now_ms(&self) -> u64 {
         (self.clock)()
     }
@@ -293,11 +309,10 @@ impl Runtime {
         wish: impl FnMut(&T) -> bool,
         wait: Duration,
     ) -> Result<bool, QueueError> {
-        let mut ending = self.ending.subscribe();
         tokio::select! {
             biased;
             wished = value.wait_for(wish) => wished.map(|_| true).map_err(|_| QueueError::Closed),
-            _ = ending.wait_for(|ending| *ending) => Err(QueueError::Closed),
+            () = self.ended() => Err(QueueError::Closed),
             () = tokio::time::sleep(wait) => Ok(false),
         }
     }
@@ -333,7 +348,10 @@ mod tests {
     /// what is behind a frame that the queue does not know of yet, be told that the queue lost data, and end.
     #[tokio::test]
     async fn no_consumer_gets_ahead_of_what_the_queue_says_it_has() {
-        let queues = Machine::new(1).open();
+        let mut machine = Machine::new(1);
+        // Whoever trims reads the file, and says what is there.
+        machine.limits.tidy_every = Duration::from_secs(3600);
+        let queues = machine.open();
         queues.append(0, None, vec![event("a", 1)]).await.unwrap();
         let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
         let round = Round { first: 1, last: 1, frames: vec![round_frame(3, 1, "said")] };

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::QueueError;
 use crate::store::shard_queue_file::Claim;
 
 /// A claim runs this long unless it is renewed.
@@ -13,6 +14,21 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(10);
 pub const TTL_MAX: Duration = Duration::from_secs(300);
 /// Longest name of a holder, in bytes.
 pub const HOLDER_MAX: usize = 128;
+
+/// Whether a claim can be asked for so.
+pub fn valid(holder: &str, ttl: Duration) -> Result<(), QueueError> {
+    if holder.is_empty() || holder.len() > HOLDER_MAX {
+        return Err(QueueError::Invalid { problem: format!("a holder's name takes 1 to {HOLDER_MAX} bytes") });
+    }
+    valid_ttl(ttl)
+}
+
+pub fn valid_ttl(ttl: Duration) -> Result<(), QueueError> {
+    if ttl.is_zero() || ttl > TTL_MAX {
+        return Err(QueueError::Invalid { problem: format!("a lease runs for 1 ms to {} s", TTL_MAX.as_secs()) });
+    }
+    Ok(())
+}
 
 /// Somebody else's claim still runs, for so many milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

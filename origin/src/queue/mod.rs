@@ -20,6 +20,7 @@ mod ids;
 pub mod lease;
 mod limits;
 mod metrics;
+pub mod nats;
 mod shard_queues;
 mod shard_writer;
 #[cfg(test)]
@@ -35,6 +36,8 @@ pub use embedded::{Files, Options, Queues, Status};
 pub(crate) use ids::HashParts;
 pub use limits::{EVENT_QUEUES_MAX, Limits};
 pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
-pub use traits::{DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, RoundFrame, ShardQueues, Taken};
+pub use traits::{
+    DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, QueueRole, Round, RoundFrame, ShardQueues, Taken,
+};
 
 use embedded::Runtime;

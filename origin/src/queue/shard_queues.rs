@@ -112,15 +112,11 @@ impl ShardQueueSet {
         if position > ends.last {
             return Err(QueueError::Ahead { shard, after: position, last: ends.last });
         }
-        if consumer.is_empty() || consumer.len() > CONSUMER_NAME_MAX {
-            let problem = format!("a consumer's name takes 1 to {CONSUMER_NAME_MAX} bytes");
-            return Err(QueueError::Invalid { problem });
-        }
+        valid_name(consumer)?;
         let mut consumers = self.shared.consumers.lock();
         let key = (shard, consumer.to_owned());
         if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
-            let problem = format!("shard queue {shard} has {CONSUMERS_MAX} consumers already: remove one that is gone");
-            return Err(QueueError::Invalid { problem });
+            return Err(too_many_consumers(shard));
         }
         if consumers.committed.insert(key.clone(), position) != Some(position) {
             consumers.changed.insert(key);
@@ -172,8 +168,7 @@ impl Drop for ShardQueueSet {
 
 impl Shared {
     pub fn ends(&self, shard: ShardId) -> Result<&watch::Sender<Ends>, QueueError> {
-        let no_queue = || QueueError::NoQueue { what: "shard queue".to_owned(), number: shard, last: SHARDS_MAX - 1 };
-        self.ends.get(usize::from(shard)).ok_or_else(no_queue)
+        self.ends.get(usize::from(shard)).ok_or_else(|| no_shard(shard))
     }
 
     fn read(&self, shard: ShardId, after: Position, max_bytes: usize) -> Result<Pulled, QueueError> {
@@ -198,8 +193,25 @@ impl Consumers {
     }
 }
 
+pub(super) fn no_shard(shard: ShardId) -> QueueError {
+    QueueError::NoQueue { what: "shard queue".to_owned(), number: shard, last: SHARDS_MAX - 1 }
+}
+
+/// Whether a consumer may have this name.
+pub(super) fn valid_name(consumer: &str) -> Result<(), QueueError> {
+    if consumer.is_empty() || consumer.len() > CONSUMER_NAME_MAX {
+        return Err(QueueError::Invalid { problem: format!("a consumer's name takes 1 to {CONSUMER_NAME_MAX} bytes") });
+    }
+    Ok(())
+}
+
+pub(super) fn too_many_consumers(shard: ShardId) -> QueueError {
+    let problem = format!("shard queue {shard} has {CONSUMERS_MAX} consumers already: remove one that is gone");
+    QueueError::Invalid { problem }
+}
+
 /// Whether what follows `after` is all here.
-fn judge(shard: ShardId, after: Position, ends: Ends) -> Result<(), QueueError> {
+pub(super) fn judge(shard: ShardId, after: Position, ends: Ends) -> Result<(), QueueError> {
     if after > ends.last {
         return Err(QueueError::Ahead { shard, after, last: ends.last });
     }

@@ -1,4 +1,4 @@
-//! One suite for all ways to reach the queues: called directly, and over HTTP. Both must give the same answers.
+//! One suite for both engines, and both ways to reach them: called directly, and over HTTP. All must give the same answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,18 +22,32 @@ struct Doors {
     events: Arc<dyn EventQueues>,
     dispatch: Arc<dyn DispatchQueues>,
     shards: Arc<dyn ShardQueues>,
-    queues: Arc<Queues>,
+    queues: Arc<dyn QueueRole>,
     _server: Option<watch::Sender<bool>>,
 }
 
 async fn embedded(machine: Machine) -> Doors {
-    let queues = machine.open();
+    directly(machine.open(), machine)
+}
+
+async fn embedded_over_http(machine: Machine) -> Doors {
+    over_http(machine.open(), machine).await
+}
+
+async fn on_nats(mut machine: Machine) -> Doors {
+    directly(machine.open_on_nats().await, machine)
+}
+
+async fn on_nats_over_http(mut machine: Machine) -> Doors {
+    over_http(machine.open_on_nats().await, machine).await
+}
+
+fn directly<Q: QueueRole + 'static>(queues: Arc<Q>, machine: Machine) -> Doors {
     let (events, dispatch, shards) = (queues.clone(), queues.clone(), queues.clone());
     Doors { machine, events, dispatch, shards, queues, _server: None }
 }
 
-async fn over_http(machine: Machine) -> Doors {
-    let queues = machine.open();
+async fn over_http(queues: Arc<dyn QueueRole>, machine: Machine) -> Doors {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let authority = listener.local_addr().unwrap().to_string();
     let (server, down) = watch::channel(false);
@@ -49,7 +63,9 @@ async fn over_http(machine: Machine) -> Doors {
 macro_rules! suite {
     ($($name:ident)*) => {
         mod called_directly { $(#[tokio::test] async fn $name() { super::$name(super::embedded).await; })* }
-        mod called_over_http { $(#[tokio::test] async fn $name() { super::$name(super::over_http).await; })* }
+        mod called_over_http { $(#[tokio::test] async fn $name() { super::$name(super::embedded_over_http).await; })* }
+        mod on_nats { $(#[tokio::test] async fn $name() { super::$name(super::on_nats).await; })* }
+        mod on_nats_over_http { $(#[tokio::test] async fn $name() { super::$name(super::on_nats_over_http).await; })* }
     };
 }
 
@@ -105,7 +121,7 @@ async fn events_are_appended_taken_and_pushed<F: Future<Output = Doors>>(open: i
 
     let pulled = doors.shards.pull(7, 0, 1 << 20, LONG).await.unwrap();
     assert_eq!(pulled, Pulled { frames: vec![(1, frame("seven"))], last: 1, events_after: 2 });
-    let status = doors.queues.status();
+    let status = doors.queues.status().await.unwrap();
     assert_eq!(status.event_queues.iter().map(|queue| (queue.last, queue.filed)).collect::<Vec<_>>(), [(1, 0), (3, 2)]);
 }
 
@@ -258,8 +274,8 @@ async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: i
         let round = Round { first: n, last: n, frames: vec![round_frame(0, 1, "x")] };
         doors.dispatch.push(lease, round).await.unwrap();
     }
-    doors.shards.committed(0, "primary", 3).await.unwrap();
     doors.shards.committed(0, "spare/1", 1).await.unwrap();
+    doors.shards.committed(0, "primary", 3).await.unwrap();
     // A push is written after what consumers said before it.
     doors.dispatch.push(lease, Round { first: 4, last: 4, frames: vec![round_frame(0, 1, "x")] }).await.unwrap();
     let trimmed = doors.shards.pull(0, 0, 1 << 20, LONG).await;
@@ -268,21 +284,23 @@ async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: i
     let ahead = QueueError::Ahead { shard: 0, after: 5, last: 4 };
     assert_eq!(doors.shards.pull(0, 5, 1 << 20, LONG).await, Err(ahead.clone()));
     assert_eq!(doors.shards.committed(0, "primary", 5).await, Err(ahead));
-    assert!(doors.queues.remove_consumer(0, "spare/1"));
-    assert!(!doors.queues.remove_consumer(0, "spare/1"));
+    assert_eq!(doors.queues.remove_consumer(0, "spare/1").await, Ok(true));
+    assert_eq!(doors.queues.remove_consumer(0, "spare/1").await, Ok(false));
 }
 
 async fn a_full_shard_queue_refuses_rounds<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
     let mut machine = Machine::new(1);
-    machine.limits.shard_depth_max_bytes = 10;
+    // Engines count what they store with a frame as well.
+    machine.limits.shard_depth_max_bytes = 2_000;
     let doors = open(machine).await;
     doors.events.append(0, None, (0..4).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
+    let large = "x".repeat(2_001);
     let push = |n, text| {
         let frames = vec![round_frame(1, 1, "x"), round_frame(0, 1, text)];
         doors.dispatch.push(lease, Round { first: n, last: n, frames })
     };
-    push(1, "larger than ten bytes").await.unwrap();
+    push(1, &large).await.unwrap();
     assert_eq!(push(2, "b").await, Err(QueueError::ShardFull { shard: 0 }));
     assert_eq!(doors.shards.pull(1, 0, 99, LONG).await.unwrap().last, 1, "a refused round leaves nothing anywhere");
     doors.shards.committed(0, "primary", 1).await.unwrap();

@@ -1,4 +1,5 @@
-//! What tests of queues need: queues on forgetful disks, under a clock that is set by hand.
+//! What tests of queues need: queues on forgetful disks or on a NATS server of their own, under a clock that is set by
+//! hand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use millpond_shared::wire::EventFrame;
 use prometheus::Registry;
 
 use super::embedded::OpenError;
+use super::nats::testing::NatsServer;
+use super::nats::{Clock, NatsQueues};
 use super::{Files, Limits, Options, Queues, RoundFrame, Taken};
 use crate::store::Place;
 use crate::store::forgetful::Forgetful;
@@ -20,6 +23,8 @@ pub struct Machine {
     pub shards: Forgetful,
     pub clock: Arc<AtomicU64>,
     pub limits: Limits,
+    /// Started when it is first needed.
+    pub nats: Option<Arc<NatsServer>>,
 }
 
 /// The time a machine starts at, in ms.
@@ -32,7 +37,26 @@ impl Machine {
             shards: Forgetful::new(),
             clock: Arc::new(AtomicU64::new(START_MS)),
             limits: Limits { tidy_every: std::time::Duration::from_millis(5), ..Limits::default() },
+            nats: None,
         }
+    }
+
+    /// The queues on NATS, as another process would open them.
+    pub async fn open_on_nats(&mut self) -> Arc<NatsQueues> {
+        let server = self.nats.get_or_insert_with(|| Arc::new(NatsServer::start(&[])));
+        let settings = server.settings(self.events.len() as u16);
+        let clock = Clock::Given(self.clock());
+        let queues = NatsQueues::open(&settings, self.options(), clock, &Registry::new()).await;
+        Arc::new(queues.unwrap())
+    }
+
+    fn clock(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let clock = self.clock.clone();
+        Arc::new(move || clock.load(Ordering::SeqCst))
+    }
+
+    fn options(&self) -> Options {
+        Options { limits: self.limits, clock: self.clock() }
     }
 
     pub fn open(&self) -> Arc<Queues> {
@@ -42,9 +66,7 @@ impl Machine {
     pub fn try_open(&self) -> Result<Arc<Queues>, OpenError> {
         let place = |disk: &Forgetful| Place::Backend(Box::new(disk.clone()));
         let files = Files { events: self.events.iter().map(place).collect(), shards: place(&self.shards) };
-        let clock = self.clock.clone();
-        let options = Options { limits: self.limits, clock: Arc::new(move || clock.load(Ordering::SeqCst)) };
-        Queues::open(files, options, &Registry::new()).map(Arc::new)
+        Queues::open(files, self.options(), &Registry::new()).map(Arc::new)
     }
 
     /// The same machine after its power was cut at this moment. All disks lose it at the same time, nearly: the shard
@@ -56,6 +78,7 @@ impl Machine {
             shards,
             clock: Arc::new(AtomicU64::new(self.clock.load(Ordering::SeqCst))),
             limits: self.limits,
+            nats: self.nats.clone(),
         }
     }
 

@@ -8,6 +8,8 @@ use millpond_shared::event::Event;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use super::Status;
+
 /// What ingest needs: to append.
 #[async_trait]
 pub trait EventQueues: Send + Sync {
@@ -41,6 +43,8 @@ pub enum Fate {
     Duplicate,
     /// The queue is full: it was not stored.
     Full,
+    /// It takes more bytes than one message of the queue's engine may have: it was not stored, and never can be.
+    TooLarge,
 }
 
 /// What a dispatcher needs: a lease, events, and a way to file them.
@@ -48,6 +52,11 @@ pub enum Fate {
 pub trait DispatchQueues: Send + Sync {
     /// Number of event queues; they are numbered from 0.
     async fn count(&self) -> Result<u16, QueueError>;
+
+    /// Most bytes that one frame of a round may have; a larger one is refused.
+    fn frame_max_bytes(&self) -> usize {
+        usize::MAX
+    }
 
     /// Claims `queue` for `ttl`, counted from when this call began at the latest. [`QueueError::Held`] while another
     /// claim runs, whoever holds it.
@@ -120,6 +129,29 @@ pub trait ShardQueues: Send + Sync {
 
     /// `consumer` has committed everything up to `position`; what every consumer has passed may be trimmed.
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError>;
+}
+
+/// The whole queue role, whichever engine does its work: all doors, and what its operator needs.
+#[async_trait]
+pub trait QueueRole: EventQueues + DispatchQueues + ShardQueues {
+    /// Like [`DispatchQueues::acquire`], for a holder in another process: its claim outlives this one.
+    async fn acquire_from_elsewhere(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError>;
+
+    /// Forgets a consumer that is gone for good, so that its frames may be trimmed; whether there was one.
+    async fn remove_consumer(&self, shard: ShardId, consumer: &str) -> Result<bool, QueueError>;
+
+    /// The queues as they stand.
+    async fn status(&self) -> Result<Status, QueueError>;
+
+    /// Resolves when the role has failed: it must then end and be started again.
+    async fn failed(&self) -> QueueError;
+
+    /// Ends all takes and pulls that wait, and those to come, so that the server of the role can drain. What is
+    /// already there can still be appended, pushed and committed.
+    fn end_waits(&self);
+
+    /// Answers what is waiting, writes down what is left, and closes.
+    async fn close(&self);
 }
 
 /// Frames of a shard queue.

@@ -24,7 +24,7 @@ use super::connection::{self, Around, Arrival, Drain};
 use super::{http2, proxied, secure};
 use crate::config::ProxyConfig;
 use crate::gateway::Gateway;
-use crate::limits::{ClientId, Connections, Entered};
+use crate::limits::{ClientId, Connections, Entered, Entry};
 use crate::observe::{ConnectionRefused, Observer};
 use crate::tls::Tls;
 
@@ -80,7 +80,28 @@ impl Front {
         let around = Around { gateway, observer, balancers, connections, drain };
         Front { around: Arc::new(around), tls: None, open: Arc::default() }
     }
+
+    /// Counts a connection. `None`: its client has as many as it may, and over cleartext is told so.
+    fn enter(&self, stream: Stream, peer: Option<SocketAddr>, open: OpenGuard) -> Option<(Stream, Counted)> {
+        let Some(connections) = &self.around.connections else { return Some((stream, (open, None))) };
+        let entered = connections.enter(ClientId::of(peer.map(|peer| peer.ip())));
+        if let Entered::Open(entry) = entered {
+            return Some((stream, (open, Some(entry))));
+        }
+        self.around.observer.connection_refused(ConnectionRefused::TooMany);
+        if let (Entered::Refused(entry), None) = (entered, &self.tls) {
+            let around = Arc::clone(&self.around);
+            tokio::spawn(async move {
+                connection::refuse(&around, stream, Arrival { scheme: "http", peer }).await;
+                drop((open, entry));
+            });
+        }
+        None
+    }
 }
+
+/// A connection is counted until these are dropped.
+type Counted = (OpenGuard, Option<Entry>);
 
 #[async_trait]
 impl ServerApp for Front {
@@ -90,21 +111,7 @@ impl ServerApp for Front {
             Some(peer) if around.is_balancer(peer.ip()) => proxied::introduced(&around, stream, peer).await?,
             peer => (stream, peer),
         };
-        let entered = around.connections.as_ref().map(|all| all.enter(ClientId::of(peer.map(|peer| peer.ip()))));
-        let entry = match entered {
-            None => None,
-            Some(Entered::Open(entry)) => Some(entry),
-            Some(refused) => {
-                around.observer.connection_refused(ConnectionRefused::TooMany);
-                if let (Entered::Refused(entry), None) = (refused, &self.tls) {
-                    tokio::spawn(async move {
-                        connection::refuse(&around, stream, Arrival { scheme: "http", peer }).await;
-                        drop((entry, open));
-                    });
-                }
-                return None;
-            }
-        };
+        let (stream, counted) = self.enter(stream, peer, open)?;
         let (stream, scheme) = match &self.tls {
             Some(tls) => (secure::handshake(tls, stream, &around.drain).await?, "https"),
             None => (stream, "http"),
@@ -121,7 +128,7 @@ impl ServerApp for Front {
                 // Boxed: a connection that speaks HTTP/1.1 should not have room for it.
                 Box::pin(http2::serve(&around, stream, read, arrival)).await;
             }
-            drop((entry, open));
+            drop(counted);
         });
         None
     }

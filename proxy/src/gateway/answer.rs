@@ -1,4 +1,4 @@
-//! Writes answers to the client, each with its `Cache-Status`, and tells what was sent.
+//! Sends what is stored, or on its way into the store, each with its `Cache-Status`, and tells what was sent.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,15 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, Framing, RequestHead, ResponseHead};
+use millpond_shared::http1::Fields;
 
 use super::client::{Added, Client, Gone, ReplyFields, ReplyHead};
 use super::forms::{self, Choice};
-use super::forward;
-use super::leave::Leave;
-use super::options::ALLOW;
 use super::parts::{self, Extract, Share, Window};
-use super::{Gateway, Snapshot, Visit, told};
+use super::{Gateway, Visit};
 use crate::cache::Entry;
 use crate::flight::{Draft, Piece, Reader};
 use crate::outcome::{Outcome, Reason};
@@ -23,7 +20,7 @@ use crate::rules::Rule;
 use crate::semantics::coding::Coding;
 use crate::semantics::freshness::{self, Times};
 use crate::semantics::{cache_status, date, validate};
-use crate::upstreams::{Answer, Conditions, OriginError, Outgoing, Payload, Ready};
+use crate::upstreams::OriginError;
 
 /// What is told of an answer from the store, or on its way into it.
 pub(super) struct Account {
@@ -146,202 +143,6 @@ impl Gateway {
         };
         record(client, Some(visit.rule), outcome, reason, status, sent)
     }
-
-    /// An answer that could not be shared goes to the one who fetched it. `found`: what the cache had.
-    pub(super) async fn relay_miss<C: Client>(
-        &self,
-        client: &mut C,
-        visit: &Visit<'_>,
-        answer: Answer,
-        why: Reason,
-        found: Reason,
-    ) -> Record {
-        // What the request itself forbids to share passes by the cache; the rest was worth a try.
-        let by_request = matches!(why, Reason::Authorization | Reason::Cookie | Reason::RequestNoStore | Reason::Range);
-        let outcome = if by_request { Outcome::Pass } else { Outcome::Miss };
-        relay(client, visit.rule, answer, (outcome, why, Some(found))).await
-    }
-
-    /// A HEAD that nothing stored answers is asked as it came, and not stored; but what is stored for a GET may learn
-    /// from its answer. The documents of a shard need not: their changes are announced.
-    pub(super) async fn forward_head<C: Client>(
-        self: &Arc<Self>,
-        visit: &Visit<'_>,
-        stale: Option<Arc<Entry>>,
-        reason: Reason,
-        client: &mut C,
-    ) -> Record {
-        let (sender, (_, inbound)) = (visit.sender.as_ref(), client.inbound());
-        let outgoing = Outgoing::new(visit.request, visit.rule, Conditions::Client, self.least(visit), sender);
-        // Its head tells of the response to a GET.
-        let outgoing = outgoing.to_be_stored();
-        let (began, now_ms) = (self.store.purge_seq(), clock::wall_ms());
-        let asked = self.ask(visit.snapshot, visit.rule, &outgoing, Payload::none(Some(inbound))).await;
-        let fetch = self.fetch_of(visit, now_ms);
-        match asked.and_then(|answer| fetch.unless_stale_is_better(answer, stale.as_ref())) {
-            Ok(mut answer) => {
-                self.note_version(visit.snapshot, visit.rule, visit.request, &answer.head);
-                if let Some(stale) = stale.as_ref().filter(|_| !fetch.is_failure(&answer)) {
-                    stale.recovered();
-                }
-                if let Some(stale) = stale.filter(|entry| entry.stamp().is_none())
-                    && answer.head.status == StatusCode::OK
-                {
-                    fetch.learned_from_head(&stale, &answer.head, began);
-                }
-                answer.head = fetch.as_told(answer.head);
-                relay(client, visit.rule, answer, (Outcome::Miss, reason, None)).await
-            }
-            Err(error) => self.failed(client, visit, stale, reason, &error).await,
-        }
-    }
-
-    /// Hands the request through, whatever it is.
-    pub(super) async fn pass<C: Client>(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        rule: &Arc<Rule>,
-        request: &RequestHead,
-        reason: Reason,
-        leave: &mut Leave<'_>,
-        client: &mut C,
-    ) -> Record {
-        if let Err(over) = leave.ask_before_going_on() {
-            return self.over_limit(client, rule, over).await;
-        }
-        let scheme = client.scheme();
-        let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
-        let sender = snapshot.rules.forwarding.sender(client.peer(), scheme);
-        let outgoing = Outgoing::new(request, rule, Conditions::Client, least, sender.as_ref());
-        let asked = {
-            let (framing, inbound) = client.inbound();
-            // A rule's answers are told apart by URL, so an origin is not asked by what a GET carries.
-            let framing = match reason {
-                Reason::RequestBody if sender.is_some() => Framing::None,
-                _ => framing,
-            };
-            let body_max = snapshot.rules.body_max.unwrap_or(u64::MAX);
-            let payload = Payload { framing, client: Some(inbound), body_max };
-            self.ask(snapshot, rule, &outgoing, payload).await
-        };
-        match asked {
-            Ok(answer) => {
-                self.invalidate(snapshot, request, scheme, &answer.head);
-                self.note_version(snapshot, rule, request, &answer.head);
-                relay(client, rule, answer, (Outcome::Pass, reason, None)).await
-            }
-            Err(error) if error.reason() == Reason::BadRequest => {
-                let status = match error {
-                    OriginError::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-                    OriginError::RequestTooSlow => StatusCode::REQUEST_TIMEOUT,
-                    _ => StatusCode::BAD_REQUEST,
-                };
-                client.abandon_body();
-                self.refuse(client, Some(rule), status, Reason::BadRequest, &error.to_string()).await
-            }
-            Err(error) => respond_failed(client, rule, &error).await,
-        }
-    }
-
-    /// A document went to a client without passing the store: nobody gets an older one after it.
-    pub(super) fn note_version(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead, head: &ResponseHead) {
-        let shard = self.shard(snapshot, rule, request);
-        if let Some(stamp) = shard.and_then(|shard| self.stamp(shard, &head.fields)) {
-            self.live.given(&stamp);
-        }
-    }
-
-    /// Our own 4xx.
-    pub(super) async fn refuse<C: Client>(
-        &self,
-        client: &mut C,
-        rule: Option<&Arc<Rule>>,
-        status: StatusCode,
-        reason: Reason,
-        why: &str,
-    ) -> Record {
-        own(client, rule, Outcome::Refused, status, reason, why).await
-    }
-
-    /// Our own 5xx: there is nothing to send.
-    pub(super) async fn fail<C: Client>(
-        &self,
-        client: &mut C,
-        visit: &Visit<'_>,
-        status: StatusCode,
-        reason: Reason,
-    ) -> Record {
-        let why = match reason {
-            Reason::OnlyIfCached => "nothing stored can be used, and the request allows nothing else",
-            Reason::FlightFull => "too many requests wait for this response",
-            Reason::NoOrigin | Reason::OriginError | Reason::OriginTimeout => {
-                "the stored response must be validated, and the origin can't be reached"
-            }
-            _ => "the response was overtaken by newer versions again and again",
-        };
-        own(client, Some(visit.rule), Outcome::Error, status, reason, why).await
-    }
-
-    pub(super) async fn origin_failed<C: Client>(
-        &self,
-        client: &mut C,
-        visit: &Visit<'_>,
-        error: &OriginError,
-    ) -> Record {
-        respond_failed(client, visit.rule, error).await
-    }
-}
-
-async fn respond_failed<C: Client>(client: &mut C, rule: &Arc<Rule>, error: &OriginError) -> Record {
-    tracing::warn!(rule = rule.name, origin = rule.origin, %error, "origin failed");
-    let status = match error {
-        OriginError::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::BAD_GATEWAY,
-    };
-    own(client, Some(rule), Outcome::Error, status, error.reason(), &error.to_string()).await
-}
-
-/// Seconds after which to ask again where too many wait, or versions came too fast.
-const RETRY_AFTER_SECS: u64 = 1;
-
-/// An answer of our own, in words.
-async fn own<C: Client>(
-    client: &mut C,
-    rule: Option<&Arc<Rule>>,
-    outcome: Outcome,
-    status: StatusCode,
-    reason: Reason,
-    why: &str,
-) -> Record {
-    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECS);
-    respond(client, rule, outcome, (status, retry_after), reason, why).await
-}
-
-/// The same; `retry_after`: in how many seconds the client may ask again (RFC 9110 §10.2.3).
-pub(super) async fn respond<C: Client>(
-    client: &mut C,
-    rule: Option<&Arc<Rule>>,
-    outcome: Outcome,
-    (status, retry_after): (StatusCode, Option<u64>),
-    reason: Reason,
-    why: &str,
-) -> Record {
-    let mut fields = vec![
-        ("Content-Type", "text/plain; charset=utf-8".to_owned()),
-        ("Cache-Control", "no-store".to_owned()),
-        ("Date", date::format(clock::wall_secs())),
-    ];
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.push(("Allow", ALLOW.to_owned()));
-    }
-    if let Some(seconds) = retry_after {
-        fields.push(("Retry-After", seconds.to_string()));
-    }
-    let fields: Fields = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let added = vec![("Cache-Status", cache_status::value(outcome, Some(reason), None, None, false, false))];
-    let body = Bytes::from(format!("{} {}: {why}\n", status.as_str(), status.canonical_reason().unwrap_or("")));
-    let sent = client.whole(ReplyHead { status, fields: ReplyFields::All(&fields), prepared: None, added }, body).await;
-    record(client, rule, outcome, Some(reason), status, sent)
 }
 
 /// `Age` and `Cache-Status` of what comes from the store or goes into it. `is_restated`: the lifetime that the client is
@@ -436,62 +237,7 @@ async fn stream<C: Client>(client: &mut C, mut window: Window, mut reader: Reade
     }
 }
 
-/// Streams an answer to the one client it is for. The last of the words: what the cache had, where the reason does not
-/// tell.
-async fn relay<C: Client>(
-    client: &mut C,
-    rule: &Arc<Rule>,
-    mut answer: Answer,
-    (outcome, reason, went_for): (Outcome, Reason, Option<Reason>),
-) -> Record {
-    let reason = Some(reason);
-    let status = answer.head.status;
-    let mut added =
-        vec![("Cache-Status", cache_status::member(outcome, reason, went_for, None, Some(status), false, false))];
-    if !answer.head.fields.contains("date") {
-        added.push(("Date", date::format(clock::wall_secs())));
-    }
-    added.push(("Via", forward::via(answer.head.minor).to_owned()));
-    // Another answer at the same URL may come in a coding.
-    if told::varies_by_coding(rule, &answer.head.fields) {
-        added.push(("Vary", "Accept-Encoding".to_owned()));
-    }
-    let head = ReplyHead { status, fields: ReplyFields::Relayed(&answer.head.fields), prepared: None, added };
-    let length = if answer.head_only { declared_length(&answer.head) } else { answer.body.length };
-    let sent = async {
-        client.begin(head, length);
-        loop {
-            let next = match answer.body.ready() {
-                Ok(Ready::Piece(piece)) => Ok(Some(piece)),
-                Ok(Ready::End) => Ok(None),
-                Ok(Ready::NotYet) => {
-                    client.flush().await?;
-                    answer.body.next().await
-                }
-                Err(error) => Err(error),
-            };
-            match next {
-                Ok(Some(piece)) => client.piece(piece).await?,
-                Ok(None) => return client.end().await,
-                Err(error) => {
-                    client.flush().await?;
-                    tracing::warn!(rule = rule.name, origin = rule.origin, %error, "origin broke off");
-                    client.cut();
-                    return Err(Gone);
-                }
-            }
-        }
-    };
-    let sent = sent.await;
-    record(client, Some(rule), outcome, reason, status, sent)
-}
-
-/// The length that an answer to HEAD would have with its body.
-fn declared_length(head: &ResponseHead) -> Option<u64> {
-    head.fields.get_str("content-length").and_then(|digits| digits.parse().ok())
-}
-
-fn record<C: Client>(
+pub(super) fn record<C: Client>(
     client: &C,
     rule: Option<&Arc<Rule>>,
     outcome: Outcome,

@@ -70,7 +70,7 @@ impl Gateway {
         let path = snapshot.rules.path(target).ok()?;
         let target = path.as_ref();
         let (_, rule) = snapshot.rules.find_for(&head.method, head.authority.host(), path_of(target))?;
-        if rule.bypasses(&head.fields, target) {
+        if rule.bypasses(&head.fields, target) || rule.reduces(&head.fields) {
             return None;
         }
         let ask = ask.heeded(&rule.policy.client);

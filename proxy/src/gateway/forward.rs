@@ -23,7 +23,9 @@ pub fn refreshing(request: &RequestHead) -> RequestHead {
 pub fn stored_fields(response: &Fields, now: u64, through: Option<Minor>) -> Fields {
     let directives = ResponseDirectives::of(response);
     let mut fields = FieldsBuilder::new();
-    let has_date = response.get("date").is_some_and(|value| date::parse(value).is_some());
+    let is_date = |(name, value): (&str, &[u8])| name.eq_ignore_ascii_case("date") && date::parse(value).is_some();
+    // One that `Connection` names ends here, like any other.
+    let has_date = hop::end_to_end(response).any(is_date);
     for (name, value) in hop::end_to_end(response) {
         let left_out =
             ["content-length", "age", headers::POSITION, targeted::OWN, if has_date { "age" } else { "date" }];

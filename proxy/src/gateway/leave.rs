@@ -6,8 +6,8 @@ use http::StatusCode;
 use millpond_shared::clock;
 use millpond_shared::http1::RequestHead;
 
-use super::answer::respond;
 use super::client::Client;
+use super::own::respond;
 use super::{Gateway, Snapshot};
 use crate::limits::{ClientId, Limiter, Over, Permit};
 use crate::outcome::Outcome;

@@ -1,14 +1,21 @@
 //! The gateway: what becomes of a request, from its head to the last byte of its answer.
 //!
-//! [`Gateway::serve`] is the walk; a reader sees here in which order things happen. `forward` (pure) makes the heads
-//! that go into the store and to the client (`told`: where a rule has them differ from the origin's), `forms` has responses
-//! in content codings, `early` finds hits before anything is waited for, `fetch` asks the origin, `fill` brings the body
-//! into the cache, `landing` is what those do who wait for another's fetch, `cookies` knows which requests go without
-//! theirs, `stale` has what is sent though it is stale, `answer` writes to the client, `parts` does both for requests with
-//! a `Range` (several at once as `multipart` makes them), `complete` has only the rest fetched of what is stored in part,
-//! `options` answers
-//! what is asked of the proxy itself, `invalidate` takes out what is no longer true, `remembered` knows which keys are
-//! not worth waiting for, `leave` which requests are let through where there is a limit.
+//! [`Gateway::serve`] is the walk; a reader sees here in which order things happen.
+//!
+//! | module | what |
+//! |---|---|
+//! | `early` | finds hits before anything is waited for |
+//! | `leave` | which requests are let through where there is a limit |
+//! | `cookies`, `languages` | which requests go without their cookies, or with one language alone |
+//! | `remembered` | which keys are not worth waiting for |
+//! | `fetch`, `fill` | asks the origin; brings the body into the cache |
+//! | `complete` | has only the rest fetched of what is stored in part |
+//! | `landing` | what those do who wait for another's fetch |
+//! | `answer`, `parts` | sends what is stored or on its way there: the whole; parts (several at once as `multipart` makes them) |
+//! | `stale` | what is sent though it is stale |
+//! | `relay`, `own`, `options` | answers that are for one client alone; our own; what is asked of the proxy itself |
+//! | `forward`, `told`, `forms` | heads for the store and for clients; where a rule has these differ; content codings |
+//! | `invalidate` | takes out what is no longer true |
 
 mod answer;
 mod client;
@@ -21,10 +28,13 @@ mod forms;
 mod forward;
 mod invalidate;
 mod landing;
+mod languages;
 mod leave;
 mod multipart;
 mod options;
+mod own;
 mod parts;
+mod relay;
 mod remembered;
 mod stale;
 mod told;
@@ -35,11 +45,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Framing, Minor, RequestHead};
+use millpond_shared::http1::{Framing, Minor, RequestHead, Target};
 use millpond_shared::version::Position;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
+pub use multipart::Multipart;
 
 use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
@@ -48,7 +59,7 @@ use crate::key::Key;
 use crate::live::Live;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
-use crate::rules::{Rule, RuleSet, Sender};
+use crate::rules::{Forwarding, Rule, RuleSet, Sender};
 use crate::semantics::expectation::Expectation;
 use crate::semantics::policy::Cookies;
 use crate::semantics::request;
@@ -61,6 +72,7 @@ use cookies::without_cookies;
 use fetch::{Fetch, Fetched};
 use forms::Compressor;
 use landing::{Again, Alone, Landing};
+use languages::with_one_language;
 use leave::Leave;
 use remembered::Remembered;
 use stale::goes_on_alone;
@@ -128,10 +140,18 @@ impl Gateway {
     pub async fn serve<C: Client>(self: &Arc<Self>, request: &RequestHead, client: &mut C) -> Record {
         let snapshot = self.snapshot();
         if let Some((status, why)) = not_served(request) {
+            if request.method == Method::CONNECT {
+                // What comes next may be meant for the tunnel, and is no request.
+                client.abandon_body();
+            }
             return self.refuse(client, None, status, Reason::Method, why).await;
         }
         if options::is_for_us(request) {
             return options::answer(client).await;
+        }
+        if is_misdirected(request, client, &snapshot.rules.forwarding) {
+            let why = "an https URL was asked for over a connection without TLS";
+            return self.refuse(client, None, StatusCode::MISDIRECTED_REQUEST, Reason::BadRequest, why).await;
         }
         if let Some((status, why)) = unacceptable(request, client.inbound().0, snapshot.rules.body_max) {
             client.abandon_body();
@@ -162,6 +182,8 @@ impl Gateway {
         };
         let bare = (ask.cookies && rule.policy.cookies == Cookies::Ignored).then(|| without_cookies(request));
         let request = bare.as_ref().unwrap_or(request);
+        let reduced = rule.reduces(&request.fields).then(|| with_one_language(request, &rule.languages));
+        let request = reduced.as_ref().unwrap_or(request);
         let key = Key::of(rule, request, client.scheme());
         let sender = snapshot.rules.forwarding.sender(client.peer(), client.scheme());
         let visit = Visit { snapshot: &snapshot, rule, request, sender, ask, key };
@@ -251,8 +273,8 @@ impl Gateway {
         }
         let found = reason;
         let remembered = || self.remembered.holds(visit.key.hash(), now_ms).then_some(Reason::Remembered);
-        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to be validated
-        // for everyone.
+        // What comes of it is for this client alone: for its conditions or its cookies, or because the response has to
+        // be validated for everyone.
         let is_own = !visit.ask.collapse
             || (stale.is_none() && visit.has_own_cookies())
             || visit.is_conditional(stale.as_ref())
@@ -379,6 +401,14 @@ fn not_served(request: &RequestHead) -> Option<(StatusCode, &'static str)> {
         Method::TRACE => Some((StatusCode::METHOD_NOT_ALLOWED, "TRACE is not answered")),
         _ => None,
     }
+}
+
+/// Whether the URL is one of `https` and the connection is not secured (RFC 9110 §7.4): its answer would be stored for
+/// clients that speak TLS. A trusted proxy may have spoken TLS for us.
+fn is_misdirected<C: Client>(request: &RequestHead, client: &C, forwarding: &Forwarding) -> bool {
+    matches!(&request.target, Target::Absolute { scheme, .. } if scheme == "https")
+        && client.scheme() != "https"
+        && !forwarding.sender(client.peer(), client.scheme()).is_some_and(|sender| sender.trusted)
 }
 
 /// Requests whose head alone says that they can't be served, whatever they ask for.

@@ -1,17 +1,19 @@
 //! URL rules: which requests, which origin, how cached (pure). The first rule that matches wins.
 //!
-//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told, `pattern` matches paths, `trust`
-//! knows whose word is taken about clients, `guarded` which fields are such words, `limit` how much of a rule clients get;
-//! `compress` and `downstream` are what becomes of responses on their way to clients, `media_type` tells types of
-//! responses apart.
+//! `written` mirrors the TOML, `judge` builds the [`RuleSet`] with every mistake told (`times`: what is about lifetimes),
+//! `pattern` matches paths, `trust` knows whose word is taken about clients, `guarded` which fields are such words, `limit`
+//! how much of a rule clients get, `languages` what its origin tells apart; `compress` and `downstream` are what becomes of
+//! responses on their way to clients, `media_type` tells types of responses apart.
 
 mod compress;
 mod downstream;
 pub mod guarded;
 mod judge;
+mod languages;
 mod limit;
 mod media_type;
 mod pattern;
+mod times;
 mod trust;
 mod written;
 
@@ -71,6 +73,8 @@ pub struct Rule {
     pub forward: Vec<String>,
     /// Media types that are stored, in lower case, `type/*` among them; empty: any.
     pub content_types: Vec<String>,
+    /// The languages that the origin tells apart, its default first; empty: any.
+    pub languages: Vec<String>,
     /// In which content codings responses are sent; `None`: as they come.
     pub compress: Option<Compress>,
     /// What clients are told in place of what the origin says.
@@ -166,6 +170,7 @@ impl Rule {
             bypass: Vec::new(),
             forward: Vec::new(),
             content_types: Vec::new(),
+            languages: Vec::new(),
             compress: None,
             downstream: Downstream::default(),
             timeout: TIMEOUT,
@@ -179,6 +184,11 @@ impl Rule {
         self.bypass.iter().any(|bypass| bypass.holds(fields, path_and_query))
             // What it changes at the origin is not in the key.
             || self.forward.iter().any(|name| fields.contains(name))
+    }
+
+    /// Whether a request's `Accept-Language` is reduced to one of the origin's languages.
+    pub fn reduces(&self, fields: &Fields) -> bool {
+        !self.languages.is_empty() && fields.contains("accept-language")
     }
 
     /// Whether the rule lets a response with this `Content-Type` be stored.

@@ -46,6 +46,10 @@ pub struct WrittenRule {
     pub timeout: Option<At<Seconds>>,
     /// Media types of responses that are stored, as in `["application/json", "image/*"]`; any unless given.
     pub content_type: Option<At<Vec<At<String>>>>,
+    /// Languages that the origin answers in, its default first: `["en", "de"]`. `Accept-Language` of a request is reduced
+    /// to the best of them, so that requests that get the same language share a response. Unless given, each value of the
+    /// field that means something else is a variant of its own.
+    pub languages: Option<At<Vec<At<String>>>>,
     /// Content codings that responses are sent in, the preferred first: `["zstd", "br", "gzip"]`, or a table of codings,
     /// min and types. None, unless given.
     pub compress: Option<At<WrittenCompress>>,

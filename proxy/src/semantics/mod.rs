@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`request`] | may the cache look at this request at all, and what does the client ask of it? |
 //! | [`vary`] | does a stored variant belong to this request? |
+//! | [`language`] | in which of the origin's languages is it answered? |
 //! | [`range`] | which parts does it ask for, and which does a response hold? |
 //! | [`reuse`] | may the stored response be sent now, stale or after validation only? |
 //! | [`validate`] | which conditions go to the origin; does its 304 confirm ours; is the client's copy current? |
@@ -37,6 +38,7 @@ pub mod freshness;
 pub mod groups;
 pub mod hop;
 pub mod invalidation;
+pub mod language;
 mod list;
 mod negotiation;
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn is_known(name: &str) -> bool {
     known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// `GZip ; q=0.50` → `gzip;q=500`. Values of parameters keep their case: whether it counts depends on the media type.
+/// `GZip ; q=0.50` → `gzip;q=0.5`. Values of parameters keep their case: whether it counts depends on the media type.
 fn range(member: &[u8], has_parameters: bool) -> Option<String> {
     let text = std::str::from_utf8(member).ok().filter(|text| !text.contains(['"', '\\']))?;
     let mut parts = text.split(';').map(|part| part.trim_matches([' ', '\t']));
@@ -31,7 +31,9 @@ fn range(member: &[u8], has_parameters: bool) -> Option<String> {
         if name.eq_ignore_ascii_case("q") {
             let weight = thousandths(value)?;
             if weight < 1000 {
-                range.push_str(&format!(";q={weight}"));
+                // As it may be sent: a refresh asks with this text.
+                let decimals = format!("0.{weight:03}");
+                range.push_str(&format!(";q={}", decimals.trim_end_matches('0').trim_end_matches('.')));
             }
         } else if has_parameters {
             range.push_str(&format!(";{}={value}", name.to_ascii_lowercase()));
@@ -67,11 +69,11 @@ mod tests {
     fn what_means_the_same_is_the_same() {
         for (name, expected, values) in [
             ("Accept-Encoding", "br, gzip", &["br, gzip", "gzip,br", "GZip ,, BR", "gzip;q=1, br; q=1.000"][..]),
-            ("accept-encoding", "*;q=0, br;q=500, gzip", &["gzip, br;q=0.5, *;q=0", "*;Q=0.0,br ;\tq=0.50,gzip;q=1."]),
-            ("Accept-Language", "de;q=800, en-gb", &["en-GB, de;q=0.8", "DE;q=0.8, en-gb"]),
+            ("accept-encoding", "*;q=0, br;q=0.5, gzip", &["gzip, br;q=0.5, *;q=0", "*;Q=0.0,br ;\tq=0.50,gzip;q=1."]),
+            ("Accept-Language", "de;q=0.8, en-gb", &["en-GB, de;q=0.8", "DE;q=0.8, en-gb"]),
             (
                 "Accept",
-                "*/*;q=100, text/html;level=A",
+                "*/*;q=0.1, text/html;level=A",
                 &["text/html;Level=A, */*;q=0.1", "*/*;q=0.1,TEXT/HTML ; level=A"],
             ),
             ("Accept-Charset", "utf-8", &["UTF-8"]),
@@ -80,6 +82,9 @@ mod tests {
             for value in values {
                 assert_eq!(of(name, value).as_deref(), Some(expected), "{name}: {value}");
             }
+        }
+        for value in ["a;q=0.001, b;q=0.01, c;q=0.1, d;q=0.12", "a;q=0"] {
+            assert_eq!(of("Accept-Encoding", value).as_deref(), Some(value), "the text can be sent and read again");
         }
         assert_ne!(of("Accept", "a/b;c=D"), of("Accept", "a/b;c=d"), "the case of a parameter's value may count");
     }

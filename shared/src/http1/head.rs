@@ -212,18 +212,21 @@ fn until_space(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4); `None` for the beginning of one, if `ended` is
-/// false.
+/// false. Whatever is wrong is told in the order in which it comes.
 fn status_line(line: &[u8], ended: bool) -> Result<Option<(StatusCode, Minor)>, Refusal> {
     const MALFORMED: Refusal =
         Refusal::bad("the status line is not version, three digits and reason with one space between them");
     let minor = minor(line.get(..VERSION.len()).unwrap_or(line))?;
-    if !begins_like(line, STATUS_LINE) {
+    if !begins_like(line, STATUS) {
         return Err(MALFORMED);
     }
-    let digits = line.get(VERSION.len() + 1..STATUS_LINE.len() - 1).unwrap_or_default();
+    let digits = line.get(VERSION.len() + 1..STATUS.len()).unwrap_or_default();
     let status = StatusCode::from_bytes(digits).ok();
     if !digits.is_empty() && !status.is_some_and(|status| (100..600).contains(&status.as_u16())) {
         return Err(Refusal::bad("the status code is not between 100 and 599"));
+    }
+    if !begins_like(line, STATUS_LINE) {
+        return Err(MALFORMED);
     }
     if !line.iter().skip(STATUS_LINE.len()).all(|&b| is_value_byte(b)) {
         return Err(Refusal::bad("the reason phrase holds a control byte"));
@@ -235,8 +238,9 @@ fn status_line(line: &[u8], ended: bool) -> Result<Option<(StatusCode, Minor)>, 
     }
 }
 
-/// A version and a status line up to its reason phrase; `#` is a digit.
+/// A version, and a status line up to its code and up to its reason phrase; `#` is a digit.
 const VERSION: &[u8] = b"HTTP/#.#";
+const STATUS: &[u8] = b"HTTP/#.# ###";
 const STATUS_LINE: &[u8] = b"HTTP/#.# ### ";
 
 /// Whether `text`, as far as it goes, has the shape.

@@ -9,6 +9,8 @@ use super::source::Source;
 use crate::queue::{EventQueues, Fate, QueueError};
 
 const FULL: &str = "its event queue is full: send it again later";
+const TOO_LARGE: &str =
+    "it is larger than a message of the queue's engine may be: make it smaller, or raise max_payload there";
 
 /// Appends to all queues concerned at once; what may go anywhere goes where there is room.
 pub async fn append(queues: &dyn EventQueues, count: u16, source: &Source, batch: Batch) -> Report {
@@ -69,6 +71,7 @@ impl Outcome {
             match (fate, movable) {
                 (Fate::Stored { offset }, _) => report.stored(self.queue, offset),
                 (Fate::Duplicate, _) => report.duplicates += 1,
+                (Fate::TooLarge, _) => report.rejected(index, TOO_LARGE),
                 (Fate::Full, Some(sent)) => homeless.push(sent),
                 (Fate::Full, None) => report.refused(index, FULL),
             }

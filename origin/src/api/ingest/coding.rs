@@ -9,7 +9,7 @@ use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 /// How many times its own size a body may become, beyond [`GIVEN_FREE`]; what grows more is answered 413. Ordinary JSON
 /// stays below 50.
 const RATIO_MAX: u64 = 250;
-/// Bytes that any body may become, in bytes.
+/// What any body may become beyond that, in bytes.
 const GIVEN_FREE: u64 = 1 << 20;
 /// Largest window of a zstd frame, as a power of two: 8 MiB, which RFC 8878 §3.1.1.1.2 recommends decoders to take.
 const WINDOW_LOG_MAX: u32 = 23;
@@ -69,7 +69,7 @@ impl Coding {
 /// Undoes a body as it arrives.
 pub struct Decoder {
     kind: Kind,
-    /// Bytes that went in, and that may yet come out.
+    /// Bytes that may yet come out.
     room: u64,
 }
 

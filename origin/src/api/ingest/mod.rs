@@ -7,14 +7,14 @@
 
 mod answers;
 mod append;
-mod asked;
+pub mod asked;
 pub mod auth;
-mod batch;
+pub mod batch;
 mod bucket;
-mod cloud_events;
+pub mod cloud_events;
 mod coding;
 mod door;
-mod element;
+pub mod element;
 #[cfg(test)]
 mod format_tests;
 mod lines;

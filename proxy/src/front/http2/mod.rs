@@ -2,14 +2,17 @@
 //!
 //! `wire` is the connection as `h2` reads and writes it; `request` judges a request as `shared::http1` would and makes
 //! the same head of it; `hit` answers from the store at once, where the connection is read; what is no plain hit is left
-//! to the gateway in a task of its own, and `reply` sends what it answers. `head` makes HTTP/2 fields of heads.
+//! to the gateway in a task of its own, and `reply` sends what it answers. `head` makes HTTP/2 fields of heads. `watch`
+//! and `hpack` know what RFC 9113 calls the mistakes of clients.
 
 mod head;
 mod hit;
+mod hpack;
 mod reply;
 mod request;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;
 
 use std::future::Future;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use ::h2::Reason;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::watch::Watch;
 use crate::front::connection::{LINGER_BYTES, LINGER_TIMEOUT};
 use crate::front::reply::WRITE_TIMEOUT;
 
@@ -19,11 +21,16 @@ use crate::front::reply::WRITE_TIMEOUT;
 const GATHERED_MAX: usize = 64 * 1024;
 /// Room made for them at least.
 const GATHERED_MIN: usize = 1024;
+/// A GOAWAY without debug data (RFC 9113 §6.8): its head, the last stream, a code.
+const GOAWAY_HEAD: [u8; 9] = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+const GOAWAY_BYTES: usize = 17;
 
 /// A stream that gathers what is written to it, with bytes that were read from it already.
 ///
 /// `h2` flushes after every frame. Where many requests come in one read, their answers would otherwise leave in as many
 /// writes, and over TLS in as many records.
+///
+/// What comes is watched, so that a client that errs is told by what name (`watch`).
 pub(super) struct Wire {
     stream: Stream,
     /// Read before HTTP/2 was known to be spoken.
@@ -38,6 +45,9 @@ pub(super) struct Wire {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Runs once everything is said and our side is closed.
     lingering: Option<Lingering>,
+    watch: Watch,
+    /// The client erred in a way that `h2` does not see, and was told.
+    ended: bool,
 }
 
 /// What is read and thrown away so that the client gets to see the last words instead of a reset.
@@ -65,10 +75,12 @@ impl Wire {
         let corked = Arc::new(AtomicBool::new(false));
         let cork = Cork(Arc::clone(&corked));
         let (gathered, written, expected) = (Vec::new(), 0, GATHERED_MIN);
-        (Wire { stream, read, gathered, written, expected, corked, stalled: None, lingering: None }, cork)
+        let (stalled, lingering, watch, ended) = (None, None, Watch::new(), false);
+        (Wire { stream, read, gathered, written, expected, corked, stalled, lingering, watch, ended }, cork)
     }
 
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.name_the_mistake();
         while let Some(rest @ [_, ..]) = self.gathered.get(self.written..) {
             match Pin::new(&mut self.stream).poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -93,6 +105,36 @@ impl Wire {
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Where `h2` says goodbye with PROTOCOL_ERROR, says what RFC 9113 calls the mistake. Nothing follows a goodbye.
+    fn name_the_mistake(&mut self) {
+        let Some(at) = self.gathered.len().checked_sub(GOAWAY_BYTES).filter(|at| *at >= self.written) else { return };
+        let Some(goaway) = self.gathered.get_mut(at..) else { return };
+        if goaway.starts_with(&GOAWAY_HEAD)
+            && let Some((_, code)) = goaway.split_last_chunk_mut()
+            && *code == u32::from(Reason::PROTOCOL_ERROR).to_be_bytes()
+        {
+            *code = u32::from(self.watch.reason()).to_be_bytes();
+        }
+    }
+
+    /// Ends the connection with this code.
+    fn end(&mut self, reason: Reason) {
+        let (last, code) = (self.watch.highest().to_be_bytes(), u32::from(reason).to_be_bytes());
+        self.gather(&[&GOAWAY_HEAD[..], &last, &code].concat());
+        self.ended = true;
+    }
+
+    /// Reads what was read before, and then from the stream.
+    fn poll_read_raw(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, into);
+        }
+        let count = self.read.len().min(into.remaining());
+        into.put_slice(self.read.get(..count).unwrap_or_default());
+        self.read.advance(count);
+        Poll::Ready(Ok(()))
+    }
+
     fn gather(&mut self, bytes: &[u8]) {
         if self.gathered.capacity() == 0 {
             self.gathered.reserve(self.expected);
@@ -103,13 +145,20 @@ impl Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, into);
+        if !self.ended {
+            // More is wanted: all that came was read.
+            self.watch.settle();
+            let before = into.filled().len();
+            ready!(self.poll_read_raw(cx, into))?;
+            let came = into.filled_mut().get_mut(before..).unwrap_or_default();
+            match self.watch.look(came) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(reason) => self.end(reason),
+            }
+            into.set_filled(before);
         }
-        let count = self.read.len().min(into.remaining());
-        into.put_slice(self.read.get(..count).unwrap_or_default());
-        self.read.advance(count);
-        Poll::Ready(Ok(()))
+        ready!(self.as_mut().poll_shutdown(cx))?;
+        Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 }
 

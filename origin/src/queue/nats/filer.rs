@@ -1,0 +1,383 @@
+//! One event queue in the hands of a dispatcher: takes its events, files rounds in the shard queues, and purges what is
+//! filed.
+//!
+//! What a shard has of an event queue is one subject, and each of its frames says up to which offset it goes: the mark.
+//! A frame is published only if the last one is the one whose mark is known (the fence). Whoever files, files what is
+//! above the mark, so that no subject has a gap or anything twice, however many believe that they hold the lease; a
+//! round that was filed in a part of its shards, when its dispatcher died, is completed by the next one.
+//!
+//! The cursor may lag behind the marks after a crash, never be ahead of one: it is written once all shards have a round.
+//! The last message of a subject is never purged, since the fence of an empty subject would let anybody in who has seen
+//! it empty once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::Stream;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use millpond_shared::clock;
+use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::wire::ShardFrame;
+
+use super::connection::{self, Connection, Published, unreachable};
+use super::heads::{self, EventHead, FORMAT, Remembered, ShardHead};
+use super::leases::fenced;
+use super::reader::Reader;
+use super::records::{FiledRecord, Records, filed_key};
+use super::shard_streams::ShardStreams;
+use super::streams::Plan;
+use crate::queue::ids::IdHasher;
+use crate::queue::limits::TAKE_MAX_BYTES;
+use crate::queue::{Lease, QueueError, Round, RoundFrame, Runtime, Taken};
+
+/// An event queue under one lease after the other.
+pub struct Filer {
+    shared: Shared,
+    reader: Reader,
+    /// The lease under which the rest was learnt.
+    token: u64,
+    /// Sequence of the last message that was read.
+    read_to: u64,
+    /// What was read and is not purged, oldest first.
+    frames: VecDeque<Frame>,
+    /// Bytes of the frames that were not filed yet.
+    unfiled_bytes: usize,
+    /// By shard: the last frame of this event queue.
+    marks: BTreeMap<ShardId, Mark>,
+    tidied: Instant,
+    /// Whether the record of the cursor is behind.
+    is_dirty: bool,
+}
+
+pub struct Shared {
+    pub queue: QueueId,
+    pub plan: Plan,
+    pub connection: Connection,
+    pub stream: Stream,
+    pub state: Records,
+    pub shards: Arc<ShardStreams>,
+    pub hasher: IdHasher,
+    pub runtime: Runtime,
+    /// The last offset that this process knows to be filed.
+    pub filed: Arc<AtomicU64>,
+}
+
+struct Frame {
+    sequence: u64,
+    head: EventHead,
+    payload: Bytes,
+}
+
+/// The last frame of a subject; all 0 where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    sequence: u64,
+    last: Offset,
+    token: u64,
+    total: u64,
+}
+
+/// The cursor is written down, and what is filed purged, at most so often.
+const TIDY_EVERY: Duration = Duration::from_millis(250);
+/// Attempts to file one frame that ended without an answer, or with another's frame in between.
+const ATTEMPTS: usize = 4;
+/// What a hash takes in a message of ids, at most; such a message is filled to half of what it may have. A frame's own
+/// ids are never split: they take less than the frame.
+const ID_BYTES: usize = 20;
+
+impl Filer {
+    pub fn new(shared: Shared) -> Filer {
+        let reader = Reader::new(shared.stream.clone(), shared.connection.message_max);
+        Filer {
+            shared,
+            reader,
+            token: 0,
+            read_to: 0,
+            frames: VecDeque::new(),
+            unfiled_bytes: 0,
+            marks: BTreeMap::new(),
+            tidied: clock::monotonic(),
+            is_dirty: false,
+        }
+    }
+
+    /// What work under a lease needs beside what is learnt under it.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn filed(&self) -> Offset {
+        self.shared.filed.load(Ordering::Acquire)
+    }
+
+    /// Under a new lease: nothing that was learnt under another one counts.
+    async fn begin(&mut self, lease: Lease) -> Result<(), QueueError> {
+        if self.token == lease.token {
+            return Ok(());
+        }
+        let record = self.shared.state.get::<FiledRecord>(&filed_key(self.shared.queue)).await?;
+        self.shared.filed.fetch_max(record.value.unwrap_or_default().offset, Ordering::AcqRel);
+        (self.read_to, self.unfiled_bytes) = (0, 0);
+        self.frames.clear();
+        self.marks.clear();
+        self.token = lease.token;
+        Ok(())
+    }
+
+    /// See [`DispatchQueues::take`](crate::queue::DispatchQueues::take). The lease is checked by the caller.
+    pub async fn take(&mut self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
+        self.begin(lease).await?;
+        let began = clock::monotonic();
+        let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
+        let runtime = self.shared.runtime.clone();
+        let mut has_read = false;
+        loop {
+            let first = self.filed() + 1;
+            let wanted = first.saturating_add(max_events - 1);
+            let is_part = (first..wanted).contains(&self.end());
+            if is_part && !has_read && self.unfiled_bytes < TAKE_MAX_BYTES {
+                // More may be there already.
+                self.read(Duration::ZERO).await?;
+            }
+            let unfiled: Vec<&Frame> = self.frames.iter().filter(|frame| frame.head.last >= first).collect();
+            if let Some(newest) = unfiled.last() {
+                let last = newest.head.last.min(wanted);
+                let frames = unfiled.iter().take_while(|frame| frame.head.first <= last);
+                let frames = frames.map(|frame| frame.payload.clone()).collect();
+                return Ok(Some(Taken { first, last, frames }));
+            }
+            let left = wait.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            if runtime.is_ending() {
+                return Err(QueueError::Closed);
+            }
+            // Nobody else writes down how far this is while nothing more comes.
+            let until_tidy = if self.is_dirty { self.tidy_every().saturating_sub(self.tidied.elapsed()) } else { left };
+            tokio::select! {
+                read = self.read(left.min(until_tidy)) => has_read = read?,
+                () = runtime.ended() => return Err(QueueError::Closed),
+            }
+            self.tidy().await?;
+        }
+    }
+
+    /// See [`DispatchQueues::push`](crate::queue::DispatchQueues::push). The lease is checked by the caller.
+    pub async fn push(&mut self, lease: Lease, round: Round) -> Result<(), QueueError> {
+        self.begin(lease).await?;
+        let (queue, expected) = (self.shared.queue, self.filed() + 1);
+        while self.end() < round.last && self.read(Duration::ZERO).await? {}
+        if round.last > self.end() {
+            let problem = format!("the round ends at {}, the queue at {}", round.last, self.end());
+            return Err(QueueError::Invalid { problem });
+        }
+        if round.first != expected {
+            return Err(QueueError::NotNext { queue, first: round.first, expected });
+        }
+        if round.last < round.first {
+            return Err(QueueError::Invalid { problem: "the round holds no event".to_owned() });
+        }
+        for RoundFrame { shard, bytes, .. } in &round.frames {
+            self.shared.shards.room(*shard, bytes.len() as u64).await?;
+        }
+        let Round { first, last, frames } = round;
+        let (shared, marks) = (&self.shared, &self.marks);
+        let filing = frames.into_iter().map(|frame| async move {
+            let mark = marks.get(&frame.shard).copied();
+            (frame.shard, shared.file(lease, (first, last), frame, mark).await)
+        });
+        let mut outcome = Ok(());
+        for (shard, filed) in join_all(filing).await {
+            match filed {
+                Ok(mark) => drop(self.marks.insert(shard, mark)),
+                Err(error) => {
+                    // What is known of the subject may be out of date.
+                    self.marks.remove(&shard);
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome?;
+        self.shared.filed.store(last, Ordering::Release);
+        self.unfiled_bytes = self.unfiled().map(|frame| frame.payload.len()).sum();
+        self.is_dirty = true;
+        self.tidy().await
+    }
+
+    /// Writes down at once how far this is.
+    pub async fn write_down(&mut self) -> Result<(), QueueError> {
+        self.tidied = clock::monotonic().checked_sub(self.tidy_every()).unwrap_or(self.tidied);
+        self.tidy().await
+    }
+
+    fn unfiled(&self) -> impl Iterator<Item = &Frame> {
+        let filed = self.filed();
+        self.frames.iter().filter(move |frame| frame.head.last > filed)
+    }
+
+    /// The last offset of what was read.
+    fn end(&self) -> Offset {
+        self.frames.back().map_or(self.filed(), |frame| frame.head.last)
+    }
+
+    /// Reads on; whether something came within `wait`.
+    async fn read(&mut self, wait: Duration) -> Result<bool, QueueError> {
+        let read = self.reader.read(self.read_to, TAKE_MAX_BYTES, wait).await?;
+        let something = !read.is_empty();
+        for stored in read {
+            let head: EventHead = heads::decode(stored.head.as_deref())?;
+            let end = self.frames.back().map(|frame| frame.head.last);
+            if end.is_some_and(|end| head.first != end + 1) {
+                let problem = format!("event queue {} has a gap before offset {}", self.shared.queue, head.first);
+                return Err(QueueError::Failed { problem });
+            }
+            if end.is_none() {
+                // Only what is filed is purged.
+                self.shared.filed.fetch_max(head.first - 1, Ordering::AcqRel);
+            }
+            if head.last > self.filed() {
+                self.unfiled_bytes += stored.payload.len();
+            }
+            self.read_to = stored.sequence;
+            self.frames.push_back(Frame { sequence: stored.sequence, head, payload: stored.payload });
+        }
+        Ok(something)
+    }
+
+    fn tidy_every(&self) -> Duration {
+        self.shared.runtime.limits.tidy_every.min(TIDY_EVERY)
+    }
+
+    /// Writes down the cursor, and purges what is filed but for its last frame; the ids in it are written elsewhere first.
+    async fn tidy(&mut self) -> Result<(), QueueError> {
+        if !self.is_dirty || self.tidied.elapsed() < self.tidy_every() {
+            return Ok(());
+        }
+        let filed = self.filed();
+        let filed_frames = self.frames.iter().take_while(|frame| frame.head.last <= filed).count();
+        self.shared.state.put(&filed_key(self.shared.queue), &FiledRecord { offset: filed }).await?;
+        if let Some(kept) = filed_frames.checked_sub(1).filter(|purged| *purged > 0) {
+            let purged = self.frames.iter().take(kept);
+            self.shared.remember(purged).await?;
+            if let Some(first_kept) = self.frames.get(kept) {
+                let purge = self.shared.stream.purge().sequence(first_kept.sequence);
+                purge.await.map_err(unreachable)?;
+            }
+            self.frames.drain(..kept);
+        }
+        self.is_dirty = false;
+        self.tidied = clock::monotonic();
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Files one frame of a round, or what of it is above the mark of its shard; the new mark.
+    pub(super) async fn file(
+        &self,
+        lease: Lease,
+        (first, last): (Offset, Offset),
+        frame: RoundFrame,
+        known: Option<Mark>,
+    ) -> Result<Mark, QueueError> {
+        let RoundFrame { shard, events, bytes } = frame;
+        let subject = self.plan.shard_subject(shard, self.queue);
+        let mut known = known;
+        let mut failed = QueueError::Busy;
+        for _ in 0..ATTEMPTS {
+            let mark = match known.take() {
+                Some(mark) => mark,
+                None => self.mark(shard).await?,
+            };
+            if mark.token > lease.token {
+                return Err(fenced(lease));
+            }
+            let (events, bytes) = match above(mark.last, first, last, &bytes)? {
+                Above::All => (events, bytes.clone()),
+                Above::Some { events, bytes } => (events, bytes),
+                Above::Nothing => return Ok(mark),
+            };
+            let total = mark.total + events;
+            let head = ShardHead { format: FORMAT, first, last, token: lease.token, events, total };
+            let length = bytes.len() as u64;
+            match connection::publish(&self.connection, subject.clone(), mark.sequence, heads::encode(&head), bytes)
+                .await
+            {
+                Ok(Published::At(sequence)) => {
+                    self.shards.grew(shard, length);
+                    return Ok(Mark { sequence, last, token: lease.token, total });
+                }
+                Ok(Published::NoRoom) => return Err(QueueError::ShardFull { shard }),
+                Ok(Published::Overtaken) => {}
+                // It may be stored all the same: the mark tells.
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn mark(&self, shard: ShardId) -> Result<Mark, QueueError> {
+        let found = self.shards.last_of(shard, self.queue).await?;
+        Ok(found.map_or_else(Mark::default, |(sequence, head)| Mark {
+            sequence,
+            last: head.last,
+            token: head.token,
+            total: head.total,
+        }))
+    }
+
+    /// Writes the ids of frames where writers find them once the frames are gone.
+    async fn remember(&self, frames: impl Iterator<Item = &Frame>) -> Result<(), QueueError> {
+        let (now_ms, ids_max) = (self.runtime.now_ms(), self.connection.message_max / ID_BYTES / 2);
+        let mut remembered = Remembered { last: 0, ids: Vec::new() };
+        let mut count = 0;
+        for frame in frames {
+            let ids = heads::ids_of(&frame.head, &frame.payload, &self.hasher, now_ms)?;
+            let more: usize = ids.iter().map(|(_, hashes)| hashes.len()).sum();
+            if count > 0 && count + more > ids_max {
+                self.write_ids(&remembered).await?;
+                (remembered, count) = (Remembered { last: 0, ids: Vec::new() }, 0);
+            }
+            remembered.last = frame.head.last;
+            remembered.ids.extend(ids);
+            count += more;
+        }
+        self.write_ids(&remembered).await
+    }
+
+    async fn write_ids(&self, remembered: &Remembered) -> Result<(), QueueError> {
+        let (jetstream, subject) = (&self.connection.jetstream, self.plan.ids_subject(self.queue));
+        let sent = jetstream.publish(subject, remembered.encode().into()).await.map_err(unreachable)?;
+        sent.await.map(drop).map_err(unreachable)
+    }
+}
+
+/// What of a round's frame is above a mark.
+#[derive(Debug, PartialEq, Eq)]
+enum Above {
+    All,
+    Some { events: u64, bytes: Bytes },
+    Nothing,
+}
+
+fn above(mark: Offset, first: Offset, last: Offset, bytes: &Bytes) -> Result<Above, QueueError> {
+    if mark >= last {
+        return Ok(Above::Nothing);
+    }
+    if mark < first {
+        return Ok(Above::All);
+    }
+    let invalid = |problem: String| QueueError::Invalid { problem };
+    let mut frame = ShardFrame::decode(bytes).map_err(|error| invalid(error.to_string()))?;
+    frame.events.retain(|filed| filed.offset > mark);
+    frame.first = mark + 1;
+    if frame.events.is_empty() {
+        return Ok(Above::Nothing);
+    }
+    Ok(Above::Some { events: frame.events.len() as u64, bytes: frame.encode().into() })
+}

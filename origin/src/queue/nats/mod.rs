@@ -1,0 +1,368 @@
+//! The queues on NATS JetStream: the same doors as the embedded queues', for any number of processes.
+//!
+//! | on NATS | what it is |
+//! |---|---|
+//! | stream `POND-events-Q`, subject `POND.events.Q` | event queue Q: one message is an `EventFrame` |
+//! | stream `POND-ids-Q` | ids of frames that were purged from it, until their windows end |
+//! | stream `POND-shard-S`, subjects `POND.shard.S.Q` | the queue of shard S: one message is a `ShardFrame`, its position the message's sequence |
+//! | bucket `POND-leases` | claims on event queues |
+//! | bucket `POND-state` | how far event queues are filed, what consumers have committed, the secret of the ids |
+//!
+//! `connection` and `streams` judge the servers before anything is trusted to them. `appender` (with `event_log`, `draft`,
+//! `ids`) is the way in, `filer` (with `leases`) the dispatcher's side, `puller` and `shard_streams` the shards'. `reader`
+//! reads streams, `heads` and `records` say what is written. Why it is so: docs/decisions/0006.
+
+mod appender;
+mod connection;
+mod draft;
+mod event_log;
+mod filer;
+mod heads;
+mod ids;
+mod leases;
+mod puller;
+mod reader;
+mod records;
+mod shard_streams;
+mod status;
+mod streams;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Stream;
+use async_trait::async_trait;
+use millpond_shared::event::Event;
+use millpond_shared::version::{Position, QueueId, ShardId};
+use parking_lot::Mutex;
+use prometheus::Registry;
+
+use self::appender::Appender;
+use self::connection::Connection;
+use self::event_log::EventLog;
+use self::filer::Filer;
+use self::leases::Leases;
+use self::puller::Puller;
+use self::records::Records;
+use self::shard_streams::ShardStreams;
+use self::streams::Plan;
+use super::ids::IdHasher;
+use super::metrics::Gauges;
+use super::{
+    DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, Lease, Options, Pulled, QueueError, QueueMetrics, QueueRole,
+    Round, Runtime, ShardQueues, Status, Taken,
+};
+
+pub use self::connection::{Servers, VERSION_MIN};
+
+/// Where the queues are on NATS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsSettings {
+    pub servers: Servers,
+    /// What the names of all streams begin with, so that ponds can share servers.
+    pub pond: String,
+    /// Servers that keep a copy of everything: 1, 3 or 5.
+    pub replicas: usize,
+    pub event_queues: u16,
+}
+
+/// What leases are measured by.
+pub enum Clock {
+    /// The servers' clock.
+    Servers,
+    /// Milliseconds since the Unix epoch, as somebody else tells them.
+    Given(Arc<dyn Fn() -> u64 + Send + Sync>),
+}
+
+/// The queues of one pond, as one process reaches them.
+pub struct NatsQueues {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    runtime: Runtime,
+    connection: Connection,
+    plan: Plan,
+    state: Records,
+    hasher: IdHasher,
+    leases: Leases,
+    queues: Vec<EventQueue>,
+    shards: Arc<ShardStreams>,
+    puller: Puller,
+    /// As it was asked for last; what is scraped.
+    status: Mutex<Option<Status>>,
+    is_closed: AtomicBool,
+}
+
+struct EventQueue {
+    events: Stream,
+    ids: Stream,
+    /// The last offset that this process knows to be filed.
+    filed: Arc<AtomicU64>,
+    filer: tokio::sync::Mutex<Filer>,
+    /// Started by the first append.
+    appender: Mutex<Option<Arc<Appender>>>,
+}
+
+/// The queues on NATS can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    #[error("NATS can't be reached: {problem}; start the servers, or name others in queue.servers")]
+    Connect { problem: String },
+    #[error(
+        "the NATS server has version {found}, {}.{} or newer is needed: older ones can't be told to sync what they \
+         acknowledge, and drop settings that they don't know",
+        VERSION_MIN.0, VERSION_MIN.1
+    )]
+    Version { found: String },
+    #[error(
+        "the NATS server has no JetStream: add a block jetstream {{ store_dir: …, sync_interval: always }} to its configuration"
+    )]
+    NoJetStream,
+    #[error("the NATS server takes messages of {found} bytes at most: set its max_payload to {least} or more")]
+    SmallMessages { found: usize, least: usize },
+    #[error("{}: {problem}", file.display())]
+    File { file: PathBuf, problem: String },
+    #[error("{name} on NATS can't be made or read: {problem}")]
+    Stream { name: String, problem: String },
+    #[error(
+        "{name} on NATS is not as it was asked for: {difference}; give every process the same [queue], and upgrade the \
+         servers, or delete it there once it is empty"
+    )]
+    Different { name: String, difference: String },
+    #[error(
+        "event queue {queue} on NATS would be left out with event_queues = {count}: raise the number again, let the \
+         queue drain, stop, and delete its stream"
+    )]
+    LeftOut { queue: QueueId, count: u16 },
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("the metrics of the queue role can't be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl NatsQueues {
+    /// Connects, judges the servers, and makes the streams that are not there.
+    pub async fn open(
+        settings: &NatsSettings,
+        options: Options,
+        clock: Clock,
+        registry: &Registry,
+    ) -> Result<NatsQueues, NatsError> {
+        let runtime = Runtime::new(options, QueueMetrics::register(registry)?);
+        let plan = Plan { pond: settings.pond.clone(), replicas: settings.replicas, limits: runtime.limits };
+        let connection = Connection::open(&settings.servers).await?;
+        let left_out = (settings.event_queues..EVENT_QUEUES_MAX).take(1);
+        for queue in left_out {
+            if connection.jetstream.get_stream(plan.events(queue)).await.is_ok() {
+                return Err(NatsError::LeftOut { queue, count: settings.event_queues });
+            }
+        }
+        let state = Records::new(streams::bucket(&connection, plan.state()).await?);
+        let leases = Records::new(streams::bucket(&connection, plan.leases()).await?);
+        let leases = Leases::new(leases, connection.clone(), plan.events(0), clock);
+        let hasher = IdHasher::new(state.secret().await?);
+        let shards = ShardStreams::new(plan.clone(), connection.clone(), state.clone(), settings.event_queues);
+        let shards = Arc::new(shards);
+        let mut queues = Vec::new();
+        for queue in 0..settings.event_queues {
+            let events = streams::stream(&connection, plan.events_config(queue)).await?;
+            let ids = streams::stream(&connection, plan.ids_config(queue)).await?;
+            let filed = Arc::new(AtomicU64::new(0));
+            let filer = Filer::new(filer::Shared {
+                queue,
+                plan: plan.clone(),
+                connection: connection.clone(),
+                stream: events.clone(),
+                state: state.clone(),
+                shards: shards.clone(),
+                hasher: hasher.clone(),
+                runtime: runtime.clone(),
+                filed: filed.clone(),
+            });
+            let filer = tokio::sync::Mutex::new(filer);
+            queues.push(EventQueue { events, ids, filed, filer, appender: Mutex::default() });
+        }
+        let puller = Puller::new(shards.clone(), runtime.clone(), connection.message_max);
+        let parts = Arc::new(Parts {
+            runtime,
+            connection,
+            plan,
+            state,
+            hasher,
+            leases,
+            queues,
+            shards,
+            puller,
+            status: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        });
+        let scraped = Arc::downgrade(&parts);
+        Gauges::register(registry, move || scraped.upgrade().and_then(|parts| parts.status.lock().clone()))?;
+        Ok(NatsQueues { parts })
+    }
+
+    fn queue(&self, queue: QueueId) -> Result<&EventQueue, QueueError> {
+        let last = self.count().saturating_sub(1);
+        let no_queue = || QueueError::NoQueue { what: "event queue".to_owned(), number: queue, last };
+        self.parts.queues.get(usize::from(queue)).ok_or_else(no_queue)
+    }
+
+    fn count(&self) -> u16 {
+        u16::try_from(self.parts.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    fn is_open(&self) -> Result<(), QueueError> {
+        if self.parts.is_closed.load(Ordering::Acquire) { Err(QueueError::Closed) } else { Ok(()) }
+    }
+
+    fn appender(&self, queue: QueueId) -> Result<Arc<Appender>, QueueError> {
+        let of = self.queue(queue)?;
+        let mut appender = of.appender.lock();
+        // Behind the lock: who closes takes what is there, and nothing comes after that.
+        self.is_open()?;
+        let start = || {
+            Arc::new(Appender::start(EventLog {
+                queue,
+                plan: self.parts.plan.clone(),
+                connection: self.parts.connection.clone(),
+                stream: of.events.clone(),
+                ids: of.ids.clone(),
+                state: self.parts.state.clone(),
+                hasher: self.parts.hasher.clone(),
+                runtime: self.parts.runtime.clone(),
+                filed: of.filed.clone(),
+            }))
+        };
+        Ok(appender.get_or_insert_with(start).clone())
+    }
+}
+
+#[async_trait]
+impl EventQueues for NatsQueues {
+    async fn count(&self) -> Result<u16, QueueError> {
+        Ok(self.count())
+    }
+
+    async fn append(
+        &self,
+        queue: QueueId,
+        window: Option<Duration>,
+        events: Vec<Event<'static>>,
+    ) -> Result<Vec<Fate>, QueueError> {
+        self.appender(queue)?.append(window, events).await
+    }
+}
+
+#[async_trait]
+impl DispatchQueues for NatsQueues {
+    async fn count(&self) -> Result<u16, QueueError> {
+        Ok(self.count())
+    }
+
+    fn frame_max_bytes(&self) -> usize {
+        self.parts.connection.message_max - FRAME_HEADROOM
+    }
+
+    async fn acquire(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError> {
+        self.queue(queue)?;
+        self.is_open()?;
+        self.parts.leases.acquire(queue, holder, ttl).await
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
+        self.is_open()?;
+        self.parts.leases.renew(lease, ttl).await
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), QueueError> {
+        self.is_open()?;
+        self.parts.leases.check(lease)?;
+        // The next holder begins where this one ended. If it can't be written down, it begins a little earlier.
+        let _ = self.queue(lease.queue)?.filer.lock().await.write_down().await;
+        self.parts.leases.release(lease).await
+    }
+
+    async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
+        self.is_open()?;
+        self.parts.leases.check(lease)?;
+        self.queue(lease.queue)?.filer.lock().await.take(lease, max_events, wait).await
+    }
+
+    async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
+        self.is_open()?;
+        self.parts.leases.check(lease)?;
+        self.queue(lease.queue)?.filer.lock().await.push(lease, round).await
+    }
+}
+
+#[async_trait]
+impl ShardQueues for NatsQueues {
+    async fn pull(
+        &self,
+        shard: ShardId,
+        after: Position,
+        max_bytes: usize,
+        wait: Duration,
+    ) -> Result<Pulled, QueueError> {
+        self.is_open()?;
+        self.parts.puller.pull(shard, after, max_bytes, wait).await
+    }
+
+    async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+        self.is_open()?;
+        self.parts.shards.committed(shard, consumer, position).await
+    }
+}
+
+#[async_trait]
+impl QueueRole for NatsQueues {
+    async fn acquire_from_elsewhere(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError> {
+        DispatchQueues::acquire(self, queue, holder, ttl).await
+    }
+
+    async fn remove_consumer(&self, shard: ShardId, consumer: &str) -> Result<bool, QueueError> {
+        self.is_open()?;
+        self.parts.shards.remove_consumer(shard, consumer).await
+    }
+
+    async fn status(&self) -> Result<Status, QueueError> {
+        let status = self.parts.read_status().await?;
+        *self.parts.status.lock() = Some(status.clone());
+        Ok(status)
+    }
+
+    /// Nothing here fails for good: what is lost with a connection is found again.
+    async fn failed(&self) -> QueueError {
+        self.parts.runtime.failed().await
+    }
+
+    fn end_waits(&self) {
+        self.parts.runtime.end();
+    }
+
+    async fn close(&self) {
+        self.end_waits();
+        let appenders = self.parts.queues.iter().map(|queue| {
+            let mut appender = queue.appender.lock();
+            self.parts.is_closed.store(true, Ordering::Release);
+            appender.take()
+        });
+        drop(appenders.collect::<Vec<_>>());
+        for queue in &self.parts.queues {
+            // What is not written down is found by the next holder.
+            let _ = queue.filer.lock().await.write_down().await;
+        }
+        // What is on its way out.
+        let _ = tokio::time::timeout(connection::CALL_TIME, self.parts.connection.client.flush()).await;
+    }
+}
+
+/// What a frame lacks to the largest message: its head, the subject, and what the server adds.
+const FRAME_HEADROOM: usize = 4 << 10;
