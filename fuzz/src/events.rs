@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 100;
 pub fn ingest(data: &[u8]) {
     let [content_type, body] = parts(data);
     let content_type = String::from_utf8_lossy(content_type);
-    let fields: Fields = [("content-type", content_type.as_ref())].into_iter().collect();
+    let fields: Fields = [("content-type", &*content_type)].into_iter().collect();
     let Ok(format) = Format::of(&Asked::new(&Method::POST, "/", &fields)) else { return };
     let Ok(elements) = batch::split(body, &format, EVENTS_MAX) else { return };
     // What is broken is told once, behind those that are not.
