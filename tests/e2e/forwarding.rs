@@ -196,7 +196,8 @@ fn fields_of_one_hop_go_no_further_either_way() {
 fn trailers_end_here() {
     let origin = ScriptedOrigin::start();
     let chunks = "4\r\nbody\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\nCache-Control: no-store\r\n\r\n";
-    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\nConnection: close\r\n\r\n";
     origin.answer("/a", Answer::raw(format!("{head}{chunks}")));
     origin.answer_by("/echo", |request: &Seen| Answer::ok(&request.body));
     let pond = plain(&origin, &[]);
