@@ -8,6 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use millpond_origin::api::desk::Desk;
+use millpond_origin::api::queues::names;
 use millpond_origin::http::{Answer, Handler, json, method_not_allowed, refusal};
 use millpond_origin::queue::QueueRole;
 use millpond_proxy::cache::{Mode, Purged};
@@ -41,6 +43,9 @@ impl Handler for Admin {
         if !self.is_allowed(&request) {
             return unauthorized().into();
         }
+        if let Some(answer) = self.desk_answer(&request).await {
+            return answer.into();
+        }
         if let Some(queues) = self.queues.as_ref().filter(|_| request.uri().path() == "/metrics") {
             // Where they can't be asked, what they said last is told.
             let _ = tokio::time::timeout(STATUS_TIME, queues.status()).await;
@@ -54,6 +59,17 @@ impl Handler for Admin {
 }
 
 impl Admin {
+    /// What operators ask of the queues; `None` if this is no such request.
+    async fn desk_answer(&self, request: &Request<Bytes>) -> Option<Response<Bytes>> {
+        let names = names(request.uri().path())?;
+        let Some(queues) = &self.queues else {
+            let fix = "ask a process that has [queue]";
+            return Some(refusal(StatusCode::NOT_FOUND, "this process has no queues", fix));
+        };
+        let desk = Desk::new(Arc::clone(queues));
+        desk.answer(request.method().as_str(), &names, request.uri().query().unwrap_or_default()).await
+    }
+
     /// Whether the request has the token, if there is one and it asks for what needs it.
     fn is_allowed(&self, request: &Request<Bytes>) -> bool {
         let is_open = matches!(request.uri().path(), "/healthz" | "/readyz");

@@ -8,6 +8,7 @@ mod demo;
 mod load;
 mod plain;
 mod process;
+mod queue;
 mod replay;
 mod roles;
 mod run;
@@ -42,6 +43,8 @@ enum Command {
     Check(check::Arguments),
     /// Send events to a source, and tell how fast they were taken and how long that took.
     Load(load::Arguments),
+    /// Look at queues and dead letters, and put dead letters back.
+    Queue(queue::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Play a trace of requests to the store, and tell how many it would have answered.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Proxy(arguments) => plain::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Load(arguments) => load::main(&arguments),
+        Command::Queue(arguments) => queue::main(&arguments),
         Command::Schema => schema::main(),
         Command::ReplayTrace(arguments) => replay::main(&arguments),
     };

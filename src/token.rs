@@ -47,6 +47,11 @@ impl Token {
         Ok(Token(text.to_owned()))
     }
 
+    /// As a request brings it, in `Authorization`.
+    pub fn field(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
     /// What to do about a token that can't be read.
     pub const FIX: &'static str =
         "write \"env:NAME\" or \"file:PATH\", and put the output of `openssl rand -hex 32` there";

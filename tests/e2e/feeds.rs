@@ -78,10 +78,12 @@ fn in_one_process_and_in_several(events: &str) {
         );
         one_event_more(&pipeline, parts);
     }
-    let [one, several] = &bodies[..] else { panic!("two ways") };
+    let [one, several, on_nats] = &bodies[..] else { panic!("three ways") };
     assert_eq!(one.len(), documents.len());
-    let differ: Vec<_> = one.iter().filter(|(url, body)| several.get(*url) != Some(*body)).take(SHOWN_MAX).collect();
-    assert!(differ.is_empty(), "other bytes in several processes than in one: {differ:?}");
+    for other in [several, on_nats] {
+        let differ: Vec<_> = one.iter().filter(|(url, body)| other.get(*url) != Some(*body)).take(SHOWN_MAX).collect();
+        assert!(differ.is_empty(), "other bytes in several processes than in one: {differ:?}");
+    }
 }
 
 /// Posts all lines in batches of all shapes, some of them twice, in an order of its own, from several clients at once.

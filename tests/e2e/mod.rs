@@ -25,6 +25,7 @@ mod paths;
 mod plain_proxy;
 mod proxy_protocol;
 mod purges;
+mod queues;
 mod ranges;
 mod reload;
 mod replay;

@@ -2,6 +2,7 @@
 
 mod changes;
 mod conditions;
+pub mod desk;
 pub mod documents;
 pub mod ingest;
 pub mod queues;

@@ -12,30 +12,36 @@ use prometheus::Registry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::desk::Desk;
 use crate::http::{Answer, Handler, Refusals, json, method_not_allowed, refusal};
 use crate::queue::wire::{
-    APPEND_MAX_BYTES, Acquire, Append, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
+    APPEND_MAX_BYTES, Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
     PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
 };
-use crate::queue::{Lease, Pulled, QueueError, QueueRole, Round, RoundFrame};
+use crate::queue::{DeadLetter, Lease, Pulled, QueueError, QueueRole, Round, RoundFrame};
 
 /// Answers the requests of dispatchers, shards and ingest in other processes.
 pub struct QueuesApi {
     queues: Arc<dyn QueueRole>,
+    desk: Desk,
     refusals: Refusals,
 }
 
 impl QueuesApi {
     pub fn new(queues: Arc<dyn QueueRole>, registry: &Registry) -> Result<QueuesApi, prometheus::Error> {
-        Ok(QueuesApi { queues, refusals: Refusals::register(registry, "queue")? })
+        let desk = Desk::new(Arc::clone(&queues));
+        Ok(QueuesApi { queues, desk, refusals: Refusals::register(registry, "queue")? })
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, QueueError> {
         let (parts, body) = request.into_parts();
         let Some(names) = names(parts.uri.path()) else { return Ok(no_path()) };
         let query = Query(parts.uri.query().unwrap_or_default());
+        if let Some(answer) = self.desk.answer(parts.method.as_str(), &names, query.0).await {
+            return Ok(answer);
+        }
         match (parts.method.as_str(), names.as_slice()) {
-            ("GET", []) => Ok(json(StatusCode::OK, &self.queues.status().await?)),
+            ("POST", ["dead"]) => self.bury(body).await,
             ("GET", ["events", queue]) => self.take(number(queue)?, &query).await,
             ("POST", ["events", queue, "append"]) => self.append(number(queue)?, body).await,
             ("POST", ["events", queue, "lease"]) => self.acquire(number(queue)?, body).await,
@@ -104,6 +110,13 @@ impl QueuesApi {
         Ok(done())
     }
 
+    async fn bury(&self, body: Bytes) -> Result<Response<Bytes>, QueueError> {
+        let Message { head: (), parts } = read(body)?;
+        let letters: Result<Vec<_>, _> = parts.iter().map(|part| DeadLetter::decode(part)).collect();
+        let refused = self.queues.bury(letters.map_err(invalid)?).await?;
+        Ok(message(Buried { refused }, Vec::new()))
+    }
+
     async fn pull(&self, shard: u16, query: &Query<'_>) -> Result<Response<Bytes>, QueueError> {
         let (after, max_bytes) = (query.number("after")?, query.number("max_bytes")?);
         let pulled = self.queues.pull(shard, after, max_bytes, query.wait()?).await?;
@@ -127,7 +140,7 @@ impl Handler for QueuesApi {
     fn body_limit(&self, target: &str) -> u64 {
         let path = target.split('?').next().unwrap_or(target);
         match names(path).as_deref() {
-            Some(["events", _, "append"]) => APPEND_MAX_BYTES,
+            Some(["events", _, "append"] | ["dead"]) => APPEND_MAX_BYTES,
             Some(["events", _, "push", _]) => PUSH_MAX_BYTES,
             _ => OTHER_MAX_BYTES,
         }
@@ -141,7 +154,8 @@ impl Handler for QueuesApi {
 /// Why there is no answer to this method and path.
 fn other(names: &[&str]) -> Response<Bytes> {
     match names {
-        [] | ["events", _] | ["shards", _] => method_not_allowed("GET"),
+        ["events", _] | ["shards", _] => method_not_allowed("GET"),
+        ["dead"] => method_not_allowed("GET, POST"),
         ["events", _, "append" | "lease"] | ["events", _, "push", _] => method_not_allowed("POST"),
         ["events", _, "lease", _] | ["shards", _, "consumers", _] => method_not_allowed("PUT, DELETE"),
         _ => no_path(),
@@ -153,7 +167,7 @@ fn no_path() -> Response<Bytes> {
 }
 
 /// The names below [`ROOT`]; `None` for a path that is not below it.
-fn names(path: &str) -> Option<Vec<&str>> {
+pub fn names(path: &str) -> Option<Vec<&str>> {
     let below = path.strip_prefix(ROOT)?;
     (below.is_empty() || below.starts_with('/')).then(|| below.split('/').skip(1).collect())
 }

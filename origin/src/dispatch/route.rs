@@ -8,7 +8,7 @@ use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
-use crate::queue::RoundFrame;
+use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 
 /// What events are routed by.
 #[derive(Clone, Debug)]
@@ -24,9 +24,28 @@ pub struct Routed {
     pub frames: Vec<RoundFrame>,
     /// Events that concern no projection, or that nobody can read.
     pub unrouted: u64,
+    /// The latter.
+    pub dead: Vec<DeadLetter>,
 }
 
 impl Routed {
+    /// The one event of this round is too large for a frame: it goes to no shard at all, rather than to some.
+    pub fn lay_aside(&mut self, taken: &Taken, frame_max: usize) {
+        let decoded = taken.frames.iter().filter_map(|bytes| EventFrame::decode(bytes).ok());
+        for frame in decoded {
+            let placed = (frame.first..).zip(&frame.events).find(|(offset, _)| *offset == taken.first);
+            if let Some((offset, event)) = placed {
+                let reason = format!(
+                    "with the keys of its documents it takes more than the {frame_max} bytes of a message: make it smaller, or \
+                     raise max_payload of the NATS servers and replay"
+                );
+                let key = DeadKey { queue: frame.queue, offset, shard: None };
+                self.dead.push(DeadLetter::new(key, reason, event));
+                self.frames.clear();
+            }
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         self.frames.iter().map(|frame| frame.bytes.len()).sum()
     }
@@ -44,12 +63,19 @@ impl Routing {
     /// Routes the events `first..=last` of `frames` under fencing token `epoch`.
     pub fn route(&self, frames: &[EventFrame<'_>], first: Offset, last: Offset, epoch: u64) -> Routed {
         let mut parts: BTreeMap<ShardId, Part<'_>> = BTreeMap::new();
-        let mut unrouted = 0;
+        let (mut unrouted, mut dead) = (0, Vec::new());
         for frame in frames {
             let placed = (frame.first..).zip(&frame.events).filter(|(offset, _)| (first..=last).contains(offset));
             for (offset, event) in placed {
-                if !self.file(offset, event, &mut parts) {
-                    unrouted += 1;
+                match self.file(offset, event, &mut parts) {
+                    Ok(true) => {}
+                    Ok(false) => unrouted += 1,
+                    Err(problem) => {
+                        unrouted += 1;
+                        let reason = format!("its payload can't be read: {problem}; send it anew");
+                        let key = DeadKey { queue: frame.queue, offset, shard: None };
+                        dead.push(DeadLetter::new(key, reason, event));
+                    }
                 }
             }
         }
@@ -58,12 +84,17 @@ impl Routing {
             let frame = self.frame(part, queue, first, last, epoch);
             RoundFrame { shard, events: frame.events.len() as u64, bytes: frame.encode().into() }
         };
-        Routed { frames: parts.into_iter().map(encode).collect(), unrouted }
+        Routed { frames: parts.into_iter().map(encode).collect(), unrouted, dead }
     }
 
     /// Files one event with every shard it concerns; whether there is one.
-    fn file<'a>(&self, offset: Offset, event: &Event<'a>, parts: &mut BTreeMap<ShardId, Part<'a>>) -> bool {
-        let Ok(view) = View::new(event) else { return false };
+    fn file<'a>(
+        &self,
+        offset: Offset,
+        event: &Event<'a>,
+        parts: &mut BTreeMap<ShardId, Part<'a>>,
+    ) -> Result<bool, serde_json::Error> {
+        let view = View::new(event)?;
         let mut routed = false;
         for (index, projection) in self.projections.iter().enumerate() {
             let Some(key) = projection.route(&view) else { continue };
@@ -78,7 +109,7 @@ impl Routing {
                 }
             }
         }
-        routed
+        Ok(routed)
     }
 
     fn frame<'a>(&'a self, part: Part<'a>, queue: QueueId, first: Offset, last: Offset, epoch: u64) -> ShardFrame<'a> {
@@ -199,6 +230,7 @@ pub(super) mod tests {
         ];
         let frame = EventFrame { queue: 3, first: 10, events };
         let routed = routing.route(&[frame], 10, 14, 7);
+        assert_eq!(routed.dead.iter().map(|letter| letter.key.to_string()).collect::<Vec<_>>(), ["3:14"]);
         assert_eq!(routed.unrouted, 2, "one without a route, one unreadable; the sixth is not part of the round");
         let shard = owner("users", "u");
         let row = |shard, offset, name: &str, key: &str| (shard, offset, name.to_owned(), key.to_owned());
@@ -226,7 +258,7 @@ pub(super) mod tests {
     #[test]
     fn a_run_without_routes_makes_no_frames() {
         let frame = EventFrame { queue: 0, first: 1, events: vec![event(1, "{}".to_owned())] };
-        assert_eq!(routing(4).route(&[frame], 1, 1, 1), Routed { frames: Vec::new(), unrouted: 1 });
+        assert_eq!(routing(4).route(&[frame], 1, 1, 1), Routed { unrouted: 1, ..Routed::default() });
     }
 
     proptest! {

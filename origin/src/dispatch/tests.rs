@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 use super::route::tests::{event, filed, routing, sent};
 use super::{Dispatcher, DispatcherSettings};
 use crate::queue::testing::{Machine, Random};
-use crate::queue::{DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues, Taken};
+use crate::queue::{
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues, Taken,
+};
 
 /// A wait that no test sees the end of, unless it fails.
 const LONG: Duration = Duration::from_secs(30);
@@ -171,6 +173,13 @@ fn watched(queues: &Arc<Queues>, paused: Option<(Arc<Notify>, Arc<Notify>)>) -> 
     let (push, pushed) = mpsc::unbounded_channel();
     let watched = Watched { queues: queues.clone(), acquired: acquire, renewed: renew, pushed: push, paused };
     (Arc::new(watched), Told { acquired, renewed, pushed })
+}
+
+#[async_trait]
+impl DeadLetters for Watched {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        self.queues.bury(letters).await
+    }
 }
 
 #[async_trait]

@@ -67,6 +67,7 @@ struct Metrics {
     dispatched: IntCounterVec,
     unrouted: IntCounterVec,
     held: IntGauge,
+    stalls: IntCounterVec,
 }
 
 impl Metrics {
@@ -78,10 +79,17 @@ impl Metrics {
         };
         let held = IntGauge::new("millpond_leases_held", "Event queues that this dispatcher works on")?;
         registry.register(Box::new(held.clone()))?;
+        let stalls = Opts::new(
+            "millpond_dispatch_stalls_total",
+            "Rounds that could not be filed: a shard queue was full, or it failed",
+        );
+        let stalls = IntCounterVec::new(stalls, &["queue", "reason"])?;
+        registry.register(Box::new(stalls.clone()))?;
         Ok(Metrics {
             dispatched: counter("millpond_dispatched_events_total", "Events of an event queue that were filed")?,
             unrouted: counter("millpond_unrouted_events_total", "Events filed that concern no projection")?,
             held,
+            stalls,
         })
     }
 }
@@ -184,6 +192,8 @@ impl Dispatcher {
                 Ok(Err(Trouble::Lost)) | Err(_) => return End::Lost,
                 Ok(Err(Trouble::Later(error))) => {
                     tracing::warn!(queue = hold.lease.queue, %error, "nothing can be filed now");
+                    let why = if matches!(error, QueueError::ShardFull { .. }) { "full" } else { "failed" };
+                    self.metrics.stalls.with_label_values(&[&hold.lease.queue.to_string(), why]).inc();
                     let pause = self.settings.pause_max.min(hold.left(clock::monotonic()));
                     if self.pause(pause, shutdown).await.is_err() {
                         return End::Shutdown;
@@ -202,7 +212,15 @@ impl Dispatcher {
             _ = shutdown.wait_for(|down| *down) => return Ok(()),
         };
         let Some(taken) = taken else { return Ok(()) };
-        let (last, routed) = self.routed(taken.clone(), lease.token).await?;
+        let (last, mut routed) = self.routed(taken.clone(), lease.token).await?;
+        let frame_max = self.queues.frame_max_bytes();
+        if last == taken.first && routed.frames.iter().any(|frame| frame.bytes.len() > frame_max) {
+            routed.lay_aside(&taken, frame_max);
+        }
+        if !routed.dead.is_empty() {
+            // Before the round that leaves them out: a crash in between repeats both.
+            self.queues.bury(std::mem::take(&mut routed.dead)).await?;
+        }
         let (first, unrouted) = (taken.first, routed.unrouted);
         self.queues.push(lease, Round { first, last, frames: routed.frames }).await?;
         let queue = lease.queue.to_string();

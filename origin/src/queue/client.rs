@@ -15,10 +15,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{
-    Acquire, Append, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, PulledHead, ROOT, Renew, RoundHead, TakenHead,
-    WAIT_MAX_MS,
+    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, PulledHead, ROOT, Renew, RoundHead,
+    TakenHead, WAIT_MAX_MS,
 };
-use super::{DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken};
+use super::{
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken,
+};
 use crate::http::Client;
 
 /// Client of a queue role.
@@ -170,6 +172,16 @@ impl DispatchQueues for QueueClient {
         let message = Message { head: RoundHead { first, last, frames }, parts };
         let path = format!("{ROOT}/events/{}/push/{}", lease.queue, lease.token);
         self.exchange::<_, ()>(Method::POST, &path, message).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl DeadLetters for QueueClient {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        let parts = letters.iter().map(|letter| letter.encode().into()).collect();
+        let answer = self.exchange(Method::POST, &format!("{ROOT}/dead"), Message { head: (), parts }).await?;
+        let Buried { refused } = answer.head;
+        Ok(refused)
     }
 }
 

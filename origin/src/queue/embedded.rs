@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use millpond_shared::clock;
 use millpond_shared::event::Event;
 use millpond_shared::shard_map::SHARDS_MAX;
-use millpond_shared::version::{Position, QueueId, ShardId};
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use prometheus::Registry;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -62,6 +62,8 @@ pub struct Status {
     pub event_queues: Vec<EventQueueStatus>,
     /// Those that ever held a frame or were asked for by a consumer.
     pub shard_queues: Vec<ShardQueueStatus>,
+    /// Number of dead letters.
+    pub dead: usize,
 }
 
 impl Queues {
@@ -104,7 +106,8 @@ impl Queues {
     async fn claim(&self, queue: QueueId, holder: &str, ttl: Duration, in_process: bool) -> Result<Lease, QueueError> {
         self.event_queue(queue)?;
         lease::valid(holder, ttl)?;
-        self.parts.shards.ask(Ask::Acquire { queue, holder: holder.to_owned(), in_process, ttl }).await
+        let done = self.parts.shards.ask(Ask::Acquire { queue, holder: holder.to_owned(), in_process, ttl }).await?;
+        done.lease().ok_or(QueueError::Closed)
     }
 }
 
@@ -114,6 +117,7 @@ impl Parts {
         Status {
             event_queues: self.events.iter().zip(0..).map(|(queue, number)| status(queue, number, now_ms)).collect(),
             shard_queues: (0..SHARDS_MAX).filter_map(|shard| self.shard_status(shard)).collect(),
+            dead: self.shards.dead_count(),
         }
     }
 
@@ -149,6 +153,22 @@ impl QueueRole for Queues {
         Ok(self.parts.status())
     }
 
+    async fn peek(&self, queue: QueueId, after: Offset, max_events: usize) -> Result<Option<Taken>, QueueError> {
+        self.event_queue(queue)?.peek(after, max_events).await
+    }
+
+    async fn dead(&self, most: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        self.parts.shards.dead(most).await
+    }
+
+    async fn dead_letter(&self, key: DeadKey) -> Result<Option<DeadLetter>, QueueError> {
+        self.parts.shards.dead_letter(key).await
+    }
+
+    async fn unbury(&self, key: DeadKey) -> Result<bool, QueueError> {
+        Ok(self.parts.shards.ask(Ask::Unbury { key }).await?.into_number() > 0)
+    }
+
     /// A file has failed: what its last commit did is known only after reopening.
     async fn failed(&self) -> QueueError {
         self.parts.runtime.failed().await
@@ -160,6 +180,13 @@ impl QueueRole for Queues {
 
     async fn close(&self) {
         Queues::close(self).await;
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Queues {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        Ok(self.parts.shards.ask(Ask::Bury { letters }).await?.into_number())
     }
 }
 

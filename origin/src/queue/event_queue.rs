@@ -139,6 +139,16 @@ impl EventQueue {
         Ok((last >= first).then_some(Taken { first, last, frames }))
     }
 
+    /// Events behind `after` that are still here.
+    pub async fn peek(&self, after: Offset, max_events: usize) -> Result<Option<Taken>, QueueError> {
+        let (shared, first) = (self.shared.clone(), after.saturating_add(1));
+        let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
+        let read = tokio::task::spawn_blocking(move || shared.read(first, max_events)).await;
+        let (frames, last) = read.unwrap_or(Err(QueueError::Closed))?;
+        let last = last.min(first.saturating_add(max_events - 1)).min(self.last());
+        Ok((last >= first).then_some(Taken { first, last, frames }))
+    }
+
     /// The last offset that was filed.
     pub fn cursor(&self) -> Offset {
         self.shared.cursor.load(Ordering::Acquire)

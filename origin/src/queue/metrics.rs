@@ -21,6 +21,7 @@ pub(super) struct Gauges {
     oldest: IntGaugeVec,
     shard_depth: IntGaugeVec,
     shard_bytes: IntGaugeVec,
+    dead: IntGaugeVec,
 }
 
 /// One event queue, as it stands.
@@ -77,11 +78,12 @@ impl Gauges {
             oldest: gauge("millpond_queue_oldest_age_seconds", "Age of the oldest event not filed yet", "queue")?,
             shard_depth: gauge("millpond_shard_queue_depth", "Frames of a shard queue not trimmed yet", "shard")?,
             shard_bytes: gauge("millpond_shard_queue_bytes", "Bytes of a shard queue not trimmed yet", "shard")?,
+            dead: IntGaugeVec::new(Opts::new("millpond_dead_letters", "Events that were laid aside"), &[])?,
         }))
     }
 
-    fn all(&self) -> [&IntGaugeVec; 5] {
-        [&self.depth, &self.bytes, &self.oldest, &self.shard_depth, &self.shard_bytes]
+    fn all(&self) -> [&IntGaugeVec; 6] {
+        [&self.depth, &self.bytes, &self.oldest, &self.shard_depth, &self.shard_bytes, &self.dead]
     }
 }
 
@@ -103,6 +105,7 @@ impl Collector for Gauges {
             set(&self.shard_depth, &label, queue.last.saturating_sub(queue.trimmed));
             set(&self.shard_bytes, &label, queue.bytes);
         }
+        self.dead.with_label_values::<&str>(&[]).set(i64::try_from(status.dead).unwrap_or(i64::MAX));
         self.all().iter().flat_map(|gauge| gauge.collect()).collect()
     }
 }

@@ -7,12 +7,14 @@
 //! | `event_queue`, `event_writer` | one event queue: its handle, its writer thread |
 //! | `shard_queues`, `shard_writer` | all shard queues, cursors and leases: handle, writer thread |
 //! | `writer_thread` | what the two have in common: a thread, and the calls that wait for it |
+//! | `dead` | events that can't be filed or applied, laid aside (pure) |
 //! | `lease`, `ids` | who may work on an event queue; which ids were seen (pure) |
 //! | `wire`, `client` | the same doors over HTTP: the messages, the client |
 
 mod client;
 #[cfg(test)]
 mod crashes;
+pub mod dead;
 mod embedded;
 mod event_queue;
 mod event_writer;
@@ -32,6 +34,7 @@ pub mod wire;
 mod writer_thread;
 
 pub use client::QueueClient;
+pub use dead::{DeadKey, DeadLetter, DeadLetters};
 pub use embedded::{Files, Options, Queues, Status};
 pub(crate) use ids::HashParts;
 pub use limits::{EVENT_QUEUES_MAX, Limits};

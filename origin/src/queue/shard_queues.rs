@@ -11,9 +11,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use super::limits::{CONSUMER_NAME_MAX, CONSUMERS_MAX, EVENT_QUEUES_MAX};
-use super::shard_writer::{Ask, Call, Writer};
+use super::shard_writer::{Ask, Call, Done, Writer, row};
 use super::writer_thread::WriterThread;
-use super::{Lease, Pulled, QueueError, Runtime, lease};
+use super::{DeadKey, DeadLetter, Lease, Pulled, QueueError, Runtime, lease};
+use crate::store::dead_letters::Dead;
 use crate::store::shard_queue_file::{Claim, Ends, Run, ShardQueueFile};
 use crate::store::{Place, StoreError};
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     /// By event queue; as of the last commit.
     pub claims: Mutex<BTreeMap<QueueId, Claim>>,
     pub consumers: Mutex<Consumers>,
+    /// As of the last commit.
+    pub dead: Mutex<Dead>,
 }
 
 /// What consumers have committed. It is written down with the next commit: if that is lost, less is trimmed.
@@ -61,6 +64,7 @@ impl ShardQueueSet {
             ends: ends.collect(),
             cursors: cursors.collect(),
             claims: Mutex::new(loaded.claims),
+            dead: Mutex::new(loaded.dead),
             consumers: Mutex::new(Consumers { committed: loaded.committed, changed: BTreeSet::new() }),
         });
         let (writer, waiting_max_calls) = (Writer::new(shared.clone()), runtime.limits.waiting_max_calls);
@@ -74,7 +78,7 @@ impl ShardQueueSet {
     }
 
     /// Has the writer do what is asked; returns once it is on disk.
-    pub(super) async fn ask(&self, ask: Ask) -> Result<Lease, QueueError> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Done, QueueError> {
         let (answer, answered) = oneshot::channel();
         self.writer.call(Call { ask, answer })?;
         answered.await.unwrap_or(Err(QueueError::Closed))
@@ -138,6 +142,36 @@ impl ShardQueueSet {
             consumers.changed.insert(key);
         }
         was_there
+    }
+
+    /// Number of dead letters.
+    pub fn dead_count(&self) -> usize {
+        self.shared.dead.lock().letters
+    }
+
+    /// The first dead letters.
+    pub async fn dead(&self, most: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        self.read_dead(move |file| file.dead(most)).await
+    }
+
+    pub async fn dead_letter(&self, key: DeadKey) -> Result<Option<DeadLetter>, QueueError> {
+        let found = self.read_dead(move |file| Ok(file.dead_letter(row(key))?.into_iter().collect())).await?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn read_dead(
+        &self,
+        read: impl FnOnce(&ShardQueueFile) -> Result<Vec<Vec<u8>>, StoreError> + Send + 'static,
+    ) -> Result<Vec<DeadLetter>, QueueError> {
+        let shared = self.shared.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let file = shared.file.read();
+            let file = file.as_ref().ok_or(QueueError::Closed)?;
+            let letters = read(file).map_err(|error| QueueError::Failed { problem: error.to_string() })?;
+            let decoded = letters.iter().map(|bytes| DeadLetter::decode(bytes));
+            decoded.collect::<Result<_, _>>().map_err(|problem| QueueError::Failed { problem })
+        });
+        reading.await.unwrap_or(Err(QueueError::Closed))
     }
 
     pub fn ends(&self, shard: ShardId) -> Result<Ends, QueueError> {

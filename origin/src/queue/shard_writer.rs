@@ -9,16 +9,36 @@ use std::time::Duration;
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use tokio::sync::oneshot;
 
+use super::dead::{DEAD_MAX, DEAD_MAX_BYTES};
 use super::limits::PUSHES_MAX;
 use super::shard_queues::Shared;
-use super::{Lease, QueueError, Round, RoundFrame, lease};
+use super::{DeadKey, DeadLetter, Lease, QueueError, Round, RoundFrame, lease};
 use crate::store::StoreError;
+use crate::store::dead_letters::{Dead, DeadRow};
 use crate::store::shard_queue_file::{Claim, Ends, Transaction};
 
 /// Something that is to be done on disk.
 pub(super) struct Call {
     pub ask: Ask,
-    pub answer: oneshot::Sender<Result<Lease, QueueError>>,
+    pub answer: oneshot::Sender<Result<Done, QueueError>>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Done {
+    Lease(Lease),
+    /// Of letters: how many found no room, or were removed.
+    Number(usize),
+}
+
+impl Done {
+    pub fn lease(self) -> Option<Lease> {
+        if let Done::Lease(lease) = self { Some(lease) } else { None }
+    }
+
+    pub fn into_number(self) -> usize {
+        if let Done::Number(number) = self { number } else { 0 }
+    }
 }
 
 pub(super) enum Ask {
@@ -26,6 +46,8 @@ pub(super) enum Ask {
     Renew { lease: Lease, ttl: Duration },
     Release { lease: Lease },
     Push { lease: Lease, round: Round },
+    Bury { letters: Vec<DeadLetter> },
+    Unbury { key: DeadKey },
 }
 
 pub(super) struct Writer {
@@ -38,6 +60,8 @@ struct Changes {
     ends: BTreeMap<ShardId, Ends>,
     cursors: BTreeMap<QueueId, Offset>,
     claims: BTreeMap<QueueId, Claim>,
+    /// How many dead letters there are now.
+    dead: Option<Dead>,
 }
 
 /// Why a call was not done: refused, with nothing written, or the store is broken.
@@ -97,7 +121,7 @@ impl Writer {
                 }
             }
             let tidied = self.tidy(&transaction, &mut changes)?;
-            if tidied || !changes.claims.is_empty() || !changes.cursors.is_empty() {
+            if tidied || !changes.claims.is_empty() || !changes.cursors.is_empty() || changes.dead.is_some() {
                 transaction.commit()?;
                 self.publish(changes);
             }
@@ -114,13 +138,15 @@ impl Writer {
         outcome
     }
 
-    fn apply(&self, transaction: &Transaction, ask: Ask, changes: &mut Changes) -> Result<Lease, Stop> {
+    fn apply(&self, transaction: &Transaction, ask: Ask, changes: &mut Changes) -> Result<Done, Stop> {
         let now_ms = self.shared.runtime.now_ms();
         let (lease, claim) = match ask {
             Ask::Push { lease, round } => {
                 self.push(transaction, lease, &round, now_ms, changes)?;
-                return Ok(lease);
+                return Ok(Done::Lease(lease));
             }
+            Ask::Bury { letters } => return self.bury(transaction, letters, now_ms, changes),
+            Ask::Unbury { key } => return self.unbury(transaction, key, changes),
             Ask::Acquire { queue, holder, in_process, ttl } => {
                 let current = transaction.claim(queue)?;
                 let claim = lease::acquire(current.as_ref(), &holder, in_process, now_ms, ttl)
@@ -138,7 +164,37 @@ impl Writer {
         };
         transaction.set_claim(lease.queue, &claim)?;
         changes.claims.insert(lease.queue, claim);
-        Ok(lease)
+        Ok(Done::Lease(lease))
+    }
+
+    /// Lays letters aside as long as there is room.
+    fn bury(
+        &self,
+        transaction: &Transaction,
+        letters: Vec<DeadLetter>,
+        now_ms: u64,
+        changes: &mut Changes,
+    ) -> Result<Done, Stop> {
+        let mut dead = changes.dead.unwrap_or_else(|| *self.shared.dead.lock());
+        let mut refused = 0;
+        for letter in letters {
+            let row = row(letter.key);
+            let bytes = DeadLetter { buried_ms: now_ms, ..letter }.encode();
+            if dead.letters >= DEAD_MAX || dead.bytes + bytes.len() as u64 > DEAD_MAX_BYTES {
+                refused += 1;
+            } else if transaction.bury(row, &bytes)? {
+                dead = Dead { letters: dead.letters + 1, bytes: dead.bytes + bytes.len() as u64 };
+            }
+        }
+        changes.dead = Some(dead);
+        Ok(Done::Number(refused))
+    }
+
+    fn unbury(&self, transaction: &Transaction, key: DeadKey, changes: &mut Changes) -> Result<Done, Stop> {
+        let dead = changes.dead.unwrap_or_else(|| *self.shared.dead.lock());
+        let Some(bytes) = transaction.unbury(row(key))? else { return Ok(Done::Number(0)) };
+        changes.dead = Some(Dead { letters: dead.letters.saturating_sub(1), bytes: dead.bytes.saturating_sub(bytes) });
+        Ok(Done::Number(1))
     }
 
     /// The fence, the cursor and the frames stand or fall together: that is what makes a dispatcher's crash harmless.
@@ -206,6 +262,9 @@ impl Writer {
             }
         }
         self.shared.claims.lock().extend(changes.claims);
+        if let Some(dead) = changes.dead {
+            *self.shared.dead.lock() = dead;
+        }
     }
 
     /// The outcome of the commit is unknown: whatever is asked from now on, these queues can't tell the truth.
@@ -215,6 +274,11 @@ impl Writer {
             let _ = call.answer.send(Err(failed(error)));
         }
     }
+}
+
+/// Where a letter is in the file.
+pub(super) fn row(key: DeadKey) -> DeadRow {
+    (key.queue, key.offset, key.shard.map_or(0, |shard| shard.saturating_add(1)))
 }
 
 fn failed(error: &StoreError) -> QueueError {

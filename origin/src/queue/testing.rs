@@ -82,6 +82,10 @@ impl Machine {
         }
     }
 
+    pub fn now_ms(&self) -> u64 {
+        self.clock.load(Ordering::SeqCst)
+    }
+
     pub fn pass_ms(&self, milliseconds: u64) {
         self.clock.fetch_add(milliseconds, Ordering::SeqCst);
     }

@@ -8,7 +8,7 @@ use millpond_shared::event::Event;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use serde::{Deserialize, Serialize};
 
-use super::Status;
+use super::{DeadKey, DeadLetter, DeadLetters, Status};
 
 /// What ingest needs: to append.
 #[async_trait]
@@ -49,7 +49,7 @@ pub enum Fate {
 
 /// What a dispatcher needs: a lease, events, and a way to file them.
 #[async_trait]
-pub trait DispatchQueues: Send + Sync {
+pub trait DispatchQueues: DeadLetters {
     /// Number of event queues; they are numbered from 0.
     async fn count(&self) -> Result<u16, QueueError>;
 
@@ -116,7 +116,7 @@ pub struct RoundFrame {
 
 /// What a shard needs: to pull, and to say what it has committed.
 #[async_trait]
-pub trait ShardQueues: Send + Sync {
+pub trait ShardQueues: DeadLetters {
     /// Frames after `after`, oldest first, at least one if there is any, at most about `max_bytes`; waits up to `wait`
     /// for the first.
     async fn pull(
@@ -142,6 +142,18 @@ pub trait QueueRole: EventQueues + DispatchQueues + ShardQueues {
 
     /// The queues as they stand.
     async fn status(&self) -> Result<Status, QueueError>;
+
+    /// Events behind `after`, at most `max_events`, without claiming their queue; `None` if there is none.
+    async fn peek(&self, queue: QueueId, after: Offset, max_events: usize) -> Result<Option<Taken>, QueueError>;
+
+    /// The first dead letters, at most `most`.
+    async fn dead(&self, most: usize) -> Result<Vec<DeadLetter>, QueueError>;
+
+    /// One of them.
+    async fn dead_letter(&self, key: DeadKey) -> Result<Option<DeadLetter>, QueueError>;
+
+    /// Removes one; whether it was there.
+    async fn unbury(&self, key: DeadKey) -> Result<bool, QueueError>;
 
     /// Resolves when the role has failed: it must then end and be started again.
     async fn failed(&self) -> QueueError;

@@ -10,6 +10,7 @@
 //! | `GET /_millpond/queues/events/Q?token=&max_events=&wait_ms=` | a take; answered with [`TakenHead`] and its frames |
 //! | `POST /_millpond/queues/events/Q/push/TOKEN` | [`RoundHead`] and its frames |
 //! | `GET /_millpond/queues/shards/S?after=&max_bytes=&wait_ms=` | a pull; answered with [`PulledHead`] and its frames |
+//! | `POST /_millpond/queues/dead` | dead letters as parts, to be laid aside; answered with [`Buried`] |
 //! | `PUT /_millpond/queues/shards/S/consumers/NAME` | [`Committed`] |
 //! | `DELETE /_millpond/queues/shards/S/consumers/NAME` | forgetting a consumer that is gone for good |
 //!
@@ -87,6 +88,12 @@ pub struct PulledHead {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     pub position: Position,
+}
+
+/// How many letters there was no room for.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buried {
+    pub refused: usize,
 }
 
 /// A head and binary parts.

@@ -37,6 +37,7 @@ impl Shard {
 
     async fn flush(self: &Arc<Self>) -> Result<(), ShardError> {
         let Some(write) = self.state.write().snapshot() else { return Ok(()) };
+        self.bury().await;
         let shard = self.clone();
         tokio::task::spawn_blocking(move || shard.commit(write)).await?
     }

@@ -18,6 +18,7 @@ pub struct ShardMetrics {
     documents: IntGaugeVec,
     applied: IntCounterVec,
     unapplied: IntCounterVec,
+    dead_dropped: IntCounterVec,
     flush_seconds: HistogramVec,
     renders: IntCounterVec,
 }
@@ -30,6 +31,7 @@ pub struct OneShard {
     pub documents: IntGauge,
     pub applied: IntCounter,
     unapplied: [IntCounter; Unapplied::ALL.len()],
+    pub dead_dropped: IntCounter,
     pub flush_seconds: Histogram,
     pub rendered: IntCounter,
     pub memoised: IntCounter,
@@ -60,6 +62,11 @@ impl ShardMetrics {
                 "Events left out, by reason: repeated, unordered, damaged, undeclared.",
                 &["shard", "reason"],
             )?,
+            dead_dropped: counter(
+                "millpond_shard_dead_letters_dropped_total",
+                "Events that could not be applied and found no room among the dead letters.",
+                &["shard"],
+            )?,
             flush_seconds: add(registry, HistogramVec::new(flush, &["shard"])?)?,
             renders: counter("millpond_render_total", "Documents read: rendered, or memoised.", &["result"])?,
         })
@@ -74,6 +81,7 @@ impl ShardMetrics {
             documents: self.documents.with_label_values(&[&shard]),
             applied: self.applied.with_label_values(&[&shard]),
             unapplied: Unapplied::ALL.map(|why| self.unapplied.with_label_values(&[shard.as_str(), why.as_str()])),
+            dead_dropped: self.dead_dropped.with_label_values(&[&shard]),
             flush_seconds: self.flush_seconds.with_label_values(&[&shard]),
             rendered: self.renders.with_label_values(&["rendered"]),
             memoised: self.renders.with_label_values(&["memoised"]),

@@ -10,6 +10,7 @@
 //! the same documents, versions and bytes.
 
 mod changes;
+mod dead;
 mod flusher;
 mod memo;
 mod metrics;
@@ -128,6 +129,8 @@ pub struct Shard {
     held_at_start: watch::Sender<Option<Position>>,
     opened: Instant,
     flush_wanted: Notify,
+    /// What could not be applied and is not laid aside yet.
+    dead: dead::Pending,
 }
 
 impl Shard {
@@ -154,6 +157,7 @@ impl Shard {
             held_at_start: watch::Sender::new(None),
             opened: clock::monotonic(),
             flush_wanted: Notify::new(),
+            dead: dead::Pending::default(),
             map,
             projections,
             settings,

@@ -11,6 +11,7 @@ use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
 use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
 
 use crate::projection::{Arrival, Effect};
+use crate::queue::{DeadKey, DeadLetter};
 
 /// What one shard needs to know to read its frames.
 pub struct Preparer<'a> {
@@ -31,6 +32,8 @@ pub struct Prepared {
     pub arrived: Vec<Arrived>,
     /// How many were left out, by reason; an event counts once for every document it was filed for.
     pub unapplied: BTreeMap<Unapplied, u64>,
+    /// Those that were left out for good, unlike those that were filed twice.
+    pub dead: Vec<DeadLetter>,
 }
 
 /// What an event does, and the document it does it to.
@@ -58,6 +61,18 @@ pub enum Unapplied {
 impl Unapplied {
     pub const ALL: [Unapplied; 4] =
         [Unapplied::Repeated, Unapplied::Unordered, Unapplied::Damaged, Unapplied::Undeclared];
+
+    /// In words, with the fix.
+    fn words(self) -> &'static str {
+        match self {
+            Unapplied::Repeated => "it was filed twice",
+            Unapplied::Unordered => {
+                "its `order` is neither a time nor a whole number: send it with one, or declare another `order`"
+            }
+            Unapplied::Damaged => "its payload is no JSON that can be read: send it anew",
+            Unapplied::Undeclared => "its projection is not declared here: declare it again and replay, or remove this",
+        }
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,20 +155,38 @@ impl Reading<'_> {
         *self.out.unapplied.entry(why).or_default() += routes as u64;
     }
 
+    /// Leaves an event out of a document, of all its documents if none is named, and lays it aside.
+    fn bury(&mut self, filed: &FiledEvent<'_>, why: Unapplied, document: Option<&str>) {
+        self.leave_out(why, if document.is_some() { 1 } else { filed.routes.len() });
+        let reason = match document {
+            Some(document) => format!("not in {document}: {}", why.words()),
+            None => why.words().to_owned(),
+        };
+        let (queue, shard) = (self.out.queue, Some(self.preparer.shard));
+        let key = DeadKey { queue, offset: filed.offset, shard };
+        match self.out.dead.last_mut().filter(|letter| letter.key == key) {
+            Some(letter) => letter.reason = format!("{}; {reason}", letter.reason),
+            None => self.out.dead.push(DeadLetter::new(key, reason, &filed.event)),
+        }
+    }
+
     fn event(&mut self, filed: &FiledEvent<'_>) -> Result<(), FrameError> {
         let Ok(view) = View::new(&filed.event) else {
-            self.leave_out(Unapplied::Damaged, filed.routes.len());
+            self.bury(filed, Unapplied::Damaged, None);
             return Ok(());
         };
         for (name, key) in &filed.routes {
             let declared = self.declared.get(usize::from(*name)).copied().flatten();
             let Some((index, projection)) = declared else {
-                self.leave_out(Unapplied::Undeclared, 1);
+                self.bury(filed, Unapplied::Undeclared, Some(key));
                 continue;
             };
             let epoch = self.epoch(projection, key)?;
             match Effect::of(projection, &view) {
-                Err(_) => self.leave_out(Unapplied::Unordered, 1),
+                Err(_) => {
+                    let document = millpond_shared::projection::document_tag(&projection.name, key);
+                    self.bury(filed, Unapplied::Unordered, Some(&document));
+                }
                 Ok(effect) => self.out.arrived.push(Arrived {
                     projection: index,
                     key: key.as_ref().to_owned(),

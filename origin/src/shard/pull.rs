@@ -131,11 +131,13 @@ impl Shard {
                 continue;
             }
             // Only this loop changes the state, so the mark stays true while the frame is read without the lock.
-            let prepared = preparer.prepare(*position, frame, |queue| self.state.read().mark(queue))?;
+            let mut prepared = preparer.prepare(*position, frame, |queue| self.state.read().mark(queue))?;
             self.metrics.applied.inc_by(prepared.arrived.len() as u64);
             for (why, events) in &prepared.unapplied {
                 self.metrics.unapplied(*why).inc_by(*events);
             }
+            let dropped = self.dead.add(std::mem::take(&mut prepared.dead));
+            self.metrics.dead_dropped.inc_by(dropped as u64);
             events += prepared.events;
             self.state.write().merge(prepared, changed);
         }

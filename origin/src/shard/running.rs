@@ -127,6 +127,29 @@ async fn lag_is_the_events_in_the_queue_that_are_not_applied() {
 }
 
 #[tokio::test]
+async fn what_can_not_be_applied_is_laid_aside_before_the_position_behind_it_is_told() {
+    let mut site = Site::new(declared(
+        "name = \"p\"\nkind = \"feed\"\nkey = \"{data.user}\"\norder = \"{data.o}\"\nitem = { id = \"{id}\" }",
+    ));
+    site.settings.flush_every = AT_ONCE;
+    let running = run(site.open());
+    site.push(event("dead", 1, r#"{"user":"x","o":"none"}"#));
+    let last = site.push(event("alive", 2, r#"{"user":"x","o":7}"#));
+    assert!(running.body("x", last).await.contains("alive"), "nothing waits for it");
+    let mut told = site.queue.committed.subscribe();
+    told.wait_for(|told| *told >= Some(last)).await.expect("committed");
+    running.stopped().await.expect("stopped");
+    let dead = site.queue.dead.lock().clone();
+    let [letter] = dead.as_slice() else { panic!("{dead:?}") };
+    assert_eq!((letter.key.to_string().as_str(), letter.event.id.as_ref()), ("0:1:0", "dead"));
+    assert!(letter.reason.starts_with("not in p/x: its `order` is neither"), "{}", letter.reason);
+    let calls = site.queue.calls.lock().clone();
+    let buried = calls.iter().position(|call| *call == Call::Other("bury"));
+    let told = calls.iter().position(|call| matches!(call, Call::Committed { position: 1.., .. }));
+    assert!(buried.is_some() && buried < told, "{calls:?}");
+}
+
+#[tokio::test]
 async fn a_document_without_events_is_nothing_yet() {
     let site = site(NEVER);
     let read = site.open().document(&route("x"), None).await.expect("read");

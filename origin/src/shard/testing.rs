@@ -15,7 +15,7 @@ use prometheus::Registry;
 use tokio::sync::watch;
 
 use super::{Opening, Shard, ShardError, ShardMetrics, ShardSettings};
-use crate::queue::{Pulled, QueueError, ShardQueues};
+use crate::queue::{DeadLetter, DeadLetters, Pulled, QueueError, ShardQueues};
 use crate::store::Place;
 use crate::store::forgetful::Forgetful;
 
@@ -26,6 +26,7 @@ pub(crate) struct TestQueue {
     /// Answers of the next pulls, before frames are given out.
     pub(crate) errors: Mutex<Vec<QueueError>>,
     pub(crate) committed: watch::Sender<Option<Position>>,
+    pub(crate) dead: Mutex<Vec<DeadLetter>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ impl TestQueue {
             calls: Mutex::default(),
             errors: Mutex::default(),
             committed: watch::Sender::default(),
+            dead: Mutex::default(),
         })
     }
 
@@ -67,6 +69,15 @@ impl TestQueue {
         let events = |(_, frame): &(Position, Bytes)| ShardFrame::decode(frame).expect("a frame").events.len() as u64;
         let (last, events_after) = (after + behind.len() as Position, behind.iter().map(events).sum());
         Pulled { frames: behind.into_iter().take(most).collect(), last, events_after }
+    }
+}
+
+#[async_trait]
+impl DeadLetters for TestQueue {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        self.calls.lock().push(Call::Other("bury"));
+        self.dead.lock().extend(letters);
+        Ok(0)
     }
 }
 

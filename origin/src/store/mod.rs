@@ -3,6 +3,7 @@
 //! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each, and
 //! `forgetful` (tests) is a disk that loses what was not synced.
 
+pub mod dead_letters;
 pub mod event_queue_file;
 #[cfg(test)]
 pub mod forgetful;

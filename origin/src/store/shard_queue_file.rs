@@ -6,6 +6,7 @@
 //! | `ends` | shard | (last position ever given, last position trimmed, bytes between, events ever filed) |
 //! | `cursors` | event queue | last offset that was filed |
 //! | `committed` | (shard, consumer) | the position it has committed |
+//! | `dead` | (event queue, offset, 0 or the shard + 1) | an encoded dead letter: see `dead_letters` |
 //! | `leases` | event queue | (token, when it ends in ms, whether its holder shares this process, holder) |
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use super::dead_letters::{DEAD, Dead};
 use super::{Place, StoreError, open};
 
 const FRAMES: TableDefinition<(u16, u64), (u64, &[u8])> = TableDefinition::new("frames");
@@ -25,7 +27,7 @@ const LEASES: TableDefinition<u16, (u64, u64, bool, &str)> = TableDefinition::ne
 /// The open file.
 #[derive(Debug)]
 pub struct ShardQueueFile {
-    database: Database,
+    pub(super) database: Database,
 }
 
 type EndsRow = (u64, u64, u64, u64);
@@ -69,11 +71,12 @@ pub struct Loaded {
     pub cursors: BTreeMap<QueueId, Offset>,
     pub committed: BTreeMap<(ShardId, String), Position>,
     pub claims: BTreeMap<QueueId, Claim>,
+    pub dead: Dead,
 }
 
 /// Changes that are committed together.
 pub struct Transaction {
-    write: WriteTransaction,
+    pub(super) write: WriteTransaction,
 }
 
 impl ShardQueueFile {
@@ -87,6 +90,7 @@ impl ShardQueueFile {
             transaction.write.open_table(CURSORS)?;
             transaction.write.open_table(COMMITTED)?;
             transaction.write.open_table(LEASES)?;
+            transaction.write.open_table(DEAD)?;
         }
         transaction.end_claims_of_this_process()?;
         transaction.commit()?;
@@ -122,7 +126,7 @@ impl ShardQueueFile {
 
     fn load(&self) -> Result<Loaded, StoreError> {
         let read = self.database.begin_read()?;
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded { dead: self.count_dead()?, ..Loaded::default() };
         for row in read.open_table(ENDS)?.iter()? {
             let (shard, ends) = row?;
             loaded.ends.insert(shard.value(), Ends::from(ends.value()));

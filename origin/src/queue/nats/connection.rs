@@ -119,7 +119,10 @@ pub async fn publish(
 fn is_full(error: &PublishError) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
     source.is_some_and(|source| {
-        source.error_code() == ErrorCode::STREAM_STORE_FAILED && source.to_string().contains("maximum bytes exceeded")
+        source.error_code() == ErrorCode::STREAM_STORE_FAILED
+            && ["maximum bytes exceeded", "maximum messages exceeded"]
+                .iter()
+                .any(|words| source.to_string().contains(words))
     })
 }
 

@@ -163,7 +163,7 @@ impl Filer {
                 read = self.read(left.min(until_tidy)) => has_read = read?,
                 () = runtime.ended() => return Err(QueueError::Closed),
             }
-            self.tidy().await?;
+            self.tidy_or_later().await;
         }
     }
 
@@ -206,7 +206,8 @@ impl Filer {
         self.shared.filed.store(last, Ordering::Release);
         self.unfiled_bytes = self.unfiled().map(|frame| frame.payload.len()).sum();
         self.is_dirty = true;
-        self.tidy().await
+        self.tidy_or_later().await;
+        Ok(())
     }
 
     /// Writes down at once how far this is.
@@ -251,6 +252,13 @@ impl Filer {
 
     fn tidy_every(&self) -> Duration {
         self.shared.runtime.limits.tidy_every.min(TIDY_EVERY)
+    }
+
+    /// What is filed stays filed if it can't be tidied now.
+    async fn tidy_or_later(&mut self) {
+        if let Err(error) = self.tidy().await {
+            tracing::debug!(queue = self.shared.queue, %error, "what is filed can't be purged now");
+        }
     }
 
     /// Writes down the cursor, and purges what is filed but for its last frame; the ids in it are written elsewhere first.

@@ -5,6 +5,7 @@
 //! | stream `POND-events-Q`, subject `POND.events.Q` | event queue Q: one message is an `EventFrame` |
 //! | stream `POND-ids-Q` | ids of frames that were purged from it, until their windows end |
 //! | stream `POND-shard-S`, subjects `POND.shard.S.Q` | the queue of shard S: one message is a `ShardFrame`, its position the message's sequence |
+//! | stream `POND-dead`, subjects `POND.dead.Q.OFFSET.BY` | dead letters |
 //! | bucket `POND-leases` | claims on event queues |
 //! | bucket `POND-state` | how far event queues are filed, what consumers have committed, the secret of the ids |
 //!
@@ -14,6 +15,7 @@
 
 mod appender;
 mod connection;
+mod dead_stream;
 mod draft;
 mod event_log;
 mod filer;
@@ -39,12 +41,13 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Stream;
 use async_trait::async_trait;
 use millpond_shared::event::Event;
-use millpond_shared::version::{Position, QueueId, ShardId};
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use parking_lot::Mutex;
 use prometheus::Registry;
 
 use self::appender::Appender;
 use self::connection::Connection;
+use self::dead_stream::DeadStream;
 use self::event_log::EventLog;
 use self::filer::Filer;
 use self::leases::Leases;
@@ -55,8 +58,8 @@ use self::streams::Plan;
 use super::ids::IdHasher;
 use super::metrics::Gauges;
 use super::{
-    DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, Lease, Options, Pulled, QueueError, QueueMetrics, QueueRole,
-    Round, Runtime, ShardQueues, Status, Taken,
+    DeadKey, DeadLetter, DeadLetters, DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, Lease, Options, Pulled,
+    QueueError, QueueMetrics, QueueRole, Round, Runtime, ShardQueues, Status, Taken,
 };
 
 pub use self::connection::{Servers, VERSION_MIN};
@@ -95,6 +98,7 @@ struct Parts {
     queues: Vec<EventQueue>,
     shards: Arc<ShardStreams>,
     puller: Puller,
+    dead: DeadStream,
     /// As it was asked for last; what is scraped.
     status: Mutex<Option<Status>>,
     is_closed: AtomicBool,
@@ -189,6 +193,8 @@ impl NatsQueues {
             let filer = tokio::sync::Mutex::new(filer);
             queues.push(EventQueue { events, ids, filed, filer, appender: Mutex::default() });
         }
+        let dead = streams::stream(&connection, plan.dead_config()).await?;
+        let dead = DeadStream { plan: plan.clone(), connection: connection.clone(), stream: dead };
         let puller = Puller::new(shards.clone(), runtime.clone(), connection.message_max);
         let parts = Arc::new(Parts {
             runtime,
@@ -200,6 +206,7 @@ impl NatsQueues {
             queues,
             shards,
             puller,
+            dead,
             status: Mutex::default(),
             is_closed: AtomicBool::new(false),
         });
@@ -257,6 +264,14 @@ impl EventQueues for NatsQueues {
         events: Vec<Event<'static>>,
     ) -> Result<Vec<Fate>, QueueError> {
         self.appender(queue)?.append(window, events).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for NatsQueues {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        self.is_open()?;
+        self.parts.dead.bury(letters, self.parts.runtime.now_ms()).await
     }
 }
 
@@ -336,6 +351,27 @@ impl QueueRole for NatsQueues {
         let status = self.parts.read_status().await?;
         *self.parts.status.lock() = Some(status.clone());
         Ok(status)
+    }
+
+    async fn peek(&self, queue: QueueId, after: Offset, max_events: usize) -> Result<Option<Taken>, QueueError> {
+        self.is_open()?;
+        let events = &self.queue(queue)?.events;
+        self.parts.peek(events, after, max_events).await
+    }
+
+    async fn dead(&self, most: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        self.is_open()?;
+        self.parts.dead.first(most).await
+    }
+
+    async fn dead_letter(&self, key: DeadKey) -> Result<Option<DeadLetter>, QueueError> {
+        self.is_open()?;
+        self.parts.dead.letter(key).await
+    }
+
+    async fn unbury(&self, key: DeadKey) -> Result<bool, QueueError> {
+        self.is_open()?;
+        self.parts.dead.unbury(key).await
     }
 
     /// Nothing here fails for good: what is lost with a connection is found again.

@@ -8,8 +8,9 @@ use millpond_shared::version::{QueueId, ShardId};
 
 use super::NatsError;
 use super::connection::Connection;
-use crate::queue::Limits;
+use crate::queue::dead::{DEAD_MAX, DEAD_MAX_BYTES};
 use crate::queue::lease::TTL_MAX;
+use crate::queue::{DeadKey, Limits};
 
 /// How the streams of a pond are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,22 @@ impl Plan {
         let name = format!("{}-ids-{queue}", self.pond);
         let config = self.config(name, self.ids_subject(queue), bytes, DiscardPolicy::Old);
         Config { max_age: WINDOW_MAX, ..config }
+    }
+
+    /// A subject for each letter; a letter that there is no room for is refused.
+    pub fn dead_config(&self) -> Config {
+        let config = self.config(
+            format!("{}-dead", self.pond),
+            format!("{}.dead.>", self.pond),
+            DEAD_MAX_BYTES,
+            DiscardPolicy::New,
+        );
+        Config { max_messages: i64::try_from(DEAD_MAX).unwrap_or(i64::MAX), ..config }
+    }
+
+    pub fn dead_subject(&self, key: DeadKey) -> String {
+        let by = key.shard.map_or_else(|| "dispatcher".to_owned(), |shard| shard.to_string());
+        format!("{}.dead.{}.{}.{by}", self.pond, key.queue, key.offset)
     }
 
     fn config(&self, name: String, subjects: String, max_bytes: u64, discard: DiscardPolicy) -> Config {

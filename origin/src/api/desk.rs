@@ -1,0 +1,173 @@
+//! What operators ask of queues: how they stand, what is in them, and the dead letters. On the queue role's own socket, and
+//! on the admin socket of every process that has the queues.
+//!
+//! | request, below `/_millpond/queues` | answer |
+//! |---|---|
+//! | `GET` | the status of all queues |
+//! | `GET events/Q/peek?after=OFFSET&count=N` | events behind an offset |
+//! | `GET shards/S/peek?after=POSITION&count=N` | frames behind a position, with their events |
+//! | `GET dead?count=N` | dead letters |
+//! | `POST dead/KEY/replay` | the event is appended to its event queue again, and the letter removed |
+//! | `DELETE dead/KEY` | the letter is removed |
+//!
+//! All answers are JSON. Nothing that is looked at changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use millpond_shared::template::decode_key;
+use millpond_shared::wire::{EventFrame, ShardFrame};
+use serde_json::{Value, json};
+
+use crate::http::{json as answer, method_not_allowed, refusal};
+use crate::queue::dead::{DEAD_MAX, ShownEvent, ShownLetter};
+use crate::queue::{DeadKey, Fate, QueueError, QueueRole, wire};
+
+/// Answers operators.
+pub struct Desk {
+    queues: Arc<dyn QueueRole>,
+}
+
+/// Events, frames or letters in one answer, unless `count` says less.
+const COUNT_DEFAULT: usize = 20;
+/// And at most; of letters as many as there can be.
+const COUNT_MAX: usize = 1_000;
+/// Bytes of frames that are looked at for one answer.
+const PEEK_BYTES: usize = 4 << 20;
+
+impl Desk {
+    pub fn new(queues: Arc<dyn QueueRole>) -> Desk {
+        Desk { queues }
+    }
+
+    /// The answer to a request for the names below the root; `None` if it is none for this desk.
+    pub async fn answer(&self, method: &str, names: &[&str], query: &str) -> Option<Response<Bytes>> {
+        let asked = match (method, names) {
+            ("GET", []) => self.status().await,
+            ("GET", ["events", queue, "peek"]) => self.events(queue, query).await,
+            ("GET", ["shards", shard, "peek"]) => self.frames(shard, query).await,
+            ("GET", ["dead"]) => self.dead(query).await,
+            ("POST", ["dead", key, "replay"]) => self.replay(key).await,
+            ("DELETE", ["dead", key]) => self.remove(key).await,
+            (_, [] | ["events" | "shards", _, "peek"]) => return Some(method_not_allowed("GET")),
+            (_, ["dead", _, "replay"]) => return Some(method_not_allowed("POST")),
+            (_, ["dead", _]) => return Some(method_not_allowed("DELETE")),
+            _ => return None,
+        };
+        let failed = |error: QueueError| {
+            let body = wire::ErrorBody { error: error.to_string(), queue_error: error };
+            answer(wire::status(&body.queue_error), &body)
+        };
+        Some(asked.unwrap_or_else(failed))
+    }
+
+    async fn status(&self) -> Result<Response<Bytes>, QueueError> {
+        Ok(answer(StatusCode::OK, &self.queues.status().await?))
+    }
+
+    async fn events(&self, queue: &str, query: &str) -> Result<Response<Bytes>, QueueError> {
+        let (queue, count) = (number(queue)?, count(query, COUNT_MAX)?);
+        let status = self.queues.status().await?;
+        let found = status.event_queues.iter().find(|found| found.queue == queue);
+        let after = named(query, "after")?.unwrap_or(found.map_or(0, |found| found.filed));
+        let Some(taken) = self.queues.peek(queue, after, count).await? else {
+            return Ok(answer(StatusCode::OK, &Vec::<()>::new()));
+        };
+        let mut shown = Vec::new();
+        for bytes in &taken.frames {
+            let frame = EventFrame::decode(bytes).map_err(|error| QueueError::Failed { problem: error.to_string() })?;
+            let placed =
+                (frame.first..).zip(&frame.events).filter(|(offset, _)| (taken.first..=taken.last).contains(offset));
+            shown.extend(placed.map(|(offset, event)| json!({ "offset": offset, "event": ShownEvent::of(event) })));
+        }
+        Ok(answer(StatusCode::OK, &shown))
+    }
+
+    async fn frames(&self, shard: &str, query: &str) -> Result<Response<Bytes>, QueueError> {
+        let (shard, count) = (number(shard)?, count(query, COUNT_MAX)?);
+        let status = self.queues.status().await?;
+        let found = status.shard_queues.iter().find(|found| found.shard == shard);
+        let after = named(query, "after")?.unwrap_or(found.map_or(0, |found| found.trimmed));
+        let pulled = self.queues.pull(shard, after, PEEK_BYTES, Duration::ZERO).await?;
+        let shown = pulled.frames.iter().take(count).map(|(position, bytes)| match ShardFrame::decode(bytes) {
+            Ok(frame) => {
+                let events = frame.events.iter().map(|filed| {
+                    let name = |index: u16| frame.projections.get(usize::from(index)).map_or("?", |name| name.as_ref());
+                    let documents = filed.routes.iter().map(|(index, key)| format!("{}/{key}", name(*index)));
+                    let documents: Vec<String> = documents.collect();
+                    json!({ "offset": filed.offset, "documents": documents, "event": ShownEvent::of(&filed.event) })
+                });
+                let events: Vec<Value> = events.collect();
+                json!({ "position": position, "queue": frame.queue, "first": frame.first, "last": frame.last,
+                    "map_version": frame.map_version, "events": events })
+            }
+            Err(error) => json!({ "position": position, "unreadable": error.to_string() }),
+        });
+        Ok(answer(StatusCode::OK, &shown.collect::<Vec<_>>()))
+    }
+
+    async fn dead(&self, query: &str) -> Result<Response<Bytes>, QueueError> {
+        let letters = self.queues.dead(count(query, DEAD_MAX)?).await?;
+        Ok(answer(StatusCode::OK, &letters.iter().map(ShownLetter::of).collect::<Vec<_>>()))
+    }
+
+    /// Once more, for all projections of the event. If this dies in between, it is there twice: the letter is removed last.
+    async fn replay(&self, key: &str) -> Result<Response<Bytes>, QueueError> {
+        let key = dead_key(key)?;
+        let Some(letter) = self.queues.dead_letter(key).await? else { return Ok(no_letter(key)) };
+        // Its id is known: it must not be taken for a repetition.
+        let fates = self.queues.append(key.queue, None, vec![letter.event]).await?;
+        match fates.first() {
+            Some(Fate::Stored { offset }) => {
+                self.queues.unbury(key).await?;
+                Ok(answer(StatusCode::OK, &json!({ "replayed": key.to_string(), "offset": offset })))
+            }
+            Some(Fate::TooLarge) => {
+                let fix = "remove it with DELETE, or raise max_payload of the NATS servers";
+                Ok(refusal(StatusCode::CONFLICT, "the event is larger than a message of the queue may be", fix))
+            }
+            _ => Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "its event queue is full", "ask again later")),
+        }
+    }
+
+    async fn remove(&self, key: &str) -> Result<Response<Bytes>, QueueError> {
+        let key = dead_key(key)?;
+        match self.queues.unbury(key).await? {
+            true => Ok(answer(StatusCode::OK, &json!({ "removed": key.to_string() }))),
+            false => Ok(no_letter(key)),
+        }
+    }
+}
+
+fn no_letter(key: DeadKey) -> Response<Bytes> {
+    refusal(
+        StatusCode::NOT_FOUND,
+        format!("there is no dead letter {key}"),
+        "list them with GET /_millpond/queues/dead",
+    )
+}
+
+fn dead_key(text: &str) -> Result<DeadKey, QueueError> {
+    decode_key(text).parse().map_err(|error: crate::queue::dead::NoDeadKey| invalid(error.to_string()))
+}
+
+fn number(text: &str) -> Result<u16, QueueError> {
+    text.parse().map_err(|_| invalid(format!("`{text}` is no number of a queue")))
+}
+
+fn count(query: &str, most: usize) -> Result<usize, QueueError> {
+    let count = named(query, "count")?.unwrap_or(COUNT_DEFAULT as u64);
+    Ok(usize::try_from(count).unwrap_or(most).clamp(1, most))
+}
+
+fn named(query: &str, name: &str) -> Result<Option<u64>, QueueError> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = pairs.find(|(other, _)| *other == name) else { return Ok(None) };
+    value.parse().map(Some).map_err(|_| invalid(format!("{name} is no number: {value}")))
+}
+
+fn invalid(problem: String) -> QueueError {
+    QueueError::Invalid { problem }
+}
