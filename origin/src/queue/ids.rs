@@ -65,9 +65,15 @@ impl<T: Copy + Eq + Hash> HashParts<T> {
 
     pub fn extend(&mut self, hashes: impl IntoIterator<Item = T>) {
         for hash in hashes {
-            let part = self.parts.get_mut(part_of(hash));
-            self.len += usize::from(part.is_some_and(|part| part.insert(hash)));
+            self.insert(hash);
         }
+    }
+
+    /// Whether it is new.
+    pub fn insert(&mut self, hash: T) -> bool {
+        let is_new = self.parts.get_mut(part_of(hash)).is_some_and(|part| part.insert(hash));
+        self.len += usize::from(is_new);
+        is_new
     }
 
     pub fn remove(&mut self, hash: T) {
