@@ -5,6 +5,7 @@
 mod admin;
 mod check;
 mod demo;
+mod load;
 mod plain;
 mod process;
 mod queue;
@@ -40,6 +41,8 @@ enum Command {
     Proxy(plain::Arguments),
     /// Tell what is wrong with a configuration file, or that nothing is.
     Check(check::Arguments),
+    /// Send events to a source, and tell how fast they were taken and how long that took.
+    Load(load::Arguments),
     /// Look at queues and dead letters, and put dead letters back.
     Queue(queue::Arguments),
     /// Print the JSON Schema of the configuration file.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Proxy(arguments) => plain::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Load(arguments) => load::main(&arguments),
         Command::Queue(arguments) => queue::main(&arguments),
         Command::Schema => schema::main(),
         Command::ReplayTrace(arguments) => replay::main(&arguments),

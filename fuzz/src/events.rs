@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use millpond_origin::api::ingest::{IdRule, Shape, Source, batch, element};
+use http::Method;
+use millpond_origin::api::ingest::asked::Asked;
+use millpond_origin::api::ingest::cloud_events::Format;
+use millpond_origin::api::ingest::element::{Assigned, Element};
+use millpond_origin::api::ingest::{Auth, IdRule, Shape, Source, batch, element};
 use millpond_shared::event::{Event, View};
+use millpond_shared::http1::Fields;
 use millpond_shared::route::PathPattern;
 use millpond_shared::template::{Template, decode_key};
 use millpond_shared::wire::EventFrame;
@@ -17,12 +22,16 @@ const EVENTS_MAX: usize = 100;
 pub fn ingest(data: &[u8]) {
     let [content_type, body] = parts(data);
     let content_type = String::from_utf8_lossy(content_type);
-    let Ok(elements) = batch::split(body, &content_type, EVENTS_MAX) else { return };
+    let fields: Fields = [("content-type", &*content_type)].into_iter().collect();
+    let Ok(format) = Format::of(&Asked::new(&Method::POST, "/", &fields)) else { return };
+    let Ok(elements) = batch::split(body, &format, EVENTS_MAX) else { return };
     // What is broken is told once, behind those that are not.
     assert!(elements.len() <= EVENTS_MAX + 1);
     for source in sources() {
         for text in elements.iter().flatten() {
-            let build = || element::build(&source, text, 1_500_000_000_000, || "assigned".to_owned());
+            let cloud_event = format.is_cloud_event() && source.shape == Shape::Event;
+            let element = Element { text, cloud_event, received: 1_500_000_000_000 };
+            let build = || element::build(&source, element, || Assigned { id: "assigned".to_owned(), again: None });
             let built = build();
             assert_eq!(built, build(), "the same element makes the same event");
             match built {
@@ -55,6 +64,8 @@ fn sources() -> [Source; 2] {
         partition: None,
         window: Duration::from_secs(60),
         body_max: 1 << 20,
+        auth: Auth::None,
+        rate: None,
     };
     let data = Source {
         shape: Shape::Data,

@@ -27,6 +27,12 @@ pub fn coarse_ms() -> u64 {
     milliseconds(rustix::time::ClockId::MonotonicCoarse)
 }
 
+/// How long the processors have worked for this process, all its threads together.
+pub fn process_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Nanoseconds since some moment before this process. For what is counted by rate.
 pub fn monotonic_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

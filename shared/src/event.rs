@@ -83,6 +83,11 @@ impl<'a> View<'a> {
         Ok(View { data: serde_json::from_str(&event.data)?, event })
     }
 
+    /// An event whose payload nobody asks for: paths into it find nothing.
+    pub fn of_attributes(event: &'a Event<'a>) -> View<'a> {
+        View { event, data: Value::Null }
+    }
+
     /// What stands at `path`; `None` for what is missing or null.
     pub fn get(&self, path: &Path) -> Option<Cow<'_, Value>> {
         let text = |text: &str| Some(Cow::Owned(Value::String(text.to_owned())));

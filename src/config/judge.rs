@@ -23,7 +23,8 @@ const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// `complaints`.
 pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) -> Option<Config> {
     let projections = projection::judge(written.projection.as_deref().unwrap_or_default(), complaints);
-    let sources = source_section::judge(written.source.as_deref().unwrap_or_default(), complaints);
+    let sources =
+        source_section::judge(written.source.as_deref().unwrap_or_default(), written.ingest.is_some(), complaints);
     let ingest = written.ingest.as_ref().and_then(|at| roles::judge_ingest(at, complaints));
     let queue = written.queue.as_ref().and_then(|at| roles::judge_queue(at, complaints));
     let dispatcher = written.dispatcher.as_ref().and_then(|at| roles::judge_dispatcher(at, complaints));

@@ -17,6 +17,7 @@ mod framing;
 mod held_back;
 mod hot;
 mod http2;
+mod ingest;
 mod languages;
 mod limits;
 pub mod model;

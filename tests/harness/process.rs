@@ -65,7 +65,8 @@ impl Millpond {
         Millpond::start_in(dir.path(), &["run", "--config", "millpond.toml"], roles).keeping(dir)
     }
 
-    fn keeping(mut self, dir: TempDir) -> Millpond {
+    /// Keeps a folder as long as the process.
+    pub fn keeping(mut self, dir: TempDir) -> Millpond {
         self._made = Some(dir);
         self
     }

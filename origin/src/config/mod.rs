@@ -1,6 +1,8 @@
 //! The sections of the configuration that belong to the origin: as they are written, and judged.
 
+pub mod auth;
 pub mod engine;
+mod rate;
 pub mod roles;
 mod section;
 pub mod shards;

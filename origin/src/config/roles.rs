@@ -60,7 +60,7 @@ pub struct WrittenQueue {
     /// Most bytes of one shard queue that its consumers have not committed; `1GiB` unless given. Then dispatch stops
     /// until they have, and the event queues fill up.
     pub shard_depth_max_bytes: Option<At<Size>>,
-    /// Most ids of past events that one event queue remembers; 1000000 unless given (some 25 bytes of memory each).
+    /// Most ids of past events that one event queue remembers; 4000000 unless given (20 to 39 bytes of memory each).
     /// Beyond it the oldest are forgotten before their source's `dedupe` is over.
     pub ids_max: Option<At<usize>>,
 }

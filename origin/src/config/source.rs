@@ -8,8 +8,10 @@ use millpond_shared::template::Template;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::auth::{self, WrittenAuth};
+use super::rate;
 use super::section::Section;
-use crate::api::ingest::{IdRule, Shape, Source};
+use crate::api::ingest::{Auth, IdRule, Shape, Source};
 
 /// A producer of events, and the path that takes them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -39,6 +41,12 @@ pub struct WrittenSource {
     pub dedupe: Option<At<Seconds>>,
     /// Largest body of one request; `8MiB` unless given. A larger one is answered 413.
     pub body_max: Option<At<Size>>,
+    /// Who may send; anybody unless given.
+    pub auth: Option<At<WrittenAuth>>,
+    /// Most events in a second, a minute or an hour, as in `"5000/s"`; beyond it 429. Unlimited unless given.
+    pub rate: Option<At<String>>,
+    /// Events that may come at once; what `rate` allows in a second unless given.
+    pub burst: Option<At<u32>>,
 }
 
 const DEDUPE_DEFAULT: Duration = Duration::from_secs(600);
@@ -47,13 +55,15 @@ const BODY_DEFAULT: u64 = 8 << 20;
 /// The greatest leaves room in a message to a queue role elsewhere.
 const BODY: std::ops::RangeInclusive<u64> = 1 << 10..=32 << 20;
 
-/// Builds all sources that are free of mistakes; tells those of the others.
-pub fn judge(written: &[At<WrittenSource>], complaints: &mut Complaints) -> Vec<Source> {
+/// Builds all sources that are free of mistakes; tells those of the others. `served`: they are served by this process,
+/// so that their secrets must be there.
+pub fn judge(written: &[At<WrittenSource>], served: bool, complaints: &mut Complaints) -> Vec<Source> {
     let (mut names, mut paths) = (HashMap::new(), HashMap::new());
     let mut sources = Vec::new();
     for (index, at) in written.iter().enumerate() {
         let before = complaints.len();
-        let mut judge = Judge { section: Section::new(format!("source[{index}]"), at, complaints), written: &at.value };
+        let mut judge =
+            Judge { section: Section::new(format!("source[{index}]"), at, complaints), written: &at.value, served };
         judge.unique("name", at.value.name.as_ref(), index, &mut names);
         judge.unique("path", at.value.path.as_ref(), index, &mut paths);
         let source = judge.source();
@@ -67,6 +77,7 @@ pub fn judge(written: &[At<WrittenSource>], complaints: &mut Complaints) -> Vec<
 struct Judge<'a> {
     section: Section<'a>,
     written: &'a WrittenSource,
+    served: bool,
 }
 
 impl Judge<'_> {
@@ -91,15 +102,24 @@ impl Judge<'_> {
         for (field, at, template) in [("time", &written.time, &time), ("subject", &written.subject, &subject)] {
             self.varies(field, at.as_ref(), template.as_ref());
         }
+        let seconds = |duration: Duration| format!("\"{}s\"", duration.as_secs_f64());
+        let window = self.section.in_range("dedupe", written.dedupe.as_ref(), |d| d.0, DEDUPE_DEFAULT, DEDUPE, seconds);
+        let auth = auth::judge(&mut self.section, written.auth.as_ref(), window, self.served);
+        if let (Some(Auth::SignedUrl(_)), Some(at)) = (&auth, &written.auth)
+            && shape == Some(Shape::Event)
+        {
+            let fix = "add shape = \"data\": the parameters of the URL are the data";
+            self.section.wrong("auth.kind", at, "`signed-url` gives no events with members of their own", fix);
+        }
         if let Some(dedupe) = &written.dedupe
             && shape == Some(Shape::Data)
             && written.id.is_none()
+            && !matches!(auth, Some(Auth::Webhooks(_)))
         {
             let fix = "say what an event is recognised by, as in id = \"hash\", or remove it";
             self.section.wrong("dedupe", dedupe, "has no effect: every event gets an id of its own", fix);
         }
-        let seconds = |duration: Duration| format!("\"{}s\"", duration.as_secs_f64());
-        let window = self.section.in_range("dedupe", written.dedupe.as_ref(), |d| d.0, DEDUPE_DEFAULT, DEDUPE, seconds);
+        let rate = rate::judge(&mut self.section, written.rate.as_ref(), written.burst.as_ref());
         let size = |bytes| format!("\"{}\"", Size(bytes));
         let body_max = self.section.in_range("body_max", written.body_max.as_ref(), |s| s.0, BODY_DEFAULT, BODY, size);
         Some(Source {
@@ -113,6 +133,8 @@ impl Judge<'_> {
             partition,
             window,
             body_max,
+            auth: auth?,
+            rate,
         })
     }
 
@@ -216,7 +238,7 @@ impl Judge<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
 
     #[derive(Debug, Default, Deserialize)]
@@ -225,13 +247,19 @@ mod tests {
         source: Option<Vec<At<WrittenSource>>>,
     }
 
-    fn judged(text: &str) -> (Vec<Source>, Vec<String>) {
+    pub fn judged(text: &str) -> (Vec<Source>, Vec<String>) {
         let (mut source, mut complaints) = (millpond_shared::config::Source::default(), Complaints::default());
         let written: Written = source.read("m.toml", text, &mut complaints);
-        let sources = judge(&written.source.unwrap_or_default(), &mut complaints);
+        let sources = judge(&written.source.unwrap_or_default(), true, &mut complaints);
         let words = complaints.in_words(&source);
         (sources, words.lines().map(str::to_owned).collect())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::judged;
+    use super::*;
 
     #[test]
     fn defaults() {
@@ -252,6 +280,53 @@ mod tests {
         );
         assert_eq!(words, [""; 0]);
         assert_eq!((&sources[0].id, sources[0].window), (&IdRule::Hash, Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn who_may_send_can_be_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("secret");
+        std::fs::write(&place, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        let secrets = format!("secrets = [\"file:{}\"]", place.display());
+        let head = "[[source]]\nname = \"w\"\npath = \"/w\"\n";
+        let (sources, words) = judged(&format!("{head}auth = {{ kind = \"standard-webhooks\", {secrets} }}\n"));
+        assert_eq!(words, [""; 0]);
+        let Auth::Webhooks(webhooks) = &sources[0].auth else { panic!("{sources:?}") };
+        assert_eq!(webhooks.tolerance, Duration::from_secs(300));
+        let url = format!("{head}shape = \"data\"\ntype = \"seen\"\nauth = {{ kind = \"signed-url\", {secrets} }}\n");
+        let (sources, words) = judged(&url);
+        assert_eq!(words, [""; 0]);
+        assert_eq!(sources[0].target(), "/w/e.gif");
+        let short = format!("{head}dedupe = \"1m\"\nauth = {{ kind = \"standard-webhooks\", {secrets} }}\n");
+        let (sources, words) = judged(&short);
+        assert_eq!(words, [""; 0]);
+        assert!(matches!(&sources[0].auth, Auth::Webhooks(webhooks) if webhooks.tolerance == Duration::from_secs(60)));
+
+        for (written, expected) in [
+            ("{ kind = \"basic\" }", "auth.kind: `basic` is no kind of authentication; fix: use `none`"),
+            ("{ tolerance = \"1m\" }", "auth.tolerance: has no effect; fix: remove it"),
+            ("{ kind = \"none\", secrets = [] }", "auth.secrets: have no effect; fix: remove them"),
+            ("{ kind = \"standard-webhooks\" }", "auth.secrets: is missing; fix: name where it is, as in secrets"),
+            ("{ kind = \"signed-url\", secrets = [] }", "auth.secrets: has not between 1 and 8 secrets"),
+            (
+                "{ kind = \"standard-webhooks\", secrets = [\"whsec_A\"] }",
+                "auth.secrets: names no place: a secret is in",
+            ),
+            ("{ kind = \"standard-webhooks\", secrets = [\"env:MILLPOND_NOT_SET\"] }", "auth.secrets: the environment"),
+            ("{ kind = \"standard-webhooks\", secrets = [\"file:/dev/null\"] }", "has 0 bytes, and a secret has 24"),
+            (
+                &format!("{{ kind = \"standard-webhooks\", {secrets}, tolerance = \"20m\" }}"),
+                "auth.tolerance: is longer than ids are remembered (\"600s\"); fix: raise dedupe to it, or lower it",
+            ),
+            (
+                &format!("{{ kind = \"signed-url\", {secrets} }}"),
+                "auth.kind: `signed-url` gives no events with members",
+            ),
+        ] {
+            let (sources, words) = judged(&format!("{head}auth = {written}\n"));
+            assert!(sources.is_empty() && words.len() == 1, "{written}: {words:?}");
+            assert!(words[0].starts_with("m.toml:4:") && words[0].contains(expected), "{words:?}");
+        }
     }
 
     #[test]

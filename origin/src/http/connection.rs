@@ -1,5 +1,7 @@
 //! One connection: requests in, answers out, in their order.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +9,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use millpond_shared::clock;
 use millpond_shared::http1::{self, BodyReader, Framing, Minor, Refusal, RequestHead, Step};
+use millpond_shared::wire::{Intake, Taker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Sleep, timeout};
 
+use super::end::{End, no_room, too_large, too_slow};
 use super::server::Shared;
 use super::{Answer, refusal};
 
@@ -20,9 +25,17 @@ use super::{Answer, refusal};
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, shutdown: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let limits = shared.limits;
-    let mut connection = Connection { stream, buf: BytesMut::new(), shared, shutdown };
-    if let End::Refused(reason, response) = connection.run().await {
-        connection.shared.handler.refused(reason);
+    let waiting = Waiting::new(limits.idle_time, shutdown.clone());
+    let mut connection = Connection { stream, buf: BytesMut::new(), shared, shutdown, waiting };
+    let last = match connection.run().await {
+        End::Closed => None,
+        End::Answered(response) => Some(response),
+        End::Refused(reason, response) => {
+            connection.shared.handler.refused(reason);
+            Some(response)
+        }
+    };
+    if let Some(response) = last {
         let bytes = encode_last(&response);
         let _ = timeout(limits.write_time, connection.stream.write_all(&bytes)).await;
         connection.linger().await;
@@ -45,15 +58,42 @@ struct Connection {
     buf: BytesMut,
     shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
+    waiting: Waiting,
 }
 
-/// Why a connection ends.
-enum End {
-    /// Nothing more is to be said.
-    Closed,
-    /// This is said first, then it is closed: where the next request would begin can't be trusted. With the reason as
-    /// it is counted.
-    Refused(&'static str, Box<Response<Bytes>>),
+/// What ends the wait for a request. Kept from one request to the next: to register for both anew costs locks that all
+/// connections share.
+struct Waiting {
+    down: Pin<Box<dyn Future<Output = ()> + Send>>,
+    timer: Pin<Box<Sleep>>,
+    idle_time: Duration,
+}
+
+impl Waiting {
+    fn new(idle_time: Duration, mut shutdown: watch::Receiver<bool>) -> Waiting {
+        let down = async move {
+            let _ = shutdown.wait_for(|down| *down).await;
+        };
+        Waiting { down: Box::pin(down), timer: Box::pin(tokio::time::sleep(idle_time)), idle_time }
+    }
+
+    /// Returns when the server shuts down, or the connection has been idle since `since_ms` for too long.
+    async fn over(&mut self, since_ms: u64) {
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut self.down => return,
+                () = &mut self.timer => {
+                    let idle = Duration::from_millis(clock::coarse_ms().saturating_sub(since_ms));
+                    let left = self.idle_time.saturating_sub(idle);
+                    if left.is_zero() {
+                        return;
+                    }
+                    self.timer.as_mut().reset((clock::monotonic() + left).into());
+                }
+            }
+        }
+    }
 }
 
 impl Connection {
@@ -74,21 +114,34 @@ impl Connection {
             Ok(head) => head?,
             Err(_) => return Err(too_slow("the head", self.shared.limits.head_time)),
         };
-        let mut room = None;
-        let body = match timeout(self.shared.limits.body_time, self.body(&head, &mut room)).await {
-            Ok(body) => body?,
-            Err(_) => return Err(too_slow("the body", self.shared.limits.body_time)),
+        if head.method == Method::CONNECT {
+            return Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "this server opens no tunnels" }.into());
+        }
+        let framing = http1::request_framing(&head.fields, head.minor)?;
+        let length = match framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
         };
-        let method = head.method.clone();
-        let minor = head.minor;
-        let asks_to_close = head.fields.list("connection").any(|option| option.eq_ignore_ascii_case("close"));
-        let request = request(&head, body)?;
-        let answer = self.shared.handler.handle(request).await;
+        let handler = Arc::clone(&self.shared.handler);
+        let (answer, room) = match handler.intake(&head, length) {
+            Intake::Nothing(response) => self.skip(framing, response)?,
+            Intake::Pieces(taker) => (self.pieces(&head, framing, taker).await?.into(), None),
+            Intake::Whole { max_bytes } => {
+                let (limit, mut room) = (self.shared.limits.body_time, None);
+                let body = match timeout(limit, self.body(&head, framing, max_bytes, &mut room)).await {
+                    Ok(body) => body?,
+                    Err(_) => return Err(too_slow("the body", limit)),
+                };
+                (handler.handle_parsed(&head, body).await?, room)
+            }
+        };
         drop(room);
-        let stays = minor == Minor::One && !asks_to_close && !*self.shutdown.borrow();
+        let asks_to_close = head.fields.list("connection").any(|option| option.eq_ignore_ascii_case("close"));
+        let stays = head.minor == Minor::One && !asks_to_close && !*self.shutdown.borrow();
         match answer {
-            Answer::Full(response) => self.write_full(&method, &response, stays).await?,
-            Answer::Stream(parts, pieces) => self.write_stream(&method, minor, parts, pieces, stays).await?,
+            Answer::Full(response) => self.write_full(&head.method, &response, stays).await?,
+            Answer::Stream(parts, pieces) => self.write_stream(&head, parts, pieces, stays).await?,
         }
         Ok(stays)
     }
@@ -98,7 +151,7 @@ impl Connection {
         if !self.buf.is_empty() {
             return Ok(());
         }
-        let (stream, buf, shutdown) = (&mut self.stream, &mut self.buf, &mut self.shutdown);
+        let (stream, buf) = (&mut self.stream, &mut self.buf);
         buf.reserve(READ_BYTES);
         tokio::select! {
             biased;
@@ -106,8 +159,7 @@ impl Connection {
                 Ok(1..) => Ok(()),
                 _ => Err(End::Closed),
             },
-            _ = shutdown.wait_for(|down| *down) => Err(End::Closed),
-            () = tokio::time::sleep(self.shared.limits.idle_time) => Err(End::Closed),
+            () = self.waiting.over(clock::coarse_ms()) => Err(End::Closed),
         }
     }
 
@@ -120,9 +172,7 @@ impl Connection {
         }
     }
 
-    async fn body(&mut self, head: &RequestHead, room: &mut Room) -> Result<Bytes, End> {
-        let framing = http1::request_framing(&head.fields, head.minor)?;
-        let limit = self.shared.handler.body_limit(head.target.path_and_query());
+    async fn body(&mut self, head: &RequestHead, framing: Framing, limit: u64, room: &mut Room) -> Result<Bytes, End> {
         if let Framing::Length(length) = framing {
             if length > limit {
                 return Err(too_large(limit));
@@ -149,6 +199,43 @@ impl Connection {
                 return Err(too_large(limit));
             }
             self.reserve(room, length)?;
+        }
+    }
+
+    /// Hands a body on as it arrives.
+    async fn pieces(
+        &mut self,
+        head: &RequestHead,
+        framing: Framing,
+        mut taker: Box<dyn Taker + '_>,
+    ) -> Result<Response<Bytes>, End> {
+        self.expectation(head, framing).await?;
+        let mut reader = BodyReader::new(framing);
+        let limit = self.shared.limits.body_time;
+        loop {
+            match reader.step(&mut self.buf)? {
+                Step::Data(piece) => {
+                    taker.take(piece).await.map_err(End::Answered)?;
+                }
+                Step::End { .. } => return Ok(taker.end().await),
+                Step::NeedMore => match timeout(limit, self.more()).await {
+                    Ok(more) => more?,
+                    Err(_) => return Err(too_slow("the next piece of the body", limit)),
+                },
+            }
+        }
+    }
+
+    /// Answers a request whose body is not wanted: what is here of it is passed over if that is all of it, else the
+    /// connection ends.
+    fn skip(&mut self, framing: Framing, response: Box<Response<Bytes>>) -> Result<(Answer, Room), End> {
+        let mut reader = BodyReader::new(framing);
+        loop {
+            match reader.step(&mut self.buf)? {
+                Step::Data(_) => {}
+                Step::End { .. } => return Ok((Answer::Full(*response), None)),
+                Step::NeedMore => return Err(End::Answered(response)),
+            }
         }
     }
 
@@ -213,13 +300,12 @@ impl Connection {
 
     async fn write_stream(
         &mut self,
-        method: &Method,
-        minor: Minor,
+        head: &RequestHead,
         parts: http::response::Parts,
         mut pieces: BoxStream<'static, Bytes>,
         stays: bool,
     ) -> Result<(), End> {
-        let chunked = minor == Minor::One;
+        let chunked = head.minor == Minor::One;
         let mut out = BytesMut::new();
         put_head(&mut out, parts.status, &parts.headers, stays);
         if chunked {
@@ -227,7 +313,7 @@ impl Connection {
         }
         out.extend_from_slice(b"\r\n");
         self.write(&out).await?;
-        if *method == Method::HEAD || bodiless(parts.status) {
+        if head.method == Method::HEAD || bodiless(parts.status) {
             return Ok(());
         }
         while let Some(piece) = self.next_piece(&mut pieces).await? {
@@ -299,13 +385,11 @@ const READ_BYTES: usize = 16 * 1024;
 const LINGER_BYTES: usize = 16 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-fn request(head: &RequestHead, body: Bytes) -> Result<Request<Bytes>, End> {
-    let malformed = |_| End::from(Refusal { status: StatusCode::BAD_REQUEST, why: "the request target is no URI" });
-    if head.method == Method::CONNECT {
-        return Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "this server opens no tunnels" }.into());
-    }
+/// The request as most handlers want it.
+pub(super) fn request(head: &RequestHead, body: Bytes) -> Result<Request<Bytes>, Refusal> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
+    let malformed = |_| Refusal { status: StatusCode::BAD_REQUEST, why: "the request target is no URI" };
     *request.uri_mut() = head.target.path_and_query().parse().map_err(malformed)?;
     for (name, value) in head.fields.iter() {
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
@@ -330,30 +414,4 @@ fn put_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, stays: 
 
 fn bodiless(status: StatusCode) -> bool {
     status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
-}
-
-fn too_large(limit: u64) -> End {
-    let problem = format!("the body is larger than {limit} bytes, the limit of this path");
-    let response = refusal(StatusCode::PAYLOAD_TOO_LARGE, problem, "send it in smaller parts");
-    End::Refused("body_too_large", Box::new(response))
-}
-
-fn no_room() -> End {
-    let problem = "the bodies of other requests take all the memory that bodies may take";
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, problem, "send it again later");
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    End::Refused("no_room", Box::new(response))
-}
-
-fn too_slow(what: &str, limit: Duration) -> End {
-    let problem = format!("{what} did not arrive within {} s", limit.as_secs_f64());
-    let response = refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts");
-    End::Refused("too_slow", Box::new(response))
-}
-
-impl From<Refusal> for End {
-    fn from(refused: Refusal) -> End {
-        let response = refusal(refused.status, refused.why, "send HTTP/1.1 as RFC 9112 defines it");
-        End::Refused("malformed", Box::new(response))
-    }
 }

@@ -1,12 +1,13 @@
 //! The small HTTP/1.1 server and client that the sockets of the origin roles are made of, over `shared::http1`.
 //!
-//! `server` accepts and counts connections; `connection` is the loop of one: read, handle, answer; `client` keeps a
+//! `server` accepts and counts connections; `connection` is the loop of one: read, handle, answer, and `end` what is said when it ends early; `client` keeps a
 //! pool of connections to one role; `refusals` counts what a server refused by itself.
 
 mod client;
 #[cfg(test)]
 mod client_tests;
 mod connection;
+mod end;
 mod refusals;
 mod server;
 #[cfg(test)]

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::{Request, Response, StatusCode};
-use millpond_shared::http1::Limits;
+use millpond_shared::http1::{Limits, Refusal, RequestHead};
+use millpond_shared::wire::Intake;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -21,8 +22,18 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Its URI is the request target, in origin form.
     async fn handle(&self, request: Request<Bytes>) -> Answer;
 
+    /// Answers one request from its head as it was parsed; unless something better is known, by [`Handler::handle`].
+    async fn handle_parsed(&self, head: &RequestHead, body: Bytes) -> Result<Answer, Refusal> {
+        Ok(self.handle(connection::request(head, body)?).await)
+    }
+
     /// Largest body that a request for `target` may have, in bytes; beyond it the server answers 413 itself.
     fn body_limit(&self, target: &str) -> u64;
+
+    /// What it wants of the body of a request, by its head and the length of the body in bytes, if that is known.
+    fn intake(&self, head: &RequestHead, _length: Option<u64>) -> Intake<'_> {
+        Intake::Whole { max_bytes: self.body_limit(head.target.path_and_query()) }
+    }
 
     /// A request or connection was refused by the server itself; `reason` is one of a few words.
     fn refused(&self, _reason: &'static str) {}
@@ -54,7 +65,8 @@ pub struct ServerLimits {
     pub head: Limits,
     /// From the first byte of a head to its last; beyond it 408.
     pub head_time: Duration,
-    /// From the end of a head to the last byte of the body; beyond it 408.
+    /// From the end of a head to the last byte of the body, or between two pieces of a body that is taken as it arrives;
+    /// beyond it 408.
     pub body_time: Duration,
     /// Between requests; then the connection is closed.
     pub idle_time: Duration,

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::{Request, Response, StatusCode};
-use millpond_shared::http1::Limits;
+use millpond_shared::http1::{Limits, RequestHead};
+use millpond_shared::wire::{Intake, Taker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
@@ -48,8 +49,34 @@ impl Handler for Echo {
         if target.starts_with("/small") { 4 } else { 1 << 20 }
     }
 
+    fn intake(&self, head: &RequestHead, length: Option<u64>) -> Intake<'_> {
+        match head.target.path_and_query() {
+            "/nothing" => Intake::Nothing(Box::new(Response::new(Bytes::from(format!("nothing of {length:?}"))))),
+            "/pieces" => Intake::Pieces(Box::new(Pieces(String::new()))),
+            target => Intake::Whole { max_bytes: self.body_limit(target) },
+        }
+    }
+
     fn refused(&self, reason: &'static str) {
         let _ = self.refused.send(reason);
+    }
+}
+
+/// Tells the pieces that it was given; takes none that says `no`.
+struct Pieces(String);
+
+#[async_trait]
+impl Taker for Pieces {
+    async fn take(&mut self, piece: Bytes) -> Result<(), Box<Response<Bytes>>> {
+        if piece.as_ref() == b"no" {
+            return Err(Box::new(Response::new(Bytes::from_static(b"not this"))));
+        }
+        self.0 += &format!("{}|", String::from_utf8_lossy(&piece));
+        Ok(())
+    }
+
+    async fn end(self: Box<Self>) -> Response<Bytes> {
+        Response::new(Bytes::from(self.0))
     }
 }
 
@@ -231,6 +258,35 @@ async fn bodies_that_do_not_fit_beside_others_are_refused_before_they_are_read()
     let mut again = connect(&server).await;
     again.write_all([head.replace("/gate", "/").as_bytes(), &[b'x'; 3000]].concat().as_slice()).await.unwrap();
     assert!(rest(&mut again).await.starts_with("HTTP/1.1 200 "), "there is room again");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_wanted_ends_the_connection_unless_it_is_there() {
+    let mut server = start(ServerLimits::default()).await;
+    let text = send(
+        &server,
+        "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi\
+         POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n\
+         POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhi",
+    )
+    .await;
+    let told: Vec<&str> = text.split("nothing of ").skip(1).map(|rest| rest.split("HTTP").next().unwrap()).collect();
+    assert_eq!(told, ["Some(2)", "None", "Some(9)"]);
+    assert_eq!(text.matches("connection: close\r\n").count(), 1, "{text}");
+    assert!(server.refused.try_recv().is_err(), "the handler counts what it refuses");
+}
+
+#[tokio::test]
+async fn a_body_is_handed_on_piece_by_piece() {
+    let server = start(ServerLimits { bodies: 4, ..Default::default() }).await;
+    let chunked = "POST /pieces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let close = chunked.replace("Host: x", "Host: x\r\nConnection: close");
+    let text = send(&server, &format!("{chunked}2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n{close}0\r\n\r\n")).await;
+    assert!(text.contains("\r\n\r\nab|cde|HTTP/1.1 200 OK") && text.ends_with("\r\n\r\n"), "{text}");
+    let text = send(&server, &format!("{chunked}1\r\na\r\n2\r\nno\r\n9\r\n")).await;
+    assert!(text.ends_with("not this") && text.contains("connection: close"), "{text}");
+    let broken = send(&server, &format!("{chunked}1\r\na\r\nx\r\n")).await;
+    assert!(broken.starts_with("HTTP/1.1 400 "), "{broken}");
 }
 
 #[tokio::test]

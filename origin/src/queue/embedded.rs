@@ -196,6 +196,10 @@ impl EventQueues for Queues {
         Ok(u16::try_from(self.parts.events.len()).unwrap_or(u16::MAX))
     }
 
+    fn have_room(&self) -> bool {
+        self.parts.events.iter().any(EventQueue::has_room)
+    }
+
     async fn append(
         &self,
         queue: QueueId,

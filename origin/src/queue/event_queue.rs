@@ -115,6 +115,14 @@ impl EventQueue {
         answered.await.unwrap_or(Err(QueueError::Closed))
     }
 
+    /// Whether another event may find room.
+    pub fn has_room(&self) -> bool {
+        let limits = &self.shared.limits;
+        self.last().saturating_sub(self.cursor()) < limits.depth_max_events
+            && self.depth_bytes() < limits.depth_max_bytes
+            && self.shared.waiting_bytes.load(Ordering::Relaxed) < limits.waiting_max_bytes
+    }
+
     /// Waits up to `wait` for an event behind the cursor, then reads what is there.
     pub async fn take(&self, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
         let mut last = self.shared.last.subscribe();

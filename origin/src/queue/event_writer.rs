@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::event_queue::{Shared, event_bytes};
 use super::ids::IdSet;
-use super::limits::FRAME_MAX_BYTES;
+use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES};
 use super::{Fate, QueueError, Runtime};
 use crate::store::StoreError;
 use crate::store::event_queue_file::{FrameInfo, Loaded, Transaction};
@@ -39,6 +39,8 @@ pub(super) struct Writer {
     /// Frames before this one were removed from the file.
     trimmed_before: Offset,
     ids: IdSet,
+    /// When it is looked next for ids whose window has ended.
+    forget_after_ms: u64,
 }
 
 /// A group on its way to the disk.
@@ -63,8 +65,10 @@ impl Writer {
             depth_bytes: loaded.frames.iter().map(|frame| frame.bytes).sum(),
             trimmed_before: loaded.frames.first().map_or(last + 1, |frame| frame.first),
             frames: loaded.frames.into(),
-            ids: loaded.ids.into_iter().collect(),
+            ids: IdSet::default(),
+            forget_after_ms: 0,
         };
+        writer.ids.extend(loaded.ids);
         writer.drop_filed();
         writer.publish();
         writer
@@ -123,7 +127,11 @@ impl Writer {
 
     /// Removes what was filed, and ids whose window is over; whether there was any.
     fn tidy(&mut self, transaction: &Transaction, now_ms: u64) -> Result<bool, StoreError> {
-        let mut forgotten = transaction.forget_ended(now_ms)?;
+        let mut forgotten = Vec::new();
+        if now_ms >= self.forget_after_ms {
+            forgotten = transaction.forget_ended(now_ms)?;
+            self.forget_after_ms = now_ms.saturating_add(FORGET_EVERY_MS);
+        }
         while self.ids.len().saturating_sub(forgotten.len()) > self.shared.limits.ids_max {
             let early = transaction.forget_oldest()?;
             if early.is_empty() {
@@ -133,7 +141,7 @@ impl Writer {
             forgotten.extend(early);
         }
         for hash in &forgotten {
-            self.ids.remove(hash);
+            self.ids.remove(*hash);
         }
         let before = self.first_kept();
         let trims = before > self.trimmed_before;
@@ -166,7 +174,7 @@ impl Writer {
     }
 
     fn fate(&mut self, hash: Option<u128>, bytes: u64, bytes_before: u64) -> Fate {
-        if hash.is_some_and(|hash| self.ids.contains(&hash)) {
+        if hash.is_some_and(|hash| self.ids.contains(hash)) {
             return Fate::Duplicate;
         }
         let limits = &self.shared.limits;

@@ -1,7 +1,7 @@
 //! Ids as they are remembered: keyed hashes of source and id (pure).
 
 use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
@@ -28,8 +28,69 @@ impl IdHasher {
     }
 }
 
-/// The hashes of the window. Some 25 bytes each.
-pub type IdSet = HashSet<u128, BuildHasherDefault<Folded>>;
+/// The hashes of the window: 20 to 39 bytes each, by how full their table is.
+pub type IdSet = HashParts<u128>;
+
+/// A set of hashes.
+///
+/// In many tables, as one that grows moves all it has: of a large one this would hold everybody up for the tenth of a
+/// second.
+pub struct HashParts<T> {
+    parts: Vec<HashSet<T, BuildHasherDefault<Folded>>>,
+    len: usize,
+}
+
+const PARTS: usize = 64;
+/// A table that has room for so many times what it holds gives some back.
+const SPARSE: usize = 8;
+
+impl<T> Default for HashParts<T> {
+    fn default() -> HashParts<T> {
+        HashParts { parts: (0..PARTS).map(|_| HashSet::default()).collect(), len: 0 }
+    }
+}
+
+impl<T: Copy + Eq + Hash> HashParts<T> {
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn contains(&self, hash: T) -> bool {
+        self.parts.get(part_of(hash)).is_some_and(|part| part.contains(&hash))
+    }
+
+    pub fn extend(&mut self, hashes: impl IntoIterator<Item = T>) {
+        for hash in hashes {
+            self.insert(hash);
+        }
+    }
+
+    /// Whether it is new.
+    pub fn insert(&mut self, hash: T) -> bool {
+        let is_new = self.parts.get_mut(part_of(hash)).is_some_and(|part| part.insert(hash));
+        self.len += usize::from(is_new);
+        is_new
+    }
+
+    pub fn remove(&mut self, hash: T) {
+        let Some(part) = self.parts.get_mut(part_of(hash)) else { return };
+        self.len -= usize::from(part.remove(&hash));
+        if part.capacity() > SPARSE * part.len().max(64) {
+            part.shrink_to(2 * part.len());
+        }
+    }
+}
+
+/// By bits in the middle: the tables go by those at both ends.
+fn part_of(hash: impl Hash) -> usize {
+    let mut folded = Folded::default();
+    hash.hash(&mut folded);
+    (folded.finish() >> 32) as usize % PARTS
+}
 
 /// The keys are hashes already: their lower half will do.
 #[derive(Default)]
@@ -49,11 +110,30 @@ impl Hasher for Folded {
     fn write_u128(&mut self, hash: u128) {
         self.0 = hash as u64;
     }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_holds_what_was_put_in_and_gives_room_back() {
+        let hash = |n: u64| xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes());
+        let mut set = IdSet::default();
+        set.extend((0..50_000).map(hash));
+        set.extend((0..100_000).map(hash));
+        assert_eq!(set.len(), 100_000);
+        (0..99_990).for_each(|n| set.remove(hash(n)));
+        set.remove(hash(7));
+        assert!(set.len() == 10 && !set.is_empty());
+        assert!((0..99_990).all(|n| !set.contains(hash(n))) && (99_990..100_000).all(|n| set.contains(hash(n))));
+        let room: usize = set.parts.iter().map(HashSet::capacity).sum();
+        assert!(room < 64 * 1024, "{room}");
+    }
 
     #[test]
     fn source_and_id_do_not_run_into_each_other_and_the_secret_matters() {

@@ -36,6 +36,7 @@ mod writer_thread;
 pub use client::QueueClient;
 pub use dead::{DeadKey, DeadLetter, DeadLetters};
 pub use embedded::{Files, Options, Queues, Status};
+pub(crate) use ids::HashParts;
 pub use limits::{EVENT_QUEUES_MAX, Limits};
 pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
 pub use traits::{

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::limits::FORGET_EVERY_MS;
 use super::testing::{Machine, event, is_of, round_frame, taken_ids};
 use super::*;
 use crate::api::queues::QueuesApi;
@@ -140,7 +141,7 @@ async fn a_repeated_id_is_stored_once<F: Future<Output = Doors>>(open: impl Fn(M
 
     doors.machine.pass_ms(599_999);
     assert_eq!(append(vec![event("a", 6)]).await, [Fate::Duplicate]);
-    doors.machine.pass_ms(1);
+    doors.machine.pass_ms(1 + FORGET_EVERY_MS);
     assert_eq!(append(vec![event("a", 6)]).await, [Fate::Stored { offset: 6 }], "its window is over");
 }
 

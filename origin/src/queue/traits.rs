@@ -16,6 +16,12 @@ pub trait EventQueues: Send + Sync {
     /// Number of event queues; they are numbered from 0.
     async fn count(&self) -> Result<u16, QueueError>;
 
+    /// Whether any queue may have room, as far as is known without asking anybody: so that a producer is refused before
+    /// it has sent a body in vain.
+    fn have_room(&self) -> bool {
+        true
+    }
+
     /// Appends events of one source, in their order, and returns when all of them are on disk; one fate each.
     ///
     /// Ids seen within `window` are recognised; `None` if the ids are known to be new.

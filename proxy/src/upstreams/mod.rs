@@ -13,6 +13,7 @@ mod exchange;
 mod forwarded;
 mod outgoing;
 mod pool;
+mod role;
 mod servers;
 mod shards;
 mod timer;
@@ -20,9 +21,7 @@ mod timer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, Framing};
 use millpond_shared::wire;
 
 pub use answer::{Answer, Body, Payload, Ready};
@@ -164,40 +163,9 @@ impl Upstreams {
         let answer = match &origin.upstream {
             Upstream::Servers(servers) => servers.ask(&self.pool, outgoing, payload, retry).await,
             Upstream::Shards(shards) => shards.ask(&self.pool, outgoing, payload, retry).await,
-            Upstream::Role(role) => ask_role(role.as_ref(), outgoing, payload).await,
+            Upstream::Role(role) => role::ask(role.as_ref(), outgoing, payload).await,
         };
         counters.answered(answer.as_ref().map(|answer| answer.head.status.as_u16()), began.elapsed());
         answer
     }
 }
-
-/// Asks a role of this process: the whole body in, the whole body out.
-async fn ask_role(
-    role: &dyn wire::Origin,
-    outgoing: &Outgoing<'_>,
-    payload: Payload<'_>,
-) -> Result<Answer, OriginError> {
-    let body_max = usize::try_from(payload.body_max).unwrap_or(usize::MAX).min(ROLE_BODY_MAX);
-    let body = match payload.client {
-        Some(client) if payload.framing != Framing::None => client.read_all(body_max).await?,
-        _ => Bytes::new(),
-    };
-    let mut request = http::Request::new(body);
-    *request.method_mut() = outgoing.method().clone();
-    *request.uri_mut() = outgoing.target().parse().map_err(|_| OriginError::RequestTarget)?;
-    outgoing.put_fields(|name, value| {
-        let name = http::HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
-            request.headers_mut().append(name, value);
-        }
-    });
-    let response = role.answer(request).await;
-    let (head, body) = response.into_parts();
-    let pairs = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let fields: Fields = pairs.collect();
-    Ok(Answer::whole(outgoing.method(), head.status, fields, body))
-}
-
-/// Largest request body that is handed to a role of this process, in bytes; the role's own limit may be lower. Beyond
-/// it the connection is closed.
-const ROLE_BODY_MAX: usize = 64 << 20;

@@ -15,7 +15,7 @@ use millpond_shared::wire;
 use super::answer::{Answer, Payload};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
-use super::{OriginError, ServerList, ask_role};
+use super::{OriginError, ServerList, role};
 
 /// What the proxy knows of the shards.
 pub struct Shards {
@@ -63,7 +63,7 @@ impl Shards {
         let Some(shard) = self.owner(outgoing.target()) else { return Ok(self.no_document(outgoing)) };
         let place = self.places.get(&shard).ok_or(OriginError::NoShard(shard))?;
         match place {
-            Place::Here(origin) => ask_role(origin.as_ref(), outgoing, payload).await,
+            Place::Here(origin) => role::ask(origin.as_ref(), outgoing, payload).await,
             Place::There(server) => server.ask(pool, outgoing, payload, retry).await,
         }
     }

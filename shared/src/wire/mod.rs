@@ -5,21 +5,15 @@
 mod changes;
 mod frame;
 pub mod headers;
+mod origin;
 
 pub use changes::{CHANGES_FORMAT, Change, ChangeMessage, Follow, NoMessage};
 pub use frame::{EventFrame, FRAME_FORMAT, FiledEvent, NoFrame, Placed, ShardFrame};
+pub use origin::{Intake, Origin, Taker};
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::version::ShardId;
-
-/// An origin role in the same process, called instead of a socket. It answers what its socket would answer.
-#[async_trait]
-pub trait Origin: Send + Sync {
-    async fn answer(&self, request: http::Request<Bytes>) -> http::Response<Bytes>;
-}
 
 /// The change streams of shards in the same process.
 pub trait Changes: Send + Sync {

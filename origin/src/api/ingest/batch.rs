@@ -3,12 +3,16 @@
 //! What is broken spoils as little as it can: a broken line only itself, a broken element of an array itself and what
 //! stands behind it, since nobody can know where that would begin.
 
+use std::borrow::Cow;
+
 use serde::Deserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::cloud_events::{self, Format};
+
 /// Elements in the order they were sent: JSON text without white space around it, or why it is none.
-pub type Elements<'a> = Vec<Result<&'a str, String>>;
+pub type Elements<'a> = Vec<Result<Cow<'a, str>, String>>;
 
 /// Why a body as a whole is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,26 +22,23 @@ pub enum NoBatch {
     TooMany,
 }
 
-/// Splits a body. `content_type` decides where it speaks of lines; else the body does by its first byte.
-pub fn split<'a>(body: &'a [u8], content_type: &str, max_events: usize) -> Result<Elements<'a>, NoBatch> {
+/// Splits a body. Where the format leaves it open, its first bytes tell.
+pub fn split<'a>(body: &'a [u8], format: &Format, max_events: usize) -> Result<Elements<'a>, NoBatch> {
+    if let Format::Binary { attributes, data } = format {
+        return Ok(vec![cloud_events::element(attributes, *data, body).map(Cow::Owned)]);
+    }
     let Some(first) = body.iter().find(|byte| !is_blank(**byte)) else { return Err(NoBatch::Empty) };
-    if speaks_of_lines(content_type) {
-        return lines(body, max_events);
+    match format {
+        Format::Lines => lines(body, max_events),
+        Format::Batch if *first == b'[' => array(body, max_events),
+        Format::Batch => Ok(vec![Err("a batch of CloudEvents is an array: send [ … ]".to_owned())]),
+        Format::Json if *first == b'[' => array(body, max_events),
+        Format::Json | Format::Event | Format::Binary { .. } => match whole(body) {
+            Ok(element) => Ok(vec![Ok(Cow::Borrowed(element))]),
+            Err(_) if *format == Format::Json && first_line_is_whole(body) => lines(body, max_events),
+            Err(problem) => Ok(vec![Err(problem)]),
+        },
     }
-    if *first == b'[' {
-        return array(body, max_events);
-    }
-    match whole(body) {
-        Ok(element) => Ok(vec![Ok(element)]),
-        Err(_) if first_line_is_whole(body) => lines(body, max_events),
-        Err(problem) => Ok(vec![Err(problem)]),
-    }
-}
-
-fn speaks_of_lines(content_type: &str) -> bool {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let lines = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
-    lines.iter().any(|known| media_type.eq_ignore_ascii_case(known))
 }
 
 fn lines(body: &[u8], max_events: usize) -> Result<Elements<'_>, NoBatch> {
@@ -49,7 +50,7 @@ fn lines(body: &[u8], max_events: usize) -> Result<Elements<'_>, NoBatch> {
         if elements.len() == max_events {
             return Err(NoBatch::TooMany);
         }
-        elements.push(one(line).map_err(|error| in_words(&error, number)));
+        elements.push(one(line).map(Cow::Borrowed).map_err(|error| in_words(&error, number)));
     }
     Ok(elements)
 }
@@ -61,7 +62,7 @@ fn array(body: &[u8], max_events: usize) -> Result<Elements<'_>, NoBatch> {
     if found.too_many {
         return Err(NoBatch::TooMany);
     }
-    let mut elements: Elements<'_> = found.elements.into_iter().map(Ok).collect();
+    let mut elements: Elements<'_> = found.elements.into_iter().map(|element| Ok(Cow::Borrowed(element))).collect();
     if let Err(error) = read {
         elements.push(Err(format!("{}; nothing behind it was read", in_words(&error, error.line()))));
     }
@@ -122,32 +123,33 @@ fn is_blank(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn split_text(body: &str, content_type: &str) -> Result<Vec<String>, NoBatch> {
-        let elements = split(body.as_bytes(), content_type, 3)?;
-        Ok(elements.into_iter().map(|element| element.map_or_else(|why| format!("! {why}"), str::to_owned)).collect())
+    fn split_text(body: &str, format: Format) -> Result<Vec<String>, NoBatch> {
+        let elements = split(body.as_bytes(), &format, 3)?;
+        let told =
+            |element: Result<Cow<'_, str>, String>| element.map_or_else(|why| format!("! {why}"), Cow::into_owned);
+        Ok(elements.into_iter().map(told).collect())
     }
 
     #[test]
     fn bodies() {
-        let json = "application/json";
-        let lines = "Application/X-NDJSON; charset=utf-8";
-        for (body, content_type, expected) in [
-            (" {\"a\": 1}\r\n", json, &["{\"a\": 1}"][..]),
-            ("{\n\"a\": 1\n}", json, &["{\n\"a\": 1\n}"]),
-            ("[ {\"a\":1} , {\"a\":2}\n]", json, &["{\"a\":1}", "{\"a\":2}"]),
-            ("[]", json, &[]),
-            ("{\"a\":1}\n{\"a\":2}\n", json, &["{\"a\":1}", "{\"a\":2}"]),
-            ("{\"a\":1}\r\n\r\n{\"a\":2}", lines, &["{\"a\":1}", "{\"a\":2}"]),
-            ("{\"a\":1}", lines, &["{\"a\":1}"]),
-            ("7", json, &["7"]),
+        let (json, lines) = (Format::Json, Format::Lines);
+        for (body, format, expected) in [
+            (" {\"a\": 1}\r\n", &json, &["{\"a\": 1}"][..]),
+            ("{\n\"a\": 1\n}", &json, &["{\n\"a\": 1\n}"]),
+            ("[ {\"a\":1} , {\"a\":2}\n]", &json, &["{\"a\":1}", "{\"a\":2}"]),
+            ("[]", &json, &[]),
+            ("{\"a\":1}\n{\"a\":2}\n", &json, &["{\"a\":1}", "{\"a\":2}"]),
+            ("{\"a\":1}\r\n\r\n{\"a\":2}", &lines, &["{\"a\":1}", "{\"a\":2}"]),
+            ("{\"a\":1}", &lines, &["{\"a\":1}"]),
+            ("7", &json, &["7"]),
             (
                 "{\"a\":1}\n\n{\"a\":\n{\"a\":3}",
-                lines,
+                &lines,
                 &["{\"a\":1}", "! this is not JSON: EOF while parsing a value at line 3, column 5", "{\"a\":3}"],
             ),
             (
                 "[{\"a\":1},\n{\"a\":1,},\n{\"a\":3}]",
-                json,
+                &json,
                 &[
                     "{\"a\":1}",
                     "! this is not JSON: key must be a string at line 2, column 8; nothing behind it was read",
@@ -155,7 +157,7 @@ mod tests {
             ),
             (
                 "[{\"a\":1}] x",
-                json,
+                &json,
                 &[
                     "{\"a\":1}",
                     "! this is not JSON: trailing characters at line 1, column 11; nothing behind it was read",
@@ -163,36 +165,36 @@ mod tests {
             ),
             (
                 "[{\"a\":1}",
-                json,
+                &json,
                 &[
                     "{\"a\":1}",
                     "! this is not JSON: EOF while parsing a list at line 1, column 8; nothing behind it was read",
                 ],
             ),
-            ("{\"a\":1\n", json, &["! this is not JSON: EOF while parsing an object at line 2, column 0"]),
-            ("{\"a\":1} {\"a\":2}", json, &["! this is not JSON: trailing characters at line 1, column 9"]),
-            ("nonsense", json, &["! this is not JSON: expected ident at line 1, column 2"]),
+            ("{\"a\":1\n", &json, &["! this is not JSON: EOF while parsing an object at line 2, column 0"]),
+            ("{\"a\":1} {\"a\":2}", &json, &["! this is not JSON: trailing characters at line 1, column 9"]),
+            ("nonsense", &json, &["! this is not JSON: expected ident at line 1, column 2"]),
         ] {
-            assert_eq!(split_text(body, content_type).unwrap(), expected, "{body:?}");
+            assert_eq!(split_text(body, format.clone()).unwrap(), expected, "{body:?}");
         }
         for blank in ["", " \r\n\t"] {
-            assert_eq!(split_text(blank, json), Err(NoBatch::Empty));
-            assert_eq!(split_text(blank, lines), Err(NoBatch::Empty));
+            assert_eq!(split_text(blank, json.clone()), Err(NoBatch::Empty));
+            assert_eq!(split_text(blank, lines.clone()), Err(NoBatch::Empty));
         }
     }
 
     #[test]
     fn the_limit_counts_events() {
-        assert_eq!(split_text("[1,2,3]", "").unwrap().len(), 3);
-        assert_eq!(split_text("1\n2\n3\n\n", "application/jsonl").unwrap().len(), 3);
-        assert_eq!(split_text("[1,2,3,4]", ""), Err(NoBatch::TooMany));
-        assert_eq!(split_text("1\n2\n3\n\n4", "application/jsonl"), Err(NoBatch::TooMany));
+        assert_eq!(split_text("[1,2,3]", Format::Json).unwrap().len(), 3);
+        assert_eq!(split_text("1\n2\n3\n\n", Format::Lines).unwrap().len(), 3);
+        assert_eq!(split_text("[1,2,3,4]", Format::Json), Err(NoBatch::TooMany));
+        assert_eq!(split_text("1\n2\n3\n\n4", Format::Lines), Err(NoBatch::TooMany));
     }
 
     #[test]
     fn bytes_that_are_no_text_are_refused_where_they_stand() {
         let body = [b"{\"a\":1}\n{\"a\":\"\xff\"}\n{\"a\":3}".as_slice()].concat();
-        let elements = split(&body, "", 9).unwrap();
+        let elements = split(&body, &Format::Json, 9).unwrap();
         assert!(elements[1].as_ref().is_err_and(|why| why.contains("line 2")), "{elements:?}");
         assert_eq!((elements.len(), elements[2].is_ok()), (3, true));
     }
@@ -200,16 +202,16 @@ mod tests {
     #[test]
     fn nesting_can_not_exhaust_the_stack() {
         let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        assert_eq!(split(deep.as_bytes(), "", 9).unwrap().len(), 1);
+        assert_eq!(split(deep.as_bytes(), &Format::Json, 9).unwrap().len(), 1);
         let object = format!("{{\"a\":{deep}}}");
-        assert_eq!(split(object.as_bytes(), "", 9).unwrap().len(), 1);
+        assert_eq!(split(object.as_bytes(), &Format::Json, 9).unwrap().len(), 1);
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_split_without_panic(body: Vec<u8>, lines: bool) {
-            let content_type = if lines { "application/x-ndjson" } else { "" };
-            let _ = split(&body, content_type, 10);
+            let format = if lines { Format::Lines } else { Format::Json };
+            let _ = split(&body, &format, 10);
         }
     }
 }

@@ -5,11 +5,10 @@ use std::borrow::Cow;
 use millpond_shared::event::{Event, Path, View, parse_time, scalar_text};
 use millpond_shared::template::Template;
 use ring::digest::{SHA256, digest};
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::members::{self, Members};
+use super::scan::scan;
 use super::{IdRule, Shape, Source};
 
 /// Largest payload of one event, in bytes; a larger one is rejected.
@@ -28,7 +27,7 @@ pub const NESTING_MAX: usize = 127;
 pub struct Built {
     pub event: Event<'static>,
     pub place: Place,
-    /// Whether its id came from the producer, so that a repeat must be recognised.
+    /// Whether it would have the same id if it were sent again, so that a repeat must be recognised.
     pub repeatable: bool,
 }
 
@@ -41,18 +40,44 @@ pub enum Place {
     Any,
 }
 
+/// An id for an event that has none of its own.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Assigned {
+    pub id: String,
+    /// If the event would get the same id again: the hash that chooses its event queue. All events of a request share
+    /// it, so that they are stored together.
+    pub again: Option<u64>,
+}
+
+/// One element of a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Element<'a> {
+    /// JSON.
+    pub text: &'a str,
+    /// Whether it says that it is a CloudEvent.
+    pub cloud_event: bool,
+    /// When it was taken: milliseconds since the Unix epoch.
+    pub received: u64,
+}
+
 /// Builds the event of one element, or says in words what is wrong with it. `assign` makes an id.
-pub fn build(source: &Source, text: &str, received: u64, assign: impl FnOnce() -> String) -> Result<Built, String> {
+pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Assigned) -> Result<Built, String> {
+    let Element { text, cloud_event, received } = element;
     if !text.starts_with('{') {
         return Err("an event is a JSON object: send { … }".to_owned());
     }
-    if nesting(text) > NESTING_MAX {
+    let scanned = scan(text);
+    if scanned.nesting > NESTING_MAX {
         return Err(format!("it is nested deeper than {NESTING_MAX} levels: flatten it"));
     }
     let members = match source.shape {
-        Shape::Event => read_members(text)?,
-        Shape::Data => Members { data: text, ..Members::default() },
+        Shape::Event => members::read(text, cloud_event)?,
+        Shape::Data => Members { data: Cow::Borrowed(text), ..Members::default() },
     };
+    let is_as_sent = matches!(members.data, Cow::Borrowed(_));
+    if !is_as_sent && scan(&members.data).nesting > NESTING_MAX {
+        return Err(format!("its data is nested deeper than {NESTING_MAX} levels: flatten it"));
+    }
     if members.data.len() > EVENT_MAX_BYTES {
         let bytes = members.data.len();
         return Err(format!("data has {bytes} bytes, more than {EVENT_MAX_BYTES}: send less in one event"));
@@ -64,9 +89,14 @@ pub fn build(source: &Source, text: &str, received: u64, assign: impl FnOnce() -
         subject: members.subject.as_deref().map(Cow::Borrowed),
         time: members.time.unwrap_or_default(),
         received,
-        data: members.data.into(),
+        data: Cow::Borrowed(&members.data),
     };
-    let view = View::new(&sent).map_err(|error| format!("data can't be read: {error}"))?;
+    // Nobody reads the payload here unless a template asks for it, or it might be that nobody can.
+    let view = if source.reads_data() || scanned.doubtful || !is_as_sent {
+        View::new(&sent).map_err(|error| format!("data can't be read: {error}"))?
+    } else {
+        View::of_attributes(&sent)
+    };
     let filler = Filler { members: &members, view: &view };
 
     let kind = filler.text("type", &source.kind)?;
@@ -89,71 +119,28 @@ pub fn build(source: &Source, text: &str, received: u64, assign: impl FnOnce() -
     within("subject", subject.as_deref(), SUBJECT_MAX_BYTES)?;
     let partition = source.partition.as_ref().map(|template| filler.text("partition", template)).transpose()?;
 
-    let repeatable = own_id.is_some();
-    let id = own_id.unwrap_or_else(assign);
-    let place = match partition {
-        Some(partition) => Place::Pinned(xxh3_64(partition.as_bytes())),
-        None if repeatable => Place::Pinned(xxh3_64(id.as_bytes())),
-        None => Place::Any,
-    };
-    let event = Event { id: id.into(), kind: kind.into(), subject: subject.map(Cow::Owned), time, ..sent.clone() };
-    Ok(Built { event: event.into_owned(), place, repeatable })
-}
-
-/// What stands in an element beside its payload.
-#[derive(Default)]
-struct Members<'a> {
-    id: Option<String>,
-    kind: Option<String>,
-    subject: Option<String>,
-    time: Option<i64>,
-    data: &'a str,
-}
-
-fn read_members(text: &str) -> Result<Members<'_>, String> {
-    #[derive(Deserialize)]
-    struct Envelope<'a> {
-        #[serde(borrow)]
-        id: Option<&'a RawValue>,
-        #[serde(borrow, rename = "type")]
-        kind: Option<&'a RawValue>,
-        #[serde(borrow)]
-        subject: Option<&'a RawValue>,
-        #[serde(borrow)]
-        time: Option<&'a RawValue>,
-        #[serde(borrow)]
-        data: Option<&'a RawValue>,
-        #[serde(borrow)]
-        data_base64: Option<&'a RawValue>,
-    }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| format!("it can't be read: {error}"))?;
-    if envelope.data_base64.is_some() {
-        return Err("data_base64 is not read here: send JSON in `data`".to_owned());
-    }
-    let time = match envelope.time {
-        None => None,
-        Some(raw) => {
-            let value: Value = serde_json::from_str(raw.get()).map_err(|error| format!("time: {error}"))?;
-            let fix = "send it as in \"2026-01-31T12:00:00Z\", or as a number of seconds since 1970";
-            Some(parse_time(&value).ok_or_else(|| format!("time is no time between 1678 and 2262: {fix}"))?)
+    let (id, again) = match own_id {
+        Some(id) => {
+            let hash = xxh3_64(id.as_bytes());
+            (id, Some(hash))
+        }
+        None => {
+            let Assigned { id, again } = assign();
+            (id, again)
         }
     };
-    Ok(Members {
-        id: string("id", envelope.id)?,
-        kind: string("type", envelope.kind)?,
-        subject: string("subject", envelope.subject)?,
+    let partition = partition.map(|partition| xxh3_64(partition.as_bytes()));
+    let event = Event {
+        id: Cow::Owned(id),
+        source: Cow::Owned(source.name.clone()),
+        kind: Cow::Owned(kind),
+        subject: subject.map(Cow::Owned),
         time,
-        data: envelope.data.map_or("null", RawValue::get),
-    })
-}
-
-fn string(name: &str, raw: Option<&RawValue>) -> Result<Option<String>, String> {
-    let Some(raw) = raw else { return Ok(None) };
-    match serde_json::from_str::<String>(raw.get()) {
-        Ok(text) if text.is_empty() => Err(format!("{name} is empty: give it a text, or leave it out")),
-        Ok(text) => Ok(Some(text)),
-        Err(_) => Err(format!("{name} is not a string: write it in quotes")),
-    }
+        received,
+        data: Cow::Owned(members.data.into_owned()),
+    };
+    let place = partition.or(again).map_or(Place::Any, Place::Pinned);
+    Ok(Built { event, place, repeatable: again.is_some() })
 }
 
 /// Fills templates from what was sent, and only from that.
@@ -228,34 +215,9 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Levels of brackets and braces, strings left out. The text was accepted as JSON.
-fn nesting(text: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
-    for byte in text.bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Auth;
     use super::*;
 
     fn source(shape: Shape) -> Source {
@@ -270,6 +232,8 @@ mod tests {
             partition: None,
             window: std::time::Duration::from_secs(600),
             body_max: 1 << 20,
+            auth: Auth::None,
+            rate: None,
         }
     }
 
@@ -278,7 +242,11 @@ mod tests {
     }
 
     fn built(source: &Source, text: &str) -> Result<Built, String> {
-        build(source, text, 1_000, || "assigned".to_owned())
+        build(source, element(text), || Assigned { id: "assigned".to_owned(), again: None })
+    }
+
+    fn element(text: &str) -> Element<'_> {
+        Element { text, cloud_event: false, received: 1_000 }
     }
 
     #[test]
@@ -325,6 +293,13 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_comes_again_pins_its_event() {
+        let assign = || Assigned { id: "m 3".to_owned(), again: Some(9) };
+        let built = build(&source(Shape::Event), element(r#"{"type":"edit"}"#), assign).unwrap();
+        assert_eq!((built.event.id.as_ref(), built.place, built.repeatable), ("m 3", Place::Pinned(9), true));
+    }
+
+    #[test]
     fn the_hash_is_over_the_bytes_as_sent() {
         let mut source = source(Shape::Data);
         source.id = IdRule::Hash;
@@ -354,7 +329,8 @@ mod tests {
             (&event, r#"{"type":["a"]}"#, "type is not a string"),
             (&event, r#"{"type":"a","subject":{}}"#, "subject is not a string"),
             (&event, r#"{"type":"a","time":"yesterday"}"#, "time is no time between 1678 and 2262: send it as in"),
-            (&event, r#"{"type":"a","data_base64":"AA=="}"#, "data_base64 is not read here"),
+            (&event, r#"{"type":"a","data_base64":"!"}"#, "data_base64 is not base64 in a string"),
+            (&event, r#"{"type":"a","data":{"s":"\ud800"}}"#, "data can't be read: "),
             (&event, r#"{"type":"a","data":{"n":1e999}}"#, "data can't be read: number out of range"),
             (&event, &deep, "it is nested deeper than 127 levels: flatten it"),
             (&event, &long("id"), "id has 2000 bytes, more than 256: shorten it"),
@@ -377,13 +353,12 @@ mod tests {
         let data = format!("{}{}", "[".repeat(126), "]".repeat(126));
         let built = built(&source(Shape::Event), &format!(r#"{{"type":"a","data":{data}}}"#)).unwrap();
         assert!(View::new(&built.event).is_ok());
-        assert_eq!(nesting(r#"{"a":"[[[{\"[[","b":[{}]}"#), 3);
     }
 
     proptest::proptest! {
         #[test]
         fn what_is_built_can_be_read_by_the_dispatcher(text in r#"\{("type":"a")?,?("data":[\[\]{}":0-9a-z,]{0,12})?\}"#) {
-            if serde_json::from_str::<Value>(&text).is_ok()
+            if serde_json::from_str::<serde_json::Value>(&text).is_ok()
                 && let Ok(built) = built(&source(Shape::Event), &text)
             {
                 proptest::prop_assert!(View::new(&built.event).is_ok());

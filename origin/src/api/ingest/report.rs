@@ -23,8 +23,21 @@ pub struct Report {
     pub rejected: Vec<Rejected>,
     /// By event queue: the last offset that an element of this batch was stored at.
     pub position: BTreeMap<QueueId, Offset>,
+    /// Elements that were rejected beyond those that are told.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rejected_untold: usize,
+    /// `memory` if this was answered before anything was stored: then `accepted` only says what will be tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+/// Rejected elements of a stream of lines that are told, the first ones.
+const REJECTED_TOLD_MAX: usize = 1_000;
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// An element that was not stored.
@@ -54,6 +67,44 @@ impl Report {
 
     pub fn refused(&mut self, index: usize, reason: impl Into<String>) {
         self.rejected.push(Rejected { index, reason: reason.into(), retry: true });
+    }
+
+    /// What becomes of so many events will be known later.
+    pub fn taken_in_memory(&mut self, events: usize) {
+        self.accepted += events;
+        self.ack = Some("memory");
+    }
+
+    /// How many elements may be sent again as they are.
+    pub fn refused_count(&self) -> usize {
+        self.rejected.iter().filter(|rejected| rejected.retry).count()
+    }
+
+    /// Adds what became of the elements behind the first `before` ones.
+    pub fn absorb(&mut self, other: Report, before: usize) {
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        for (queue, offset) in other.position {
+            let position = self.position.entry(queue).or_default();
+            *position = offset.max(*position);
+        }
+        for rejected in other.rejected {
+            if self.rejected.len() < REJECTED_TOLD_MAX || (rejected.retry && self.is_settled()) {
+                self.rejected.push(Rejected { index: before + rejected.index, ..rejected });
+            } else {
+                self.rejected_untold += 1;
+            }
+        }
+    }
+
+    /// Whether it stored nothing, since all that was good of it was known.
+    pub fn is_known(&self) -> bool {
+        self.accepted == 0 && self.duplicates > 0 && self.is_settled()
+    }
+
+    /// Whether sending it again would change nothing.
+    pub fn is_settled(&self) -> bool {
+        self.rejected.iter().all(|rejected| !rejected.retry)
     }
 
     pub fn answer(mut self) -> Response<Bytes> {
@@ -88,6 +139,30 @@ mod tests {
         let response = report.answer();
         let retry = response.headers().contains_key(header::RETRY_AFTER);
         (response.status().as_u16(), retry, String::from_utf8(response.body().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn reports_of_a_stream_add_up_and_stay_short() {
+        let (status, _, body) = told(|report| {
+            for group in 0..3 {
+                let mut part = Report::default();
+                part.stored(group, 5);
+                (0..600).for_each(|index| part.rejected(index, "bad"));
+                report.absorb(part, group as usize * 601);
+            }
+        });
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &body["accepted"], &body["rejected_untold"]), (202, &3.into(), &800.into()));
+        assert_eq!(body["position"], serde_json::json!({"0": 5, "1": 5, "2": 5}));
+        assert_eq!(body["rejected"][999]["index"], 601 + 399);
+
+        let (status, ..) = told(|report| {
+            (0..2000).for_each(|index| report.rejected(index, "bad"));
+            let mut full = Report::default();
+            full.refused(0, "full");
+            report.absorb(full, 2000);
+        });
+        assert_eq!(status, 503, "what may be sent again is told even then");
     }
 
     #[test]

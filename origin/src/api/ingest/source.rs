@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use millpond_shared::template::Template;
 
+use super::auth::Auth;
+use super::bucket::Rate;
+
 /// A producer of events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
@@ -24,6 +27,31 @@ pub struct Source {
     pub window: Duration,
     /// Largest body of one request, in bytes.
     pub body_max: u64,
+    /// Who may send.
+    pub auth: Auth,
+    /// How fast it may send; `None`: as fast as it is taken.
+    pub rate: Option<Rate>,
+}
+
+impl Source {
+    /// Whether anything in it asks for the payload of its events.
+    pub fn reads_data(&self) -> bool {
+        let id = match &self.id {
+            IdRule::Template(template) => Some(template),
+            IdRule::Member | IdRule::Assigned | IdRule::Hash => None,
+        };
+        let optional = [&self.time, &self.subject, &self.partition].into_iter().flatten();
+        let mut all = optional.chain(id).chain([&self.kind]).flat_map(Template::paths);
+        all.any(|path| path.as_str() == "data" || path.as_str().starts_with("data."))
+    }
+
+    /// The path of its requests: what is declared, or below it the image of its impressions.
+    pub fn target(&self) -> String {
+        match self.auth {
+            Auth::SignedUrl(_) => format!("{}/e.gif", self.path),
+            Auth::None | Auth::Webhooks(_) => self.path.clone(),
+        }
+    }
 }
 
 /// What is POSTed.

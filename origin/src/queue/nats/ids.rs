@@ -14,7 +14,7 @@ pub struct Ids {
 
 impl Ids {
     pub fn contains(&self, hash: u128) -> bool {
-        self.known.contains(&hash)
+        self.known.contains(hash)
     }
 
     /// Remembers ids until `ends_ms`. One that is known already keeps the window it has.
@@ -27,7 +27,7 @@ impl Ids {
     pub fn forget(&mut self, now_ms: u64, max: usize) -> usize {
         while let Some(group) = self.ends.first_entry().filter(|group| *group.key() <= now_ms) {
             for hash in group.remove() {
-                self.known.remove(&hash);
+                self.known.remove(hash);
             }
         }
         let mut early = 0;
@@ -35,7 +35,7 @@ impl Ids {
             let Some((_, group)) = self.ends.pop_first() else { break };
             early += group.len();
             for hash in group {
-                self.known.remove(&hash);
+                self.known.remove(hash);
             }
         }
         early

@@ -1,0 +1,163 @@
+//! The events that are sent: a template filled with ids, keys and numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::Failure;
+
+/// Some 200 bytes.
+pub const DEFAULT: &str =
+    r#"{"id":"{id}","type":"load","subject":"{key}","data":{"user":"{key}","page":"{key}","n":{n},"text":"{pad}"}}"#;
+
+/// Makes events.
+pub struct Events {
+    parts: Vec<Part>,
+    pad: String,
+    /// By key number, how much of all events is about it or one before it: 0 to 1, rising.
+    shares: Vec<f64>,
+    /// First part of every id of this run.
+    run: String,
+    next: AtomicU64,
+}
+
+enum Part {
+    Text(String),
+    Id,
+    Key,
+    Number,
+    Pad,
+}
+
+impl Events {
+    pub fn new(template: &str, pad: u32, keys: u32, zipf: f64) -> Result<Events, Failure> {
+        let mut drawn = [0; 6];
+        SystemRandom::new().fill(&mut drawn).map_err(|_| Failure::Failed("the system has no randomness".to_owned()))?;
+        let events = Events {
+            parts: parts(template),
+            pad: "x".repeat(pad as usize),
+            shares: shares(keys, zipf),
+            run: drawn.iter().map(|byte| format!("{byte:02x}")).collect(),
+            next: AtomicU64::new(0),
+        };
+        let mut sample = Vec::new();
+        events.put(&mut sample, 0, "key");
+        serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&sample)
+            .map_err(|error| Failure::Refused(format!("--event: it makes no JSON object: {error}")))?;
+        Ok(events)
+    }
+
+    /// The number of the next event.
+    pub fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The id of an event.
+    pub fn id(&self, number: u64) -> String {
+        format!("{}-{number}", self.run)
+    }
+
+    /// A key, drawn by `random`.
+    pub fn key(&self, random: &mut Random) -> String {
+        let drawn = random.fraction();
+        format!("k{}", self.shares.partition_point(|share| *share <= drawn).min(self.shares.len() - 1))
+    }
+
+    /// Writes an event.
+    pub fn put(&self, out: &mut Vec<u8>, number: u64, key: &str) {
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Id => out.extend_from_slice(self.id(number).as_bytes()),
+                Part::Key => out.extend_from_slice(key.as_bytes()),
+                Part::Number => out.extend_from_slice(number.to_string().as_bytes()),
+                Part::Pad => out.extend_from_slice(self.pad.as_bytes()),
+            }
+        }
+    }
+}
+
+fn parts(template: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = template;
+    while !rest.is_empty() {
+        let found =
+            HOLES.iter().filter_map(|(hole, make)| Some((rest.find(hole)?, hole, make))).min_by_key(|hole| hole.0);
+        let Some((at, hole, make)) = found else { break };
+        let (text, behind) = rest.split_at(at);
+        parts.push(Part::Text(text.to_owned()));
+        parts.push(make());
+        rest = behind.strip_prefix(hole).unwrap_or_default();
+    }
+    parts.push(Part::Text(rest.to_owned()));
+    parts
+}
+
+type Hole = (&'static str, fn() -> Part);
+
+const HOLES: [Hole; 4] =
+    [("{id}", || Part::Id), ("{key}", || Part::Key), ("{n}", || Part::Number), ("{pad}", || Part::Pad)];
+
+/// Zipf's law: key number r has a share of 1 / r^s.
+fn shares(keys: u32, zipf: f64) -> Vec<f64> {
+    let weights = (1..=keys.max(1)).map(|rank| f64::from(rank).powf(-zipf));
+    let mut sum = 0.0;
+    let mut shares: Vec<f64> = weights
+        .map(|weight| {
+            sum += weight;
+            sum
+        })
+        .collect();
+    shares.iter_mut().for_each(|share| *share /= sum);
+    shares
+}
+
+/// Numbers for one connection: SplitMix64.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// 0 to 1, without 1.
+    fn fraction(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_filled_wherever_they_stand() {
+        let events = Events::new(r#"{"{key}":"{id}{id}","n":{n},"p":"{pad}","{x}":1}"#, 2, 1, 0.0).unwrap();
+        let mut out = Vec::new();
+        events.put(&mut out, 7, "k0");
+        let id = events.id(7);
+        let expected = format!(r#"{{"k0":"{id}{id}","n":7,"p":"xx","{{x}}":1}}"#);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert!(Events::new("{n}", 0, 1, 0.0).is_err() && Events::new("{", 0, 1, 0.0).is_err());
+        assert!(Events::new(DEFAULT, 64, 10, 1.0).is_ok());
+    }
+
+    #[test]
+    fn keys_are_as_frequent_as_zipf_says() {
+        let events = Events::new("{}", 0, 1000, 1.0).unwrap();
+        let mut random = Random::new(1);
+        let mut counts = [0u32; 1000];
+        for _ in 0..100_000 {
+            let key: usize = events.key(&mut random)[1..].parse().unwrap();
+            counts[key] += 1;
+        }
+        // The 1000th harmonic number is 7.485.
+        let share = |key: usize| f64::from(counts[key]) / 100_000.0;
+        assert!((share(0) - 1.0 / 7.485).abs() < 0.01 && (share(9) - 0.1 / 7.485).abs() < 0.003, "{:?}", &counts[..12]);
+        let even = Events::new("{}", 0, 4, 0.0).unwrap();
+        assert_eq!(even.shares, [0.25, 0.5, 0.75, 1.0]);
+    }
+}
