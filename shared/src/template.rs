@@ -2,6 +2,8 @@
 //!
 //! `{{` and `}}` stand for the braces themselves.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::Value;
 
@@ -122,9 +124,9 @@ impl Template {
 
     /// The filled value: of a template that is one hole and nothing else the value itself, type kept, `None` where
     /// it is missing; of any other the text, in which missing holes stay empty.
-    pub fn value(&self, view: &View<'_>) -> Option<Value> {
+    pub fn value<'v>(&self, view: &'v View<'_>) -> Option<Cow<'v, Value>> {
         if let [Part::Hole(path)] = self.parts.as_slice() {
-            return view.get(path).map(|value| value.into_owned());
+            return view.get(path);
         }
         let mut out = String::new();
         for part in &self.parts {
@@ -135,7 +137,7 @@ impl Template {
                 }
             }
         }
-        Some(Value::String(out))
+        Some(Cow::Owned(Value::String(out)))
     }
 }
 
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn one_hole_keeps_its_type() {
-        let value = |template, data| filled(template, data, |template, view| template.value(view));
+        let value = |template, data| filled(template, data, |template, view| template.value(view).map(Cow::into_owned));
         assert_eq!(value("{data.n}", json!({"n": 5})), Some(json!(5)));
         assert_eq!(value("{data.n}", json!({})), None);
         assert_eq!(value("n={data.n} {{}}", json!({"n": 5})), Some(json!("n=5 {}")));

@@ -16,7 +16,7 @@ use millpond_origin::queue::nats::{Clock, NatsQueues};
 use millpond_origin::queue::{
     DispatchQueues, EventQueues, Files, Options, QueueClient, QueueRole, Queues, ShardQueues,
 };
-use millpond_origin::shard::{Opening, Shard, ShardMetrics, file_path};
+use millpond_origin::shard::{Copying, Opening, Shard, ShardMetrics, copy, file_path};
 use millpond_origin::store::Place;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::ShardId;
@@ -140,6 +140,18 @@ impl Roles {
         };
         let mut shards = Vec::new();
         for &shard in &config.serve {
+            if let Some(from) = &config.copy_from {
+                let copying = Copying {
+                    shard,
+                    map: Arc::clone(map),
+                    projections: Arc::clone(&whole.projections),
+                    dir: config.dir.clone(),
+                    from: from.clone(),
+                    queues: Arc::clone(&queues),
+                    consumer: config.settings.consumer.clone(),
+                };
+                runtime.block_on(copy(copying)).map_err(Failure::from_display)?;
+            }
             let opening = Opening {
                 shard,
                 map: Arc::clone(map),

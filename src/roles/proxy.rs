@@ -9,10 +9,10 @@ use millpond_proxy::cache::keep_swept;
 use millpond_proxy::config::ProxyConfig;
 use millpond_proxy::counters::Counters;
 use millpond_proxy::gateway::{Gateway, Snapshot};
-use millpond_proxy::live::{Live, Stream, follow};
+use millpond_proxy::live::{Live, Reach, Stream, follow};
 use millpond_proxy::observe::Observer;
 use millpond_proxy::tls::Tls;
-use millpond_proxy::upstreams::{Endpoint, ServerList, Shards, Upstream, Upstreams};
+use millpond_proxy::upstreams::{Endpoint, Replicas, ServerList, Shards, Upstream, Upstreams};
 use millpond_shared::projection::Projection;
 use millpond_shared::version::ShardId;
 use millpond_shared::wire::{Changes, Origin};
@@ -32,8 +32,12 @@ pub struct ProxyParts {
     /// What the shards of this process and the followed streams were started with: a reload can't change it.
     projections: Arc<Vec<Projection>>,
     shard_map: ShardMapConfig,
+    elsewhere: Elsewhere,
     settings: ProxyConfig,
 }
+
+/// Shards of other processes: where each is, and how far it has come there.
+type Elsewhere = BTreeMap<ShardId, Vec<(SocketAddr, Arc<Reach>)>>;
 
 /// Builds the proxy and follows the shards' change streams.
 pub fn start_proxy(
@@ -46,10 +50,11 @@ pub fn start_proxy(
     let settings = proxy.config.clone();
     let store = Arc::new(settings.store());
     runtime.spawn(keep_swept(Arc::clone(&store)));
-    let streams = streams(config, roles)?;
-    let live = Arc::new(Live::new(Arc::clone(&store), streams.keys().copied()));
+    let elsewhere = elsewhere(config, roles)?;
+    let streams = streams(&elsewhere, roles);
+    let live = Arc::new(Live::new(Arc::clone(&store), streams.iter().map(|(shard, _)| *shard)));
     let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
-    let upstreams = Upstreams::new(origins(&proxy.origins, config, roles)?);
+    let upstreams = Upstreams::new(origins(&proxy.origins, config, &elsewhere, roles));
     let counters = Arc::new(Counters::new(registry).map_err(Failure::from_display)?);
     let snapshot = Snapshot { rules: proxy.rules, upstreams };
     let gateway = Gateway::new(snapshot, store, Arc::clone(&live), counters);
@@ -62,6 +67,7 @@ pub fn start_proxy(
         tls: process::tls(proxy.certificates)?,
         projections: Arc::clone(&config.projections),
         shard_map: config.shard_map.clone(),
+        elsewhere,
         settings,
     })
 }
@@ -76,7 +82,7 @@ pub fn swap_rules(parts: &ProxyParts, mut proxy: Proxy, config: &Config, roles: 
         let problem = "[proxy] has changed, which a reload can't bring about";
         return Err(Failure::Refused(format!("{problem}; fix: restart this process")));
     }
-    let origins = origins(&proxy.origins, config, roles)?;
+    let origins = origins(&proxy.origins, config, &parts.elsewhere, roles);
     let before = parts.gateway.snapshot();
     proxy.rules.keep_limits_of(&before.rules);
     let upstreams = Upstreams::with_pool_of(origins, &before.upstreams);
@@ -91,8 +97,9 @@ pub fn swap_rules(parts: &ProxyParts, mut proxy: Proxy, config: &Config, roles: 
 fn origins(
     servers: &BTreeMap<String, Vec<Endpoint>>,
     config: &Config,
+    elsewhere: &Elsewhere,
     roles: &Roles,
-) -> Result<BTreeMap<String, Upstream>, Failure> {
+) -> BTreeMap<String, Upstream> {
     let list = |(name, servers): (&String, &Vec<Endpoint>)| {
         (name.clone(), Upstream::Servers(ServerList::new(servers.iter().cloned())))
     };
@@ -102,33 +109,42 @@ fn origins(
     }
     let here =
         roles.documents.as_ref().map(|documents| (Arc::clone(documents) as Arc<dyn Origin>, roles.serve.clone()));
-    let there = shards_elsewhere(config, roles)?;
+    let replicas = |(shard, places): (&ShardId, &Vec<(SocketAddr, Arc<Reach>)>)| {
+        (*shard, Arc::new(Replicas::new(places.iter().cloned())))
+    };
+    let there: BTreeMap<ShardId, Arc<Replicas>> = elsewhere.iter().map(replicas).collect();
     if here.is_some() || !there.is_empty() {
         let map = config.shard_map.map.clone();
         let shards = Shards::new(Arc::clone(&config.projections), map, here, there);
         origins.insert("shards".to_owned(), Upstream::Shards(shards));
     }
-    Ok(origins)
+    origins
 }
 
-/// Change streams of all shards that a rule can reach, now or after a reload.
-fn streams(config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, Stream>, Failure> {
-    let mut streams: BTreeMap<ShardId, Stream> =
-        shards_elsewhere(config, roles)?.into_iter().map(|(shard, address)| (shard, Stream::There(address))).collect();
-    if let Some(documents) = &roles.documents {
-        let here = |shard: &ShardId| (*shard, Stream::Here(Arc::clone(documents) as Arc<dyn Changes>));
-        streams.extend(roles.serve.iter().map(here));
-    }
-    Ok(streams)
+/// Change streams of all shards that a rule can reach, now or after a reload; one of each replica.
+fn streams(elsewhere: &Elsewhere, roles: &Roles) -> Vec<(ShardId, Stream)> {
+    let there = elsewhere.iter().flat_map(|(shard, places)| {
+        let stream = |(address, reach): &(SocketAddr, Arc<Reach>)| Stream::There(*address, Arc::clone(reach));
+        places.iter().map(move |place| (*shard, stream(place)))
+    });
+    let here = roles.documents.iter().flat_map(|documents| {
+        let stream = || Stream::Here(Arc::clone(documents) as Arc<dyn Changes>);
+        roles.serve.iter().map(move |shard| (*shard, stream()))
+    });
+    there.chain(here).collect()
 }
 
-fn shards_elsewhere(config: &Config, roles: &Roles) -> Result<BTreeMap<ShardId, SocketAddr>, Failure> {
+fn elsewhere(config: &Config, roles: &Roles) -> Result<Elsewhere, Failure> {
     let elsewhere = config.shard_map.addresses.iter().filter(|(shard, _)| !roles.serve.contains(shard));
+    let place = |shard: ShardId, address: &String| {
+        let found = address.to_socket_addrs().ok().and_then(|mut all| all.next());
+        let problem = || Failure::Failed(format!("the address `{address}` of shard {shard} can't be found"));
+        Ok((found.ok_or_else(problem)?, Arc::default()))
+    };
     elsewhere
-        .map(|(shard, address)| {
-            let found = address.to_socket_addrs().ok().and_then(|mut all| all.next());
-            let problem = || Failure::Failed(format!("the address `{address}` of shard {shard} can't be found"));
-            Ok((*shard, found.ok_or_else(problem)?))
+        .map(|(shard, addresses)| {
+            let places = addresses.iter().map(|address| place(*shard, address));
+            Ok((*shard, places.collect::<Result<_, Failure>>()?))
         })
         .collect()
 }

@@ -9,6 +9,7 @@
 mod leases;
 mod one_process;
 mod several_processes;
+mod spare;
 mod traffic;
 
 use std::time::Duration;

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
+use millpond_shared::clock;
 use serde_json::json;
 
 use crate::e2e::feeds::{compare, version};
@@ -22,6 +24,15 @@ const BATCH_MAX: usize = 40;
 /// Documents that readers choose from: those that changed last.
 const RECENT: usize = 40;
 
+/// What readers were given since somebody looked.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// How long each answer took.
+    pub took: Vec<Duration>,
+    /// Answers that were errors, and connections that ended without one.
+    pub failed: Vec<String>,
+}
+
 /// What the clients of one proxy do and see.
 pub struct Traffic {
     proxy: SocketAddr,
@@ -32,6 +43,7 @@ pub struct Traffic {
     model: Mutex<Model>,
     acknowledged: AtomicU64,
     reads: AtomicU64,
+    watched: Mutex<Watched>,
     recent: Mutex<Vec<String>>,
 }
 
@@ -44,6 +56,7 @@ impl Traffic {
             model: Mutex::default(),
             acknowledged: AtomicU64::new(0),
             reads: AtomicU64::new(0),
+            watched: Mutex::default(),
             recent: Mutex::default(),
         }
     }
@@ -124,10 +137,12 @@ impl Traffic {
             if life != before {
                 (life, client, kept) = (before, Client::of(self.proxy), BTreeSet::new());
             }
+            let asked = clock::monotonic();
             let answer = client.try_ask(&Request::get(&url));
             if self.life.load(Ordering::SeqCst) != before {
                 continue;
             }
+            self.watch(&url, asked.elapsed(), &answer);
             match answer {
                 Ok(answer) => judge(&answer, &url, &mut seen, &mut kept),
                 // Only a proxy that has just come back, or is about to, does not answer.
@@ -135,6 +150,21 @@ impl Traffic {
             }
             self.reads.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    fn watch(&self, url: &str, took: Duration, answer: &std::io::Result<Response>) {
+        let mut watched = lock(&self.watched);
+        watched.took.push(took);
+        match answer {
+            Ok(answer) if answer.status() < 500 => {}
+            Ok(answer) => watched.failed.push(format!("{url}: {}: {}", answer.status(), answer.text())),
+            Err(error) => watched.failed.push(format!("{url}: {error}")),
+        }
+    }
+
+    /// What readers were given since this was asked last.
+    pub fn take_watched(&self) -> Watched {
+        std::mem::take(&mut *lock(&self.watched))
     }
 
     /// Every document as the acknowledged events make it.
@@ -177,6 +207,11 @@ impl Traffic {
 
 /// What a reader may be given.
 fn judge(answer: &Response, url: &str, seen: &mut BTreeMap<String, (u64, u64)>, kept: &mut BTreeSet<String>) {
+    // It says that it may be older: its shard has not caught up since it was started again.
+    if answer.field("millpond-behind").is_some() {
+        assert!(!kept.contains(url), "{url} was in the cache: {:?}", answer.head);
+        return;
+    }
     match answer.status() {
         200 => {
             let version = version(answer);

@@ -47,6 +47,7 @@ fn all_are_good() {
             "cluster/queue.toml: good; roles: queue\n",
             "cluster/shard-a.toml: good; roles: shards\n",
             "cluster/shard-b.toml: good; roles: shards\n",
+            "cluster/spare.toml: good; roles: shards\n",
             "demo.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",
             "existing-api.toml: good; roles: proxy\n",
             "local.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",

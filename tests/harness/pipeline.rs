@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::eventually;
 use super::metrics::Metrics;
 use super::nats::NatsServer;
-use super::process::Millpond;
+use super::process::{Lines, Millpond};
 
 /// A process: its configuration file below `config/`, and the sockets it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +28,8 @@ pub const DISPATCHER: Part = Part { file: "cluster/dispatcher.toml", ready: &["a
 pub const DISPATCHER_2: Part = Part { file: "cluster/dispatcher-2.toml", ready: &["admin"] };
 pub const SHARD_A: Part = Part { file: "cluster/shard-a.toml", ready: &["shards", "admin"] };
 pub const SHARD_B: Part = Part { file: "cluster/shard-b.toml", ready: &["shards", "admin"] };
+/// A spare of [`SHARD_A`].
+pub const SPARE: Part = Part { file: "cluster/spare.toml", ready: &["shards", "admin"] };
 pub const PROXY: Part = Part { file: "cluster/proxy.toml", ready: &["proxy", "admin"] };
 
 /// The server that the parts below `nats/` share, in place of [`QUEUE`].
@@ -118,10 +120,10 @@ impl Pipeline {
             }
             let replaced = self.replacements.iter().find(|(old, _)| old == line).map(|(_, new)| new.clone());
             let line = replaced.as_deref().unwrap_or(line);
-            let pieces: Vec<String> = line.split('"').map(|piece| self.moved(piece)).collect();
-            adapted += &format!("{}\n", pieces.join("\""));
-            for (_, more) in self.insertions.iter().filter(|(behind, _)| behind == line) {
-                adapted += &format!("{more}\n");
+            let more = self.insertions.iter().filter(|(behind, _)| behind == line).map(|(_, more)| more.clone());
+            for line in std::iter::once(line.to_owned()).chain(more.collect::<Vec<_>>()) {
+                let pieces: Vec<String> = line.split('"').map(|piece| self.moved(piece)).collect();
+                adapted += &format!("{}\n", pieces.join("\""));
             }
         }
         adapted
@@ -148,6 +150,16 @@ impl Pipeline {
             return self.nats.take().expect("it runs").kill9();
         }
         self.running.remove(&part).expect("it runs").kill9();
+    }
+
+    /// What a process has written to its log.
+    pub fn log(&self, part: Part) -> &Lines {
+        self.process(part).log()
+    }
+
+    /// The folder of the data that the roles keep.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     pub fn signal(&self, part: Part, name: &str) {

@@ -13,8 +13,8 @@ use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
 
-use super::changes;
 use super::conditions::not_modified;
+use super::{changes, copies};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
 use crate::shard::{Found, NotRead, Read, Shard};
 
@@ -97,7 +97,7 @@ impl Asked<'_> {
                 let fields = response.headers_mut();
                 put(fields, header::ETAG.as_str(), &rendered.etag);
                 put(fields, header::LAST_MODIFIED.as_str(), &rendered.last_modified);
-                self.put_common(fields, rendered.version, read.position);
+                self.put_common(fields, rendered.version, read);
                 if not_modified(conditions, &rendered.etag, &rendered.last_modified) {
                     *response.status_mut() = StatusCode::NOT_MODIFIED;
                 } else {
@@ -110,17 +110,21 @@ impl Asked<'_> {
             Found::Nothing(version) => {
                 let error = format!("no event has reached the document `{}` yet", self.tag);
                 let mut response = refusal(StatusCode::NOT_FOUND, error, "check the key, or wait for an event");
-                self.put_common(response.headers_mut(), *version, read.position);
+                self.put_common(response.headers_mut(), *version, read);
                 response
             }
         }
     }
 
-    fn put_common(&self, fields: &mut HeaderMap, version: Version, position: Position) {
-        put(fields, header::CACHE_CONTROL.as_str(), &self.output.cache_control);
+    fn put_common(&self, fields: &mut HeaderMap, version: Version, read: &Read) {
+        let caught_up = read.behind == 0;
+        put(fields, header::CACHE_CONTROL.as_str(), if caught_up { &self.output.cache_control } else { "no-store" });
+        if !caught_up {
+            put(fields, headers::BEHIND, &read.behind.to_string());
+        }
         put(fields, headers::CACHE_TAG, &self.tag);
         put(fields, headers::VERSION, &version.to_string());
-        put(fields, headers::POSITION, &position.to_string());
+        put(fields, headers::POSITION, &read.position.to_string());
         put(fields, headers::SHARD, &self.shard.to_string());
     }
 }
@@ -161,7 +165,7 @@ fn not_read(why: NotRead) -> Response<Bytes> {
     match why {
         NotRead::Behind { .. } => again(why.to_string(), "the shard is catching up: ask again"),
         NotRead::Stopping => again(why.to_string(), "ask again"),
-        NotRead::NotRendered(_) | NotRead::NoOutput => {
+        NotRead::NotRendered(_) | NotRead::File(_) | NotRead::NoOutput => {
             tracing::error!(error = %why, "a document was not rendered");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_string(), "see the log of the shard server")
         }
@@ -178,6 +182,9 @@ impl Origin for Documents {
 #[async_trait]
 impl Handler for Documents {
     async fn handle(&self, request: Request<Bytes>) -> Answer {
+        if let Some(page) = copies::answer(self, &request).await {
+            return page.into();
+        }
         match changes::answer(self, &request) {
             Some(answer) => answer,
             None => self.answer(request).await.into(),

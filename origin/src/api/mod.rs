@@ -2,6 +2,7 @@
 
 mod changes;
 mod conditions;
+mod copies;
 pub mod desk;
 pub mod documents;
 pub mod ingest;

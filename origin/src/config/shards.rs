@@ -23,7 +23,8 @@ pub struct WrittenShardMap {
     pub count: Option<At<u16>>,
     /// Version of the map: 1 unless given. Every document's version starts with it.
     pub version: Option<At<u32>>,
-    /// Where shards are that run in other processes: `"host:port"` → shard numbers.
+    /// Where shards are that run in other processes: `"host:port"` → shard numbers. A shard that is at several has
+    /// spares: the one further ahead is asked.
     pub address: Option<BTreeMap<String, At<Vec<At<ShardId>>>>>,
 }
 
@@ -42,10 +43,18 @@ pub struct WrittenShards {
     pub queue: Option<At<String>>,
     /// Name of this consumer at the shard queues; `primary` unless given. A spare of the same shard needs another.
     pub consumer: Option<At<String>>,
-    /// Longest time between a change and the commit that writes it; `1s` unless given.
+    /// `"host:port"` of another process that runs the same shards: one of them whose file is missing starts from a copy.
+    pub copy_from: Option<At<String>>,
+    /// What documents in memory may take of it, for all shards of this process together; `512MiB` unless given. The
+    /// others are read from the file when they are needed.
+    pub memory: Option<At<Size>>,
+    /// How long changes wait in memory before they are written; `2s` unless given.
     pub flush_every: Option<At<Seconds>>,
-    /// Changed documents of more than this size are committed at once; `8MiB` unless given.
+    /// Changed documents of a shard that take more than this are written before that; `32MiB` unless given, or a quarter
+    /// of the shard's share of `memory` if that is less.
     pub flush_bytes: Option<At<Size>>,
+    /// How much of them one commit writes; `8MiB` unless given.
+    pub flush_slice: Option<At<Size>>,
     /// Memory for rendered documents, per shard; `32MiB` unless given.
     pub render_cache: Option<At<Size>>,
 }
@@ -54,8 +63,8 @@ pub struct WrittenShards {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMapConfig {
     pub map: ShardMap,
-    /// `host:port` of shards in other processes.
-    pub addresses: BTreeMap<ShardId, String>,
+    /// `host:port` of shards in other processes, of each replica.
+    pub addresses: BTreeMap<ShardId, Vec<String>>,
 }
 
 /// The shard role as it is to be run.
@@ -65,15 +74,24 @@ pub struct ShardsConfig {
     pub dir: PathBuf,
     pub listen: Option<SocketAddr>,
     pub queue: Option<String>,
+    pub copy_from: Option<String>,
     pub settings: ShardSettings,
 }
 
+/// Most addresses of one shard: each proxy follows all of them.
+const REPLICAS_MAX: usize = 4;
 const COUNT_DEFAULT: u16 = 4;
 const VERSION_DEFAULT: u32 = 1;
 /// Shortest and longest time between commits.
 const FLUSH_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
-/// Least of what has to be dirty for a commit out of turn, in bytes: below it every batch would be one.
+/// Least of what has to be dirty for a commit out of turn, and of what one commit writes, in bytes: below it every batch
+/// would be one.
 const FLUSH_BYTES_MIN: u64 = 64 << 10;
+/// Most that one commit writes, in bytes: applying would be held up by more.
+const FLUSH_SLICE_MAX: u64 = 64 << 20;
+const MEMORY_DEFAULT: u64 = 512 << 20;
+/// Least memory for the documents of one shard, in bytes.
+const SHARD_MEMORY_MIN: u64 = 4 << 20;
 /// Longest name of a consumer, in bytes.
 const CONSUMER_MAX: usize = 64;
 
@@ -104,8 +122,8 @@ fn addresses(
     written: Option<&BTreeMap<String, At<Vec<At<ShardId>>>>>,
     count: u16,
     complaints: &mut Complaints,
-) -> BTreeMap<ShardId, String> {
-    let mut addresses: BTreeMap<ShardId, String> = BTreeMap::new();
+) -> BTreeMap<ShardId, Vec<String>> {
+    let mut addresses: BTreeMap<ShardId, Vec<String>> = BTreeMap::new();
     for (address, shards) in written.into_iter().flatten() {
         let field = format!("shard_map.address.\"{address}\"");
         if !is_host_and_port(address) {
@@ -121,9 +139,15 @@ fn addresses(
             );
         }
         for at in numbers(&shards.value, count, &field, complaints) {
-            if let Some(earlier) = addresses.insert(at.value, address.clone()) {
-                let problem = format!("shard {} has the address `{earlier}` already", at.value);
-                complaints.add(at.span.clone(), &field, problem, "give every shard one address");
+            let replicas = addresses.entry(at.value).or_default();
+            if replicas.contains(address) {
+                let problem = format!("shard {} stands in it twice", at.value);
+                complaints.add(at.span.clone(), &field, problem, "remove one of them");
+            } else if replicas.len() >= REPLICAS_MAX {
+                let problem = format!("shard {} has {REPLICAS_MAX} addresses already", at.value);
+                complaints.add(at.span.clone(), &field, problem, "give it fewer spares");
+            } else {
+                replicas.push(address.clone());
             }
         }
     }
@@ -163,24 +187,38 @@ pub fn judge_shards(at: &At<WrittenShards>, map: &ShardMap, complaints: &mut Com
             None
         }
     });
-    if let Some(queue) = &written.queue
-        && !is_host_and_port(&queue.value)
-    {
-        let fix = "write a host and a port, as in \"127.0.0.1:7100\"";
-        complaints.add(queue.span.clone(), "shards.queue", format!("`{}` is no address", queue.value), fix);
+    for (field, written) in [("shards.queue", &written.queue), ("shards.copy_from", &written.copy_from)] {
+        if let Some(at) = written
+            && !is_host_and_port(&at.value)
+        {
+            let fix = "write a host and a port, as in \"127.0.0.1:7100\"";
+            complaints.add(at.span.clone(), field, format!("`{}` is no address", at.value), fix);
+        }
     }
-    let settings = settings(written, complaints);
+    let settings = settings(written, serve.len() as u64, complaints);
     Some(ShardsConfig {
         serve,
         dir: written.dir.as_ref()?.value.clone(),
         listen,
         queue: written.queue.as_ref().map(|queue| queue.value.clone()),
+        copy_from: written.copy_from.as_ref().map(|from| from.value.clone()),
         settings,
     })
 }
 
-fn settings(written: &WrittenShards, complaints: &mut Complaints) -> ShardSettings {
+fn settings(written: &WrittenShards, shards: u64, complaints: &mut Complaints) -> ShardSettings {
     let mut settings = ShardSettings::default();
+    let shards = shards.max(1);
+    let memory = written.memory.as_ref().map_or(MEMORY_DEFAULT, |at| at.value.0);
+    settings.memory = memory / shards;
+    if let Some(at) = &written.memory
+        && settings.memory < SHARD_MEMORY_MIN
+    {
+        let problem = format!("{} is too little for the shards of this process", at.value);
+        let fix = format!("use at least \"{}\"", Size(SHARD_MEMORY_MIN * shards));
+        complaints.add(at.span.clone(), "shards.memory", problem, fix);
+    }
+    settings.flush_bytes = settings.flush_bytes.min(settings.memory / 4);
     if let Some(at) = &written.flush_every {
         settings.flush_every = at.value.0;
         if !FLUSH_EVERY.contains(&settings.flush_every) {
@@ -193,6 +231,17 @@ fn settings(written: &WrittenShards, complaints: &mut Complaints) -> ShardSettin
         if at.value.0 < FLUSH_BYTES_MIN {
             let fix = format!("use at least \"{}\"", Size(FLUSH_BYTES_MIN));
             complaints.add(at.span.clone(), "shards.flush_bytes", format!("{} is too little", at.value), fix);
+        } else if at.value.0 > settings.memory / 2 {
+            let problem = format!("{} is more than half of what `memory` leaves for one shard", at.value);
+            let fix = "use less, or more `memory`: what is not written yet can't be dropped";
+            complaints.add(at.span.clone(), "shards.flush_bytes", problem, fix);
+        }
+    }
+    if let Some(at) = &written.flush_slice {
+        settings.flush_slice = at.value.0;
+        if !(FLUSH_BYTES_MIN..=FLUSH_SLICE_MAX).contains(&at.value.0) {
+            let fix = format!("use \"{}\" to \"{}\"", Size(FLUSH_BYTES_MIN), Size(FLUSH_SLICE_MAX));
+            complaints.add(at.span.clone(), "shards.flush_slice", format!("{} is out of range", at.value), fix);
         }
     }
     if let Some(at) = &written.render_cache {
@@ -266,29 +315,35 @@ mod tests {
             [shard_map]
             count = 3
             version = 7
-            address = { "127.0.0.1:7101" = [0, 1], "b.example:7101" = [2] }
+            address = { "127.0.0.1:7101" = [0, 1], "b.example:7101" = [2, 1] }
             [shards]
             serve = [2, 0]
             dir = "/var/lib/millpond"
             listen = "127.0.0.1:7102"
             queue = "queue.example:7100"
             consumer = "spare-1"
+            copy_from = "b.example:7101"
+            memory = "64MiB"
             flush_every = "250ms"
             flush_bytes = "1MiB"
+            flush_slice = "2MiB"
             render_cache = "0B"
             "#,
         );
         assert_eq!(words, "");
         assert_eq!(map.map, ShardMap::even(7, 3));
-        let address = |shard: ShardId| map.addresses.get(&shard).map(String::as_str);
-        assert_eq!((address(1), address(2)), (Some("127.0.0.1:7101"), Some("b.example:7101")));
+        let addresses = |shard: ShardId| map.addresses.get(&shard).expect("there").join(" ");
+        assert_eq!((addresses(1).as_str(), addresses(2).as_str()), ("127.0.0.1:7101 b.example:7101", "b.example:7101"));
         let shards = shards.expect("built");
         assert_eq!(shards.serve, BTreeSet::from([0, 2]));
         assert_eq!(shards.listen, Some(SocketAddr::from(([127, 0, 0, 1], 7102))));
         assert_eq!(shards.queue.as_deref(), Some("queue.example:7100"));
+        assert_eq!(shards.copy_from.as_deref(), Some("b.example:7101"));
         let expected = ShardSettings {
             flush_every: Duration::from_millis(250),
             flush_bytes: 1 << 20,
+            flush_slice: 2 << 20,
+            memory: 32 << 20,
             render_cache: 0,
             consumer: "spare-1".to_owned(),
             ..ShardSettings::default()
@@ -302,7 +357,7 @@ mod tests {
             r#"[shard_map]
 count = 2
 version = 0
-address = { "nowhere" = [0], "a:1" = [0, 5], "b:1" = [] }
+address = { "nowhere" = [0], "a:1" = [1, 5, 1], "b:1" = [] }
 [shards]
 serve = [1, 1, 2]
 listen = "localhost:1"
@@ -311,6 +366,9 @@ consumer = "a b"
 flush_every = "1ms"
 flush_bytes = "1B"
 flush = "1s"
+memory = "1MiB"
+flush_slice = "1GiB"
+copy_from = "b"
 "#,
         );
         assert!(shards.is_none());
@@ -318,9 +376,9 @@ flush = "1s"
         let expected = [
             "m.toml:3:11: shard_map.version: 0 is no version; fix: count versions from 1",
             "m.toml:4:25: shard_map.address.\"nowhere\": `nowhere` is no address; fix: write a host and a port, as in \"127.0.0.1:7101\"",
-            "m.toml:4:26: shard_map.address.\"nowhere\": shard 0 has the address `a:1` already; fix: give every shard one address",
             "m.toml:4:42: shard_map.address.\"a:1\": there is no shard 5; fix: shards are numbered 0 to 1, as shard_map.count says",
-            "m.toml:4:54: shard_map.address.\"b:1\": names no shard; fix: list the shards that are there, as in [0, 1]",
+            "m.toml:4:45: shard_map.address.\"a:1\": shard 1 stands in it twice; fix: remove one of them",
+            "m.toml:4:57: shard_map.address.\"b:1\": names no shard; fix: list the shards that are there, as in [0, 1]",
             "m.toml:5:1: shards.dir: is missing; fix: say where the files go, as in dir = \"data/shards\"",
             "m.toml:6:13: shards.serve: shard 1 stands in it twice; fix: remove one of them",
             "m.toml:6:16: shards.serve: there is no shard 2; fix: shards are numbered 0 to 1, as shard_map.count says",
@@ -329,9 +387,19 @@ flush = "1s"
             "m.toml:9:12: shards.consumer: `a b` is no name; fix: use 1 to 64 letters, digits, - and _",
             "m.toml:10:15: shards.flush_every: 1ms is out of range; fix: use \"10ms\" to \"10m\"",
             "m.toml:11:15: shards.flush_bytes: 1B is too little; fix: use at least \"64KiB\"",
-            "m.toml:12:1: shards.flush: unknown field `flush`; fix: remove it, or use one of serve, dir, listen, queue, consumer, flush_every, flush_bytes, render_cache",
+            "m.toml:12:1: shards.flush: unknown field `flush`; fix: remove it, or use one of serve, dir, listen, queue, consumer, copy_from, memory, flush_every, flush_bytes, flush_slice, render_cache",
+            "m.toml:13:10: shards.memory: 1MiB is too little for the shards of this process; fix: use at least \"4MiB\"",
+            "m.toml:14:15: shards.flush_slice: 1GiB is out of range; fix: use \"64KiB\" to \"64MiB\"",
+            "m.toml:15:13: shards.copy_from: `b` is no address; fix: write a host and a port, as in \"127.0.0.1:7100\"",
         ];
         assert_eq!(lines, expected);
+        let (_, _, words) =
+            judged("[shards]\ndir = \"d\"\nserve = [0, 1]\nmemory = \"16MiB\"\nflush_bytes = \"5MiB\"\n");
+        assert_eq!(
+            words.trim_end(),
+            "m.toml:5:15: shards.flush_bytes: 5MiB is more than half of what `memory` leaves for one shard; fix: use \
+             less, or more `memory`: what is not written yet can't be dropped"
+        );
         let (map, ..) = judged("[shard_map]\ncount = 2000\n");
         assert_eq!(map.map.shards(), 4);
     }

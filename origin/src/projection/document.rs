@@ -32,6 +32,16 @@ pub struct Arrival {
     pub received: u64,
 }
 
+/// What became of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Changed,
+    /// The document is as it was.
+    Nothing,
+    /// The document had it, or came after it, before this was called: a replay does not apply it again.
+    Before,
+}
+
 /// How a blob begins, behind the format byte of its state; the state's own bytes follow.
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -60,26 +70,25 @@ impl Document {
         self.state.weight()
     }
 
-    /// Takes `effect` in; whether that changed anything. What the document has already is not taken in again, so a
-    /// replay may start before the position it reflects.
+    /// Takes `effect` in, unless the document has it: a replay may start before the position that it reflects.
     ///
     /// Takes the document by its shared handle, so that one that readers or a commit hold is copied only when it does
     /// change.
-    pub fn apply(document: &mut Arc<Document>, kind: &Kind, effect: Effect, arrival: Arrival) -> bool {
+    pub fn apply(document: &mut Arc<Document>, kind: &Kind, effect: Effect, arrival: Arrival) -> Applied {
         if document.has(&arrival) {
-            return false;
+            return Applied::Before;
         }
         if Arc::get_mut(document).is_none() && !document.state.would_change(kind, &effect) {
-            return false;
+            return Applied::Nothing;
         }
         let document = Arc::make_mut(document);
         if !document.state.apply(kind, effect) {
-            return false;
+            return Applied::Nothing;
         }
         document.version = arrival.version;
         document.reflects = arrival.place;
         document.changed_ms = document.changed_ms.max(arrival.received);
-        true
+        Applied::Changed
     }
 
     /// Whether the event is in the document, or came before one that is.
@@ -130,7 +139,8 @@ mod tests {
     fn document(items: &[(i64, &str)]) -> Arc<Document> {
         let mut document = Arc::new(Document::empty(&KIND));
         for (position, (order, id)) in (1..).zip(items) {
-            assert!(Document::apply(&mut document, &KIND, item(*order, id, "x"), arrival(position, 0)));
+            let applied = Document::apply(&mut document, &KIND, item(*order, id, "x"), arrival(position, 0));
+            assert_eq!(applied, Applied::Changed);
         }
         document
     }
@@ -144,12 +154,13 @@ mod tests {
         let mut document = document(&[(5, "a"), (6, "b")]);
         let before = document.clone();
         for (why, repeated) in [("too old", item(4, "c", "x")), ("there already", item(5, "a", "x"))] {
-            assert!(!Document::apply(&mut document, &KIND, repeated, arrival(9, 9)), "{why}");
+            let applied = Document::apply(&mut document, &KIND, repeated, arrival(9, 9));
+            assert_eq!(applied, Applied::Nothing, "{why}");
         }
         assert_eq!(document, before);
-        assert!(Document::apply(&mut document, &KIND, item(7, "d", "x"), arrival(10, 3)));
+        Document::apply(&mut document, &KIND, item(7, "d", "x"), arrival(10, 3));
         assert_eq!((document.version.position, document.changed_ms, document.reflects), (10, 3, (0, 100)));
-        assert!(Document::apply(&mut document, &KIND, item(8, "e", "x"), arrival(11, 2)));
+        Document::apply(&mut document, &KIND, item(8, "e", "x"), arrival(11, 2));
         assert_eq!(document.changed_ms, 3, "the latest `received`, not the last");
     }
 
@@ -157,7 +168,7 @@ mod tests {
     fn a_copy_that_somebody_holds_is_not_changed() {
         let mut document = document(&[(5, "a")]);
         let held = document.clone();
-        assert!(!Document::apply(&mut document, &KIND, item(5, "a", "x"), arrival(2, 0)));
+        assert_eq!(Document::apply(&mut document, &KIND, item(5, "a", "x"), arrival(2, 0)), Applied::Nothing);
         assert!(Arc::ptr_eq(&held, &document), "not copied for nothing");
         Document::apply(&mut document, &KIND, item(6, "b", "x"), arrival(3, 0));
         assert_eq!((ids(&held), ids(&document)), (vec!["a"], vec!["b", "a"]));
@@ -167,15 +178,14 @@ mod tests {
     fn what_it_has_already_is_not_taken_in_again() {
         let mut document = document(&[(5, "a"), (6, "b"), (7, "c")]);
         let place = |position, offset| Arrival { place: (0, offset), ..arrival(position, 0) };
+        let mut apply = |order, arrival| Document::apply(&mut document, &KIND, item(order, "z", "x"), arrival);
         for (position, offset) in [(1, 10), (3, 30), (3, 29)] {
-            assert!(!Document::apply(&mut document, &KIND, item(9, "z", "x"), place(position, offset)));
+            assert_eq!(apply(9, place(position, offset)), Applied::Before);
         }
-        assert!(Document::apply(&mut document, &KIND, item(9, "z", "x"), place(3, 31)), "later in the same frame");
-        // Another event queue counts its own offsets, in a later frame.
-        assert!(Document::apply(&mut document, &KIND, item(10, "y", "x"), place(4, 1)));
-        // The slot has moved: positions are those of another shard's queue.
+        assert_eq!(apply(9, place(3, 31)), Applied::Changed, "later in the same frame");
+        assert_eq!(apply(10, place(4, 1)), Applied::Changed, "a later frame, of another event queue");
         let moved = Arrival { version: Version::new(2, 1), ..place(1, 1) };
-        assert!(Document::apply(&mut document, &KIND, item(11, "x", "x"), moved));
+        assert_eq!(apply(11, moved), Applied::Changed, "positions are those of another shard's queue");
     }
 
     fn stored(items: usize) -> Document {

@@ -11,7 +11,7 @@ mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use document::{Arrival, Document};
+pub use document::{Applied, Arrival, Document};
 pub use item::{Item, Unordered};
 pub use items::Items;
 pub use state::{Effect, KeyState, keep_of};

@@ -137,12 +137,13 @@ impl Follower {
                     _ = ticks.tick() => return Some((ChangeMessage::Tick { at: self.at }, self)),
                 },
             };
-            self.at = batch.at;
+            // A replay announces again what a document has had since a later frame than the batch's.
+            self.at = batch.at.max(self.after);
             let unseen = |change: &&Change| change.version.position > self.after;
             let documents: Vec<Change> = batch.documents.iter().filter(unseen).cloned().collect();
             if !documents.is_empty() {
                 ticks.reset();
-                return Some((ChangeMessage::Changes { at: batch.at, documents }, self));
+                return Some((ChangeMessage::Changes { at: self.at, documents }, self));
             }
         }
     }

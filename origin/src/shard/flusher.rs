@@ -1,4 +1,4 @@
-//! Write-behind: changed documents, position and marks, in one transaction, while applying goes on.
+//! Write-behind: changed documents, position and marks, a slice at a time, while applying goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::store::shard_file::Write;
 const TELL_WAIT: Duration = Duration::from_secs(5);
 
 impl Shard {
-    /// Commits in turn until pulling is `over`, then for the last time.
+    /// Commits in turn until pulling is `over`, then what is left.
     ///
     /// An error means that nobody knows what is on disk: the shard must stop, reopen its file and trust what it finds.
     pub(super) async fn flush_loop(self: &Arc<Self>, mut over: watch::Receiver<bool>) -> Result<(), ShardError> {
@@ -27,22 +27,36 @@ impl Shard {
                 _ = self.flush_wanted.notified() => false,
                 _ = sleep(self.settings.flush_every) => false,
             };
-            self.flush().await?;
-            self.tell(&mut told).await;
+            self.flush(&mut told).await?;
             if last {
                 return Ok(());
             }
         }
     }
 
-    async fn flush(self: &Arc<Self>) -> Result<(), ShardError> {
-        let Some(write) = self.state.write().snapshot() else { return Ok(()) };
-        self.bury().await;
-        let shard = self.clone();
-        tokio::task::spawn_blocking(move || shard.commit(write)).await?
+    /// Writes all that is applied by now, in slices: each is done with before the next is taken, so that positions go to
+    /// disk in their order, and none is so large that it holds up what comes after it.
+    async fn flush(self: &Arc<Self>, told: &mut Position) -> Result<(), ShardError> {
+        let all = self.state.read().applied();
+        loop {
+            let write = {
+                let mut state = self.state.write();
+                if state.reached() < all { state.slice(self.settings.flush_slice) } else { None }
+            };
+            if let Some(write) = write {
+                self.bury().await;
+                let shard = self.clone();
+                tokio::task::spawn_blocking(move || shard.commit(write)).await??;
+                self.tell(told).await;
+            } else {
+                // What the queue could not be told before.
+                self.tell(told).await;
+                return Ok(());
+            }
+        }
     }
 
-    /// Writes a snapshot. The next one is not taken before this returns: positions go to disk in their order.
+    /// Writes a slice.
     pub(super) fn commit(&self, write: Write) -> Result<(), ShardError> {
         let (position, started) = (write.committed, clock::monotonic());
         self.file.commit(write).map_err(|problem| ShardError::Commit { shard: self.id, problem })?;

@@ -1,17 +1,21 @@
-//! A shard: pulls its queue, keeps documents in memory, writes them behind, and answers readers and followers.
+//! A shard: pulls its queue, keeps documents in memory as far as they fit, writes them behind, and answers readers and
+//! followers.
 //!
 //! ```text
 //! shard queue ─▶ pull ─▶ prepare (parse, render items) ─▶ state (merge, under the lock) ─▶ changes (announce)
-//!                                                           │ snapshot                       ▲ follow
-//!                                        flusher ─▶ store::shard_file        read ◀─ render ◀┘
+//!                                                   slices │  ▲ what is not in memory         ▲ follow
+//!                                        flusher ─▶ store::shard_file ─▶ read ◀─ render ◀─────┘
 //! ```
 //!
 //! Nothing is lost when the process dies: the queue is replayed from the committed position, and the same frames give
-//! the same documents, versions and bytes.
+//! the same documents, versions and bytes. So a second process that pulls the same queue is a spare, and `copy` gives it
+//! what the queue does not hold any more.
 
 mod changes;
+mod copy;
 mod dead;
 mod flusher;
+mod held;
 mod memo;
 mod metrics;
 mod prepare;
@@ -48,6 +52,7 @@ use crate::queue::{QueueError, ShardQueues};
 use crate::store::Place;
 use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 
+pub use self::copy::{CopyError, Copying, copy};
 pub use self::metrics::ShardMetrics;
 pub use self::prepare::FrameError;
 pub use self::read::{Found, NotRead, Read};
@@ -57,10 +62,15 @@ pub use self::read::{Found, NotRead, Read};
 pub struct ShardSettings {
     /// Longest time between a change and the commit that writes it, while commits keep up.
     pub flush_every: Duration,
-    /// More bytes of changed documents than this are committed at once.
+    /// More bytes of changed documents than this are written before it is time.
     pub flush_bytes: u64,
-    /// So many events since the last commit are committed at once.
+    /// So many events that are not on disk are written before it is time.
     pub flush_events: u64,
+    /// Bytes of documents that one commit writes, as they are counted in memory; the rest goes into the next.
+    pub flush_slice: u64,
+    /// What documents in memory may take of it, in bytes. What was not used of late and is on disk is dropped; while
+    /// nothing can be dropped, pulling waits for a commit. One frame, brought from the file, may exceed it.
+    pub memory: u64,
     /// With more events than this applied and not on disk, pulling waits for a commit: they are what a restart has to
     /// replay.
     pub uncommitted_events: u64,
@@ -73,9 +83,11 @@ pub struct ShardSettings {
 impl Default for ShardSettings {
     fn default() -> ShardSettings {
         ShardSettings {
-            flush_every: Duration::from_secs(1),
-            flush_bytes: 8 << 20,
-            flush_events: 200_000,
+            flush_every: Duration::from_secs(2),
+            flush_bytes: 32 << 20,
+            flush_events: 500_000,
+            flush_slice: 8 << 20,
+            memory: 128 << 20,
             uncommitted_events: 1_000_000,
             render_cache: 32 << 20,
             consumer: "primary".to_owned(),
@@ -118,7 +130,7 @@ pub struct Shard {
     queues: Arc<dyn ShardQueues>,
     metrics: OneShard,
     /// Locked for as long as it takes to merge one frame, or to list what changed; never while something is parsed,
-    /// rendered or written.
+    /// rendered, read or written.
     state: RwLock<State>,
     changes: ChangeLog,
     memo: Mutex<Memo>,
@@ -127,35 +139,34 @@ pub struct Shard {
     /// What the queue held when it was first reached: before this much is applied, documents may be older than those
     /// that were served before a crash. `None` while it was not reached.
     held_at_start: watch::Sender<Option<Position>>,
-    opened: Instant,
+    opened_at: Instant,
     flush_wanted: Notify,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
 }
 
 impl Shard {
-    /// Opens the shard's file and loads its documents. Blocks.
+    /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
         let Opening { shard, map, projections, place, queues, settings } = opening;
         let identity = Identity { shard, shards: map.shards(), map_version: map.version };
-        let (file, loaded) = ShardFile::open(place, identity, &projections)?;
-        for (projection, documents) in &loaded.unloaded {
-            tracing::warn!(shard, projection, documents, "not declared any more: its documents stay in the file");
+        let (file, opened) = ShardFile::open(place, identity, &projections)?;
+        for projection in &opened.undeclared {
+            tracing::warn!(shard, projection, "not declared any more: its documents stay in the file");
         }
-        let committed = loaded.committed;
+        let committed = opened.committed;
         let metrics = metrics.of(shard);
         metrics.committed.set(i64::try_from(committed).unwrap_or(i64::MAX));
         metrics.position.set(i64::try_from(committed).unwrap_or(i64::MAX));
-        metrics.documents.set(i64::try_from(loaded.documents.len()).unwrap_or(i64::MAX));
         Ok(Arc::new(Shard {
             id: shard,
-            state: RwLock::new(State::restored(&projections, loaded)),
+            state: RwLock::new(State::restored(&projections, opened)),
             changes: ChangeLog::new(shard, committed),
             memo: Mutex::new(Memo::new(usize::try_from(settings.render_cache).unwrap_or(usize::MAX))),
             applied: watch::Sender::new(committed),
             committed: watch::Sender::new(committed),
             held_at_start: watch::Sender::new(None),
-            opened: clock::monotonic(),
+            opened_at: clock::monotonic(),
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
             map,

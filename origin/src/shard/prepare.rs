@@ -10,6 +10,7 @@ use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
 use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
 
+use super::held::CellId;
 use crate::projection::{Arrival, Effect};
 use crate::queue::{DeadKey, DeadLetter};
 
@@ -43,6 +44,8 @@ pub struct Arrived {
     pub key: String,
     pub effect: Effect,
     pub arrival: Arrival,
+    /// Where the document is in memory, once it was found there.
+    pub cell: Option<CellId>,
 }
 
 /// Why an event has no effect.
@@ -196,6 +199,7 @@ impl Reading<'_> {
                         place: (self.out.queue, filed.offset),
                         received: filed.event.received,
                     },
+                    cell: None,
                 }),
             }
         }

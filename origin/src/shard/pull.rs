@@ -8,8 +8,8 @@ use millpond_shared::version::Position;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::prepare::Preparer;
-use super::state::Changed;
+use super::prepare::{Prepared, Preparer};
+use super::state::announcements;
 use super::{Shard, ShardError};
 use crate::queue::{Pulled, QueueError};
 
@@ -18,8 +18,11 @@ const PULL_BYTES: usize = 1 << 20;
 /// How long one pull waits at the queue for something to come.
 const PULL_WAIT: Duration = Duration::from_secs(10);
 /// A batch up to this size, in bytes, is applied by the worker that pulled it: it takes less than a millisecond, and a
-/// change of thread would cost more than it saves. A larger one is applied apart from the async workers.
+/// change of thread would cost more than it saves. A larger one, or one that may need documents from the file, is applied
+/// apart from the async workers.
 const APPLY_INLINE_MAX_BYTES: usize = 64 << 10;
+/// The part of the memory for documents that is left to those that readers bring back: a sixteenth.
+const READERS_SHARE: u64 = 16;
 /// Pause after a queue could not be reached: the first, and the longest.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -44,9 +47,6 @@ impl Shard {
                     if pause.is_none() {
                         tracing::warn!(shard = self.id, %error, "the shard queue can't be pulled; trying again");
                     }
-                    // What is missing can't be had: readers are not kept waiting for it.
-                    let applied = self.state.read().applied();
-                    self.held_at_start.send_if_modified(|held| held.take_if(|held| *held > applied).is_some());
                     pause = Some(pause.map_or(RETRY_PAUSE.0, |pause: Duration| (pause * 2).min(RETRY_PAUSE.1)));
                 }
                 Err(error) => return Err(error.into()),
@@ -71,14 +71,33 @@ impl Shard {
         self.queues.pull(self.id, after, PULL_BYTES, wait).await
     }
 
-    /// Waits until the events that are not on disk are few enough.
+    /// Waits until the events that are not on disk are few enough, and documents in memory take no more than they may.
     async fn room(&self) {
         let mut committed = self.committed.subscribe();
-        while self.state.read().uncommitted_events() > self.settings.uncommitted_events {
+        loop {
+            self.shrink();
+            let (events, bytes, unwritten) = {
+                let state = self.state.read();
+                (state.uncommitted_events(), state.bytes(), state.is_unwritten())
+            };
+            // What is not on disk can't be dropped.
+            let full = bytes > self.settings.memory && unwritten;
+            if events <= self.settings.uncommitted_events && !full {
+                return;
+            }
             self.flush_wanted.notify_one();
             if committed.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Makes room in memory, and some beyond that for what readers bring back.
+    fn shrink(&self) {
+        let bytes_max = self.settings.memory - self.settings.memory / READERS_SHARE;
+        if self.state.read().bytes() > bytes_max {
+            let dropped = self.state.write().shrink(bytes_max);
+            self.metrics.dropped.inc_by(dropped.len() as u64);
         }
     }
 
@@ -90,7 +109,7 @@ impl Shard {
         self.held_at_start.send_if_modified(|held| held.is_none().then(|| *held = Some(last)).is_some());
         if !frames.is_empty() {
             let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
-            let applied = if bytes <= APPLY_INLINE_MAX_BYTES {
+            let applied = if bytes <= APPLY_INLINE_MAX_BYTES && !self.state.read().is_cold() {
                 self.apply(&frames)?
             } else {
                 let shard = self.clone();
@@ -106,24 +125,24 @@ impl Shard {
     ///
     /// After an error everything before the frame that caused it is applied and announced.
     pub(super) fn apply(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
-        let mut changed = Changed::default();
-        let outcome = self.merge(frames, &mut changed);
-        let (applied, documents, dirty_bytes, events) = {
-            let state = self.state.read();
-            (state.applied(), state.documents(), state.dirty_bytes(), state.events_since_snapshot())
+        let outcome = self.merge(frames);
+        let (changed, applied, dirty_bytes, events) = {
+            let mut state = self.state.write();
+            self.metrics.documents.set(i64::try_from(state.documents()).unwrap_or(i64::MAX));
+            self.metrics.bytes.set(i64::try_from(state.bytes()).unwrap_or(i64::MAX));
+            (state.take_changed(), state.applied(), state.dirty_bytes(), state.events_since_slice())
         };
         self.metrics.position.set(i64::try_from(applied).unwrap_or(i64::MAX));
-        self.metrics.documents.set(i64::try_from(documents).unwrap_or(i64::MAX));
         if dirty_bytes > self.settings.flush_bytes || events >= self.settings.flush_events {
             self.flush_wanted.notify_one();
         }
         // Readable first, announced then: a fetch made after the announcement must see the change.
         self.applied.send_replace(applied);
-        self.changes.publish(applied, changed.into_changes(&self.projections));
+        self.changes.publish(applied, announcements(changed, &self.projections));
         outcome
     }
 
-    fn merge(&self, frames: &[(Position, Bytes)], changed: &mut Changed) -> Result<u64, ShardError> {
+    fn merge(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
         let preparer = Preparer { shard: self.id, map: &self.map, projections: &self.projections };
         let mut events = 0;
         for (position, frame) in frames {
@@ -139,9 +158,22 @@ impl Shard {
             let dropped = self.dead.add(std::mem::take(&mut prepared.dead));
             self.metrics.dead_dropped.inc_by(dropped as u64);
             events += prepared.events;
-            self.state.write().merge(prepared, changed);
+            self.bring(&mut prepared)?;
+            self.state.write().merge(prepared);
+            self.shrink();
         }
         Ok(events)
+    }
+
+    /// Finds the frame's documents, and reads those that are not in memory from the file.
+    fn bring(&self, prepared: &mut Prepared) -> Result<(), ShardError> {
+        let missing = self.state.read().find(&mut prepared.arrived);
+        if !missing.is_empty() {
+            let rows = self.file.read(&missing)?;
+            self.metrics.read.inc_by(rows.len() as u64);
+            self.state.write().bring(rows);
+        }
+        Ok(())
     }
 }
 

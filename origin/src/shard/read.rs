@@ -9,11 +9,15 @@ use millpond_shared::version::{Position, Version};
 use tokio::time::timeout;
 
 use super::Shard;
+use super::state::Looked;
 use crate::projection::Document;
 use crate::render::{NotRendered, Rendered, render};
+use crate::store::shard_file::ShardFileError;
 
 /// How long a reader that wants a position is kept waiting for it.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// How long after its start a shard that has to catch up keeps those waiting who name no position, or one that it has.
+const CATCH_UP_WAIT: Duration = Duration::from_millis(150);
 /// From this weight on, in bytes, a document is rendered apart from the async workers: it takes about a millisecond.
 const RENDER_INLINE_MAX_BYTES: usize = 256 << 10;
 
@@ -22,6 +26,9 @@ const RENDER_INLINE_MAX_BYTES: usize = 256 << 10;
 pub struct Read {
     /// The position that the shard had applied.
     pub position: Position,
+    /// How many positions it then had still to apply of what its queue held when it was started: documents may be older
+    /// than they were before.
+    pub behind: Position,
     pub found: Found,
 }
 
@@ -39,6 +46,8 @@ pub enum NotRead {
     Behind { applied: Position, least: Position },
     #[error(transparent)]
     NotRendered(#[from] NotRendered),
+    #[error(transparent)]
+    File(#[from] ShardFileError),
     #[error("the projections of this shard have no such output")]
     NoOutput,
     #[error("rendering was given up: the process is stopping")]
@@ -48,39 +57,65 @@ pub enum NotRead {
 impl Shard {
     /// The output that `route` names, at position `least` or later: waits a second for it at most.
     ///
-    /// A shard that was just started waits likewise until it has applied what its queue then held, lest a document be
-    /// older than it was before a crash. Only while the queue can't be reached it gives what it has.
+    /// A shard that was just started may be behind what it was before a crash, and waits a little to catch up; then it
+    /// says so with what it gives, see [`Read::behind`]. While the queue can't be reached it gives what it has.
     pub async fn document(self: &Arc<Self>, route: &Route, least: Option<Position>) -> Result<Read, NotRead> {
         self.reach(least).await?;
-        let (position, document) = {
-            let state = self.state.read();
-            (state.applied(), state.document(route.projection, &route.key))
-        };
+        let (position, document) = self.look(route).await?;
         let Some(document) = document else {
             let projection = self.projections.get(route.projection).ok_or(NotRead::NoOutput)?;
             let epoch = self.map.owner_of(&projection.name, &route.key).epoch;
-            return Ok(Read { position, found: Found::Nothing(Version::new(epoch, 0)) });
+            return Ok(Read { position, behind: self.behind(position), found: Found::Nothing(Version::new(epoch, 0)) });
         };
-        Ok(Read { position, found: Found::Document(self.rendered(route, document).await?) })
+        let found = Found::Document(self.rendered(route, document).await?);
+        Ok(Read { position, behind: self.behind(position), found })
+    }
+
+    /// How far `position` is behind what the queue held at the start.
+    fn behind(&self, position: Position) -> Position {
+        self.held_at_start.borrow().map_or(0, |held| held.saturating_sub(position))
     }
 
     async fn reach(&self, least: Option<Position>) -> Result<(), NotRead> {
+        let age = clock::monotonic().saturating_duration_since(self.opened_at);
         if self.held_at_start.borrow().is_none() {
-            let age = clock::monotonic().saturating_duration_since(self.opened);
             let mut held = self.held_at_start.subscribe();
             let _ = timeout(LEAST_WAIT.saturating_sub(age), held.wait_for(Option::is_some)).await;
         }
-        let least = || self.held_at_start.borrow().max(least);
-        if least() > Some(*self.applied.borrow()) {
-            let mut applied = self.applied.subscribe();
-            // Ends by itself only with the shard, in which case the position is not reached either.
-            let _ = timeout(LEAST_WAIT, applied.wait_for(|applied| least() <= Some(*applied))).await;
+        let mut applied = self.applied.subscribe();
+        let held = self.held_at_start.borrow().unwrap_or(0);
+        // These end by themselves only with the shard, in which case the position is not reached either.
+        if *applied.borrow() < held {
+            let _ = timeout(CATCH_UP_WAIT.saturating_sub(age), applied.wait_for(|applied| *applied >= held)).await;
         }
-        let applied = *self.applied.borrow();
-        match least() {
-            Some(least) if applied < least => Err(NotRead::Behind { applied, least }),
-            _ => Ok(()),
+        let least = least.unwrap_or(0);
+        if *applied.borrow() < least {
+            let _ = timeout(LEAST_WAIT, applied.wait_for(|applied| *applied >= least)).await;
         }
+        let applied = *applied.borrow();
+        if applied < least { Err(NotRead::Behind { applied, least }) } else { Ok(()) }
+    }
+
+    /// The document, from memory or from the file, with a position that it has reached.
+    async fn look(self: &Arc<Self>, route: &Route) -> Result<(Position, Option<Arc<Document>>), NotRead> {
+        let projection = u16::try_from(route.projection).map_err(|_| NotRead::NoOutput)?;
+        let (position, looked) = {
+            let state = self.state.read();
+            (state.applied(), state.look(projection, &route.key))
+        };
+        let commits = match looked {
+            Looked::Here(document) => return Ok((position, Some(document))),
+            Looked::Nothing => return Ok((position, None)),
+            Looked::MayBeCold(commits) => commits,
+        };
+        // It was not in memory, so it was not changed since it was written: the file holds it as of `position`, or later.
+        let (shard, wanted) = (self.clone(), [(projection, Arc::from(route.key.as_str()))]);
+        let reading = tokio::task::spawn_blocking(move || shard.file.read(&wanted));
+        let Some(row) = reading.await.map_err(|_| NotRead::Stopping)??.pop() else { return Ok((position, None)) };
+        let document = row.2.clone();
+        self.metrics.read.inc();
+        self.state.write().bring_back(row, commits, self.settings.memory);
+        Ok((position, Some(document)))
     }
 
     async fn rendered(self: &Arc<Self>, route: &Route, document: Arc<Document>) -> Result<Arc<Rendered>, NotRead> {

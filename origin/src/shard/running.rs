@@ -190,7 +190,77 @@ async fn what_is_read_after_a_crash_is_not_older_than_before() {
     }
     let running = run(shard);
     let read = reading.await.expect("no panic").expect("read");
-    assert!(matches!(read, Read { position, found: Found::Document(_) } if position == last), "{read:?}");
+    assert!(matches!(read, Read { position, behind: 0, found: Found::Document(_) } if position == last), "{read:?}");
+    running.stopped().await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_shard_that_has_to_catch_up_gives_older_documents_and_says_so() {
+    let site = site(NEVER);
+    let first = site.push(event("a", 1, r#"{"user":"x"}"#));
+    let shard = site.open();
+    shard.take(site.queue.pulled(0, 1)).await.expect("applied");
+    for id in ["b", "c"] {
+        site.push(event(id, 2, r#"{"user":"x"}"#));
+    }
+    // What it is told by the first pull after a restart: there is more than came with it.
+    shard.held_at_start.send_replace(Some(first + 2));
+    let read = shard.document(&route("x"), Some(first)).await.expect("read");
+    assert!(matches!(&read, Read { position: 1, behind: 2, found: Found::Document(_) }), "{read:?}");
+    let read = shard.document(&route("y"), None).await.expect("read");
+    assert!(matches!(&read, Read { position: 1, behind: 2, found: Found::Nothing(_) }), "{read:?}");
+    let refused = shard.document(&route("x"), Some(first + 1)).await.expect_err("a client was given more before");
+    assert!(matches!(refused, NotRead::Behind { applied: 1, least: 2 }), "{refused}");
+    shard.take(site.queue.pulled(1, 2)).await.expect("applied");
+    let read = shard.document(&route("x"), None).await.expect("read");
+    assert!(matches!(&read, Read { position: 3, behind: 0, .. }), "{read:?}");
+}
+
+/// A shard with 50 documents on disk and memory for few, and what it has dropped of them.
+#[tokio::test]
+async fn documents_that_do_not_fit_into_memory_are_read_back_when_they_are_needed() {
+    let mut site = site(AT_ONCE);
+    let all: Vec<_> = (0..50).map(|n| event("a", n, &format!(r#"{{"user":"u{n}"}}"#))).collect();
+    let first = site.queue.push(&site.frame(0, 1, &all));
+    let one = 400;
+    site.settings.memory = 10 * one;
+    let running = run(site.open());
+    let mut told = site.queue.committed.subscribe();
+    told.wait_for(|told| *told >= Some(first)).await.expect("committed");
+    // With the next batch the loop makes room.
+    let second = site.queue.push(&site.frame(0, 51, &[event("b", 99, r#"{"user":"u7"}"#)]));
+    for n in 0..50 {
+        let items = if n == 7 { r#"[{"id":"b"},{"id":"a"}]"# } else { r#"[{"id":"a"}]"# };
+        let key = format!("u{n}");
+        let expected = format!(r#"{{"key":"{key}","title":"{key}","items":{items}}}"#);
+        assert_eq!(running.body(&key, second).await, expected);
+        assert!(running.shard.state.read().bytes() <= site.settings.memory + one, "{key}");
+    }
+    let metrics = &running.shard.metrics;
+    assert!(metrics.dropped.get() > 30 && metrics.read.get() > 30, "{} {}", metrics.dropped.get(), metrics.read.get());
+    assert!(matches!(
+        running.shard.document(&route("nobody"), None).await.expect("read"),
+        Read { found: Found::Nothing(_), .. }
+    ));
+    running.stopped().await.expect("stopped");
+}
+
+/// A restart reads nothing but the position; what is asked for, or changes, is read then.
+#[tokio::test]
+async fn an_opened_shard_has_nothing_in_memory() {
+    let site = site(NEVER);
+    let running = run(site.open());
+    let all: Vec<_> = (0..9).map(|n| event("a", n, &format!(r#"{{"user":"u{n}"}}"#))).collect();
+    let first = site.queue.push(&site.frame(0, 1, &all));
+    running.body("u1", first).await;
+    running.stopped().await.expect("stopped");
+    let site = Site { disk: site.disk.crash(), ..site };
+    let running = run(site.open());
+    assert_eq!((*running.shard.applied().borrow(), running.shard.state.read().documents()), (first, 0));
+    let second = site.queue.push(&site.frame(0, 10, &[event("b", 99, r#"{"user":"u1"}"#)]));
+    assert_eq!(running.body("u1", second).await, r#"{"key":"u1","title":"u1","items":[{"id":"b"},{"id":"a"}]}"#);
+    assert_eq!(running.body("u2", second).await, r#"{"key":"u2","title":"u2","items":[{"id":"a"}]}"#);
+    assert_eq!(running.shard.state.read().documents(), 2);
     running.stopped().await.expect("stopped");
 }
 
@@ -350,8 +420,15 @@ impl StorageBackend for Gated {
 
 #[tokio::test]
 async fn pulling_waits_while_too_much_is_not_on_disk() {
-    let mut site = site(AT_ONCE);
-    site.settings.uncommitted_events = 3;
+    let settings = || ShardSettings { flush_every: AT_ONCE, ..ShardSettings::default() };
+    for settings in [ShardSettings { uncommitted_events: 3, ..settings() }, ShardSettings { memory: 100, ..settings() }]
+    {
+        pulling_waits(settings).await;
+    }
+}
+
+async fn pulling_waits(settings: ShardSettings) {
+    let site = Site { settings, ..Site::new(feed()) };
     let disk = Gated::default();
     let shard = site.open_on(Place::Backend(Box::new(disk.clone()))).expect("opened");
     disk.set(|gate| gate.shut = true);

@@ -1,70 +1,93 @@
-//! The state of one shard, in memory: its documents, the position they reflect, and what is not on disk yet.
+//! The state of one shard: the documents in memory, the position they reflect, and what is not on disk yet.
 //!
-//! No lock, no I/O: the shard keeps it behind one lock, and only the apply loop changes documents.
+//! No lock, no I/O: the shard keeps it behind one lock. Only the apply loop changes documents and drops them; readers
+//! may bring clean ones back.
+//!
+//! **Slices.** What changed is written a slice at a time, in the order in which it became dirty. A slice carries the
+//! position right before the first change of the oldest document that is still dirty, so that everything up to it is on
+//! disk once the slice is; the marks it carries are those of that position. Documents may be on disk ahead of it: each
+//! tells by its version what it has, and a replay skips that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use millpond_shared::projection::{Kind, Projection, document_tag};
 use millpond_shared::version::{Offset, Position, QueueId, Version};
 use millpond_shared::wire::Change;
 
-use super::prepare::Prepared;
-use crate::projection::Document;
-use crate::store::shard_file::{Loaded, Row, Write};
+use super::held::{Cell, CellId, Held, Stage};
+use super::prepare::{Arrived, Prepared};
+use crate::projection::{Applied, Document};
+use crate::store::shard_file::{Opened, Row, Write};
 
-/// Documents, position, marks; and what the next commit has to write.
+/// Documents, position, marks; and what the next commits have to write.
 pub struct State {
-    projections: Vec<Documents>,
+    kinds: Vec<Kind>,
+    held: Held,
+    /// Whether the file may hold documents that are not in memory.
+    cold: bool,
     applied: Position,
     marks: BTreeMap<QueueId, Offset>,
-    dirty: Vec<(u16, Arc<str>)>,
+    /// What the current batch changed.
+    changed: Vec<CellId>,
+    /// Dirty documents in the order in which they became so, each with the position of the frame that did it.
+    dirty: VecDeque<(Position, CellId)>,
     dirty_bytes: u64,
-    /// Position of the last snapshot.
-    snapshot: Position,
-    /// Events applied since the last snapshot, and those of a snapshot that is being committed.
-    events_since: u64,
+    /// Documents of the slice that is being committed.
+    writing: Vec<CellId>,
+    /// Position and marks that the last slice carries.
+    reached: Position,
+    reached_marks: BTreeMap<QueueId, Offset>,
+    /// Frames that were applied behind `reached`.
+    behind: VecDeque<Frame>,
+    /// Events of the same, and those that the slice which is being committed carries.
+    events_behind: u64,
     events_under_way: u64,
+    /// Number of commits so far.
+    commits: u64,
 }
 
-struct Documents {
-    kind: Kind,
-    by_key: HashMap<Arc<str>, Held>,
+/// What is kept of a frame that was applied.
+struct Frame {
+    position: Position,
+    queue: QueueId,
+    /// Last offset of its round.
+    last: Offset,
+    events: u64,
 }
 
-struct Held {
-    /// The key again, to be shared by whoever lists documents.
-    key: Arc<str>,
-    document: Arc<Document>,
-    /// Whether it changed since the last snapshot.
-    dirty: bool,
+/// A document that was looked for in memory.
+pub enum Looked {
+    Here(Arc<Document>),
+    /// No event has reached it.
+    Nothing,
+    /// The file may hold it; the number of commits so far, for [`State::bring_back`].
+    MayBeCold(u64),
 }
 
-/// Documents that a batch changed, with their last versions.
-#[derive(Debug, Default)]
-pub struct Changed(HashMap<(u16, Arc<str>), Version>);
+/// A document that a batch changed, with its last version.
+pub type Changed = (u16, Arc<str>, Version);
 
 impl State {
-    pub fn restored(projections: &[Projection], loaded: Loaded) -> State {
-        let mut state = State {
-            projections: projections
-                .iter()
-                .map(|projection| Documents { kind: projection.kind, by_key: HashMap::new() })
-                .collect(),
-            applied: loaded.committed,
-            marks: loaded.marks,
-            dirty: Vec::new(),
+    /// The state of a shard whose file was `opened`; nothing of it is in memory yet.
+    pub fn restored(projections: &[Projection], opened: Opened) -> State {
+        State {
+            kinds: projections.iter().map(|projection| projection.kind).collect(),
+            held: Held::default(),
+            cold: !opened.is_empty,
+            applied: opened.committed,
+            marks: opened.marks.clone(),
+            changed: Vec::new(),
+            dirty: VecDeque::new(),
             dirty_bytes: 0,
-            snapshot: loaded.committed,
-            events_since: 0,
+            writing: Vec::new(),
+            reached: opened.committed,
+            reached_marks: opened.marks,
+            behind: VecDeque::new(),
+            events_behind: 0,
             events_under_way: 0,
-        };
-        for (projection, key, document) in loaded.documents {
-            if let Some(documents) = state.projections.get_mut(usize::from(projection)) {
-                documents.by_key.insert(key.clone(), Held { key, document, dirty: false });
-            }
+            commits: 0,
         }
-        state
     }
 
     /// Everything up to this position has been applied.
@@ -72,105 +95,220 @@ impl State {
         self.applied
     }
 
+    /// Everything up to this position is on disk once the slices taken so far are.
+    pub fn reached(&self) -> Position {
+        self.reached
+    }
+
     /// Highest offset of `queue` that has been applied.
     pub fn mark(&self, queue: QueueId) -> Offset {
         self.marks.get(&queue).copied().unwrap_or(0)
     }
 
-    pub fn document(&self, projection: usize, key: &str) -> Option<Arc<Document>> {
-        Some(self.projections.get(projection)?.by_key.get(key)?.document.clone())
+    /// Whether the file may hold documents that are not in memory.
+    pub fn is_cold(&self) -> bool {
+        self.cold
     }
 
-    /// Number of documents.
+    pub fn look(&self, projection: u16, key: &str) -> Looked {
+        match self.held.find(projection, key).and_then(|id| self.held.get(id)) {
+            // An event came for it, and had no effect.
+            Some(cell) if cell.document.version == Version::ZERO => Looked::Nothing,
+            Some(cell) => Looked::Here(cell.document.clone()),
+            None if self.cold => Looked::MayBeCold(self.commits),
+            None => Looked::Nothing,
+        }
+    }
+
+    /// Takes in what a reader found in the file after [`State::look`] told it `commits`, if it is still what the file
+    /// holds, and there is room in `bytes_max`.
+    pub fn bring_back(&mut self, row: Row, commits: u64, bytes_max: u64) {
+        let (projection, key, document) = row;
+        // A commit in between may have written a later one, which may have been dropped from memory since.
+        if commits == self.commits && self.held.bytes() < bytes_max && self.held.find(projection, &key).is_none() {
+            self.held.insert(projection, key, document);
+        }
+    }
+
+    /// Number of documents in memory.
     pub fn documents(&self) -> usize {
-        self.projections.iter().map(|documents| documents.by_key.len()).sum()
+        self.held.len()
     }
 
-    /// What the documents that the next commit writes take in memory, in bytes.
+    /// What the documents in memory take of it, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
+    /// What the documents that wait for a slice take in memory, in bytes.
     pub fn dirty_bytes(&self) -> u64 {
         self.dirty_bytes
     }
 
-    /// Events applied since the last snapshot.
-    pub fn events_since_snapshot(&self) -> u64 {
-        self.events_since
+    /// Whether something is on its way to the file, or has to go there.
+    pub fn is_unwritten(&self) -> bool {
+        !self.dirty.is_empty() || !self.writing.is_empty()
     }
 
-    /// Events that are applied and not on disk yet.
+    /// Events applied behind the position of the last slice.
+    pub fn events_since_slice(&self) -> u64 {
+        self.events_behind
+    }
+
+    /// Events that a restart would have to replay.
     pub fn uncommitted_events(&self) -> u64 {
-        self.events_since + self.events_under_way
+        self.events_behind + self.events_under_way
+    }
+
+    /// Finds the documents of a frame in memory; gives back those that must be looked for in the file before the frame
+    /// can be merged, each once, in the order of the file.
+    pub fn find(&self, arrived: &mut [Arrived]) -> Vec<(u16, Arc<str>)> {
+        let mut missing = Vec::new();
+        for arrived in arrived {
+            arrived.cell = self.held.find(arrived.projection, &arrived.key);
+            if arrived.cell.is_none() && self.cold {
+                missing.push((arrived.projection, Arc::from(arrived.key.as_str())));
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Takes in what the file holds of the documents that [`State::find`] missed.
+    pub fn bring(&mut self, rows: Vec<Row>) {
+        for (projection, key, document) in rows {
+            // A reader may have brought it back meanwhile.
+            if self.held.find(projection, &key).is_none() {
+                self.held.insert(projection, key, document);
+            }
+        }
     }
 
     /// Applies a frame's effects to their documents. The frame's position and mark count even if it changes nothing.
-    pub fn merge(&mut self, prepared: Prepared, changed: &mut Changed) {
+    ///
+    /// [`State::find`] has seen the frame, nothing was dropped since, and what it missed was brought.
+    pub fn merge(&mut self, prepared: Prepared) {
         for arrived in prepared.arrived {
-            let Some(documents) = self.projections.get_mut(usize::from(arrived.projection)) else { continue };
-            let held = match documents.by_key.get_mut(arrived.key.as_str()) {
-                Some(held) => held,
-                None => {
-                    let key: Arc<str> = arrived.key.into();
-                    let document = Arc::new(Document::empty(&documents.kind));
-                    let held = Held { key: key.clone(), document, dirty: false };
-                    documents.by_key.entry(key).or_insert(held)
+            let projection = usize::from(arrived.projection);
+            let Some(kind) = self.kinds.get(projection) else { continue };
+            let found = arrived.cell.or_else(|| self.held.find(arrived.projection, &arrived.key));
+            let cell = found.or_else(|| {
+                let document = Arc::new(Document::empty(kind));
+                self.held.insert(arrived.projection, arrived.key.into(), document)
+            });
+            let Some(id) = cell else { continue };
+            let position = arrived.arrival.version.position;
+            let before = self.held.get(id).map_or(0, Cell::weight);
+            let outcome = self.held.change(id, |cell| {
+                let applied = Document::apply(&mut cell.document, kind, arrived.effect, arrived.arrival);
+                let was = cell.stage;
+                if applied == Applied::Changed {
+                    cell.stage = Stage::Dirty;
                 }
-            };
-            let before = if held.dirty { held.document.weight() } else { 0 };
-            if !Document::apply(&mut held.document, &documents.kind, arrived.effect, arrived.arrival) {
-                continue;
+                // What the document has already is announced again: who followed the shard before it was started
+                // again may not have heard of it.
+                let announce = applied != Applied::Nothing && !std::mem::replace(&mut cell.announced, true);
+                (applied, was, announce, cell.weight())
+            });
+            let Some((applied, was, announce, weight)) = outcome else { continue };
+            if announce {
+                self.changed.push(id);
             }
-            self.dirty_bytes = self.dirty_bytes.saturating_sub(before as u64) + held.document.weight() as u64;
-            if !std::mem::replace(&mut held.dirty, true) {
-                self.dirty.push((arrived.projection, held.key.clone()));
+            match (applied, was) {
+                (Applied::Changed, Stage::Dirty) => self.dirty_bytes = self.dirty_bytes - before + weight,
+                (Applied::Changed, Stage::Clean | Stage::Writing) => {
+                    self.dirty_bytes += weight;
+                    self.dirty.push_back((position, id));
+                }
+                (Applied::Nothing | Applied::Before, _) => {}
             }
-            changed.0.insert((arrived.projection, held.key.clone()), held.document.version);
         }
         self.applied = prepared.position;
         let mark = self.marks.entry(prepared.queue).or_default();
         *mark = prepared.last.max(*mark);
-        self.events_since += prepared.events;
+        self.events_behind += prepared.events;
+        let Prepared { position, queue, last, events, .. } = prepared;
+        self.behind.push_back(Frame { position, queue, last, events });
     }
 
-    /// What has to be written so that the file holds everything applied so far; `None` if it does already.
+    /// What changed since this was asked last.
+    pub fn take_changed(&mut self) -> Vec<Changed> {
+        let mut changed = Vec::with_capacity(self.changed.len());
+        for id in std::mem::take(&mut self.changed) {
+            changed.extend(self.held.change(id, |cell| {
+                cell.announced = false;
+                (cell.projection, cell.key.clone(), cell.document.version)
+            }));
+        }
+        changed
+    }
+
+    /// The oldest of what has to be written, about `bytes_max` bytes of it and at least one document; `None` if the file
+    /// will hold everything applied so far once the last slice is on disk.
     ///
-    /// The documents are shared, not copied: applying goes on while they are written.
-    pub fn snapshot(&mut self) -> Option<Write> {
-        if self.applied == self.snapshot {
+    /// The documents are shared, not copied: applying goes on while they are written. The next slice is not taken before
+    /// this one is [`committed`](State::committed).
+    pub fn slice(&mut self, bytes_max: u64) -> Option<Write> {
+        if self.reached == self.applied {
             return None;
         }
-        let mut documents: Vec<Row> = Vec::with_capacity(self.dirty.len());
-        for (projection, key) in self.dirty.drain(..) {
-            let held = self.projections.get_mut(usize::from(projection)).and_then(|all| all.by_key.get_mut(&key));
-            if let Some(held) = held {
-                held.dirty = false;
-                documents.push((projection, key, held.document.clone()));
-            }
+        let (mut documents, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max
+            && let Some((_, id)) = self.dirty.pop_front()
+        {
+            let row = self.held.change(id, |cell| {
+                cell.stage = Stage::Writing;
+                (cell.weight(), (cell.projection, cell.key.clone(), cell.document.clone()))
+            });
+            let Some((weight, row)) = row else { continue };
+            bytes += weight;
+            documents.push(row);
+            self.writing.push(id);
         }
-        self.dirty_bytes = 0;
-        self.snapshot = self.applied;
-        self.events_under_way += std::mem::take(&mut self.events_since);
-        Some(Write { committed: self.applied, marks: self.marks.clone(), documents })
+        self.dirty_bytes -= bytes;
+        self.reached = self.dirty.front().map_or(self.applied, |(first, _)| first.saturating_sub(1));
+        while let Some(frame) = self.behind.pop_front_if(|frame| frame.position <= self.reached) {
+            let mark = self.reached_marks.entry(frame.queue).or_default();
+            *mark = frame.last.max(*mark);
+            self.events_behind -= frame.events;
+            self.events_under_way += frame.events;
+        }
+        Some(Write { committed: self.reached, marks: self.reached_marks.clone(), documents })
     }
 
-    /// The last snapshot is on disk.
+    /// The last slice is on disk.
     pub fn committed(&mut self) {
+        for id in std::mem::take(&mut self.writing) {
+            self.held.change(id, |cell| {
+                if cell.stage == Stage::Writing {
+                    cell.stage = Stage::Clean;
+                }
+            });
+        }
         self.events_under_way = 0;
+        self.commits += 1;
+    }
+
+    /// Drops documents that were not used of late and are on disk, until the others take at most `bytes_max` bytes. Gives
+    /// them back, to be freed without the lock. To be called between frames, by the apply loop alone.
+    pub fn shrink(&mut self, bytes_max: u64) -> Vec<Cell> {
+        let dropped = self.held.shrink(bytes_max, SWEEP_STEPS_MAX);
+        self.cold |= !dropped.is_empty();
+        dropped
     }
 }
 
-impl Changed {
-    /// One change for each document, by tag.
-    pub fn into_changes(self, projections: &[Projection]) -> Vec<Change> {
-        let mut changes: Vec<Change> = self
-            .0
-            .into_iter()
-            .filter_map(|((projection, key), version)| {
-                let name = &projections.get(usize::from(projection))?.name;
-                Some(Change { tag: document_tag(name, &key), version })
-            })
-            .collect();
-        changes.sort_unstable_by(|a, b| a.tag.cmp(&b.tag));
-        changes
-    }
+/// Documents that one sweep passes at most, so that readers are not held up: some milliseconds.
+const SWEEP_STEPS_MAX: usize = 65_536;
+
+/// One change for each document, in the order in which they changed first.
+pub fn announcements(changed: Vec<Changed>, projections: &[Projection]) -> Vec<Change> {
+    let change = |(projection, key, version): Changed| {
+        let name = &projections.get(usize::from(projection))?.name;
+        Some(Change { tag: document_tag(name, &key), version })
+    };
+    changed.into_iter().filter_map(change).collect()
 }
 
 #[cfg(test)]
@@ -178,66 +316,165 @@ mod tests {
     use super::*;
     use crate::projection::testing::declared;
     use crate::projection::{Arrival, Effect, Item};
-    use crate::shard::prepare::Arrived;
+    use crate::shard::held::CELL_BYTES;
 
     fn projections() -> Vec<Projection> {
         declared("name = \"p\"\nkind = \"feed\"\nkeep = 2\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }")
     }
 
+    fn state(is_empty: bool) -> State {
+        State::restored(&projections(), Opened { is_empty, ..Opened::default() })
+    }
+
     fn frame(position: Position, last: Offset, items: &[(&str, i64)]) -> Prepared {
-        let arrived = |(key, order): &(&str, i64)| Arrived {
+        let arrived = |(place, (key, order)): (u64, &(&str, i64))| Arrived {
             projection: 0,
             key: (*key).to_owned(),
             effect: Effect::Item(Item { order: *order, id: "x".into(), body: "{}".into() }),
-            arrival: Arrival { version: Version::new(1, position), place: (0, last), received: 0 },
+            arrival: Arrival { version: Version::new(1, position), place: (0, last * 10 + place), received: 0 },
+            cell: None,
         };
-        let arrived = items.iter().map(arrived).collect();
+        let arrived = (0..).zip(items).map(arrived).collect();
         Prepared { position, last, events: items.len() as u64, arrived, ..Prepared::default() }
     }
 
+    fn merge(state: &mut State, mut frame: Prepared) {
+        assert!(state.find(&mut frame.arrived).is_empty(), "nothing is cold");
+        state.merge(frame);
+    }
+
+    fn keys(write: &Write) -> Vec<&str> {
+        write.documents.iter().map(|(_, key, _)| &**key).collect()
+    }
+
+    fn here(state: &State, key: &str) -> Arc<Document> {
+        let Looked::Here(document) = state.look(0, key) else { panic!("{key} is not there") };
+        document
+    }
+
+    const ALL: u64 = u64::MAX;
+
     #[test]
-    fn a_snapshot_holds_what_changed_since_the_one_before() {
-        let mut state = State::restored(&projections(), Loaded::default());
-        let mut changed = Changed::default();
-        assert!(state.snapshot().is_none());
-        state.merge(frame(1, 10, &[("a", 1), ("b", 1)]), &mut changed);
-        state.merge(frame(2, 11, &[("a", 2)]), &mut changed);
-        let changes = changed.into_changes(&projections());
+    fn a_slice_holds_what_changed_since_it_was_written() {
+        let mut state = state(true);
+        assert!(state.slice(ALL).is_none());
+        merge(&mut state, frame(1, 10, &[("a", 1), ("b", 1)]));
+        merge(&mut state, frame(2, 11, &[("a", 2)]));
+        let changes = announcements(state.take_changed(), &projections());
         let listed: Vec<_> = changes.iter().map(|change| (change.tag.as_str(), change.version.position)).collect();
         assert_eq!(listed, [("p/a", 2), ("p/b", 1)]);
+        assert!(state.take_changed().is_empty());
 
-        let keys = |write: &Write| write.documents.iter().map(|(_, key, _)| key.to_string()).collect::<Vec<_>>();
-        let write = state.snapshot().expect("something to write");
-        assert_eq!((write.committed, write.marks.get(&0), keys(&write)), (2, Some(&11), vec!["a".into(), "b".into()]));
-        assert_eq!((state.dirty_bytes(), state.events_since_snapshot(), state.uncommitted_events()), (0, 0, 3));
+        let write = state.slice(ALL).expect("something to write");
+        assert_eq!((write.committed, write.marks.get(&0), keys(&write)), (2, Some(&11), vec!["a", "b"]));
+        assert_eq!((state.dirty_bytes(), state.events_since_slice(), state.uncommitted_events()), (0, 0, 3));
 
-        let held = write.documents[1].2.clone();
-        state.merge(frame(3, 12, &[("b", 2), ("b", 3)]), &mut Changed::default());
-        assert_eq!(held.version.position, 1, "a snapshot does not change");
+        let written = write.documents[1].2.clone();
+        merge(&mut state, frame(3, 12, &[("b", 2), ("b", 3)]));
+        assert_eq!(written.version.position, 1, "what is being written does not change");
         state.committed();
         assert_eq!(state.uncommitted_events(), 2);
-        let write = state.snapshot().expect("something to write");
-        assert_eq!((write.committed, keys(&write)), (3, vec!["b".into()]));
-        assert!(state.snapshot().is_none());
+        let write = state.slice(ALL).expect("something to write");
+        assert_eq!((write.committed, keys(&write)), (3, vec!["b"]));
+        assert!(state.slice(ALL).is_none());
+        state.committed();
+        assert!(!state.is_unwritten());
+    }
+
+    /// The position of a slice is the last before the first change of what is still dirty, with the marks of that time.
+    #[test]
+    fn a_slice_reaches_to_the_first_change_of_the_oldest_that_is_left() {
+        let mut state = state(true);
+        let frames: [&[(&str, i64)]; 5] = [&[("a", 1)], &[("b", 1), ("c", 1)], &[("a", 2)], &[("d", 1)], &[("b", 2)]];
+        for (position, items) in (1..).zip(frames) {
+            merge(&mut state, frame(position, position * 10, items));
+        }
+        let mut slices = Vec::new();
+        while let Some(write) = state.slice(1) {
+            let marks = write.marks.get(&0).copied();
+            slices.push((keys(&write).concat(), write.committed, marks, state.uncommitted_events()));
+            state.committed();
+        }
+        let expected = [("a", 1, Some(10), 6), ("b", 1, Some(10), 5), ("c", 3, Some(30), 5), ("d", 5, Some(50), 2)];
+        assert_eq!(slices, expected.map(|(keys, reached, marks, events)| (keys.to_owned(), reached, marks, events)));
+        assert_eq!(state.uncommitted_events(), 0);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_written_is_written_again() {
+        let mut state = state(true);
+        merge(&mut state, frame(1, 1, &[("a", 1), ("b", 1)]));
+        assert_eq!(keys(&state.slice(1).expect("a slice")), ["a"]);
+        merge(&mut state, frame(2, 2, &[("a", 2)]));
+        state.committed();
+        let write = state.slice(1).expect("a slice");
+        assert_eq!((keys(&write), write.committed), (vec!["b"], 1), "a is dirty since frame 2");
+        state.committed();
+        let write = state.slice(1).expect("a slice");
+        assert_eq!((keys(&write), write.committed), (vec!["a"], 2));
     }
 
     #[test]
     fn dirty_bytes_are_those_of_the_dirty_documents() {
-        let mut state = State::restored(&projections(), Loaded::default());
+        let mut state = state(true);
         for (position, order) in (1..).zip([5, 6, 7, 1, 7]) {
-            state.merge(frame(position, position, &[("a", order), ("b", 1)]), &mut Changed::default());
+            merge(&mut state, frame(position, position, &[("a", order), ("b", 1)]));
         }
-        let expected: usize = ["a", "b"].iter().map(|key| state.document(0, key).expect("it").weight()).sum();
-        assert_eq!(state.dirty_bytes(), expected as u64);
+        let expected: u64 = ["a", "b"].map(|key| CELL_BYTES + 1 + here(&state, key).weight() as u64).iter().sum();
+        assert_eq!((state.dirty_bytes(), state.bytes()), (expected, expected));
+        state.slice(1);
+        assert!(state.dirty_bytes() < expected);
+        assert_eq!(state.bytes(), expected);
     }
 
     #[test]
     fn a_frame_that_changes_nothing_moves_position_and_mark() {
-        let mut state = State::restored(&projections(), Loaded::default());
-        state.merge(frame(1, 10, &[]), &mut Changed::default());
+        let mut state = state(true);
+        merge(&mut state, frame(1, 10, &[]));
         assert_eq!((state.applied(), state.mark(0), state.mark(1)), (1, 10, 0));
-        state.merge(frame(2, 4, &[]), &mut Changed::default());
+        merge(&mut state, frame(2, 4, &[]));
         assert_eq!(state.mark(0), 10, "a mark never goes back");
-        assert_eq!(state.snapshot().expect("a position to write").committed, 2);
+        assert_eq!(state.slice(ALL).expect("a position to write").committed, 2);
+    }
+
+    #[test]
+    fn what_is_on_disk_is_dropped_and_has_to_be_brought_before_it_changes() {
+        let mut state = state(true);
+        merge(&mut state, frame(1, 1, &[("a", 1), ("b", 1)]));
+        state.take_changed();
+        assert!(state.shrink(0).is_empty(), "not on disk yet");
+        let row = state.slice(1).expect("a slice").documents.remove(0);
+        assert!(state.shrink(0).is_empty(), "not known to be on disk yet");
+        state.committed();
+        assert_eq!(state.shrink(0).len(), 1);
+        assert!(matches!(state.look(0, "a"), Looked::MayBeCold(1)) && matches!(state.look(0, "b"), Looked::Here(_)));
+
+        let mut next = frame(2, 2, &[("a", 2), ("b", 2), ("a", 3)]);
+        assert_eq!(state.find(&mut next.arrived), [(0, "a".into())]);
+        state.bring(vec![row]);
+        state.merge(next);
+        assert_eq!(here(&state, "a").items().map(|item| item.order).collect::<Vec<_>>(), [3, 2]);
+    }
+
+    #[test]
+    fn what_a_reader_brings_back_late_or_without_room_is_not_kept() {
+        let mut state = state(false);
+        let Looked::MayBeCold(commits) = state.look(0, "a") else { panic!("nothing is in memory") };
+        let row: Row = (0, "a".into(), Arc::new(Document::empty(&projections()[0].kind)));
+        state.bring_back(row.clone(), commits, 0);
+        assert_eq!(state.documents(), 0, "no room");
+        merge_cold(&mut state, frame(1, 1, &[("b", 1)]));
+        state.slice(ALL);
+        state.committed();
+        state.bring_back(row.clone(), commits, ALL);
+        assert_eq!(state.documents(), 1, "a commit may have written another since");
+        state.bring_back(row, commits + 1, ALL);
+        assert_eq!(state.documents(), 2);
+    }
+
+    /// What is missing is in the file neither.
+    fn merge_cold(state: &mut State, mut frame: Prepared) {
+        state.find(&mut frame.arrived);
+        state.merge(frame);
     }
 }

@@ -1,17 +1,18 @@
 //! Files: the only place that opens redb.
 //!
-//! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each, and
-//! `forgetful` (tests) is a disk that loses what was not synced.
+//! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each,
+//! `shard_copy` is how a shard's gets to another process, and `forgetful` (tests) is a disk that loses what was not synced.
 
 pub mod dead_letters;
 pub mod event_queue_file;
 #[cfg(test)]
 pub mod forgetful;
 pub mod open;
+pub mod shard_copy;
 pub mod shard_file;
 pub mod shard_queue_file;
 
-pub use open::{Place, STORE_FORMAT, open};
+pub use open::{Place, STORE_FORMAT, open, rename_synced};
 
 /// What went wrong with a redb file.
 ///

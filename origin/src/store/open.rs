@@ -65,10 +65,16 @@ fn create_whole(builder: &redb::Builder, path: &Path, kind: &str) -> Result<(), 
         record(&database, kind)?;
     }
     drop(database);
-    std::fs::rename(&unfinished, path).map_err(failed)?;
-    // The name is on disk before anything in the file is relied on.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+    rename_synced(&unfinished, path)
+}
+
+/// Gives a whole file its name, and returns once that is on disk: before anything in the file is relied on.
+pub fn rename_synced(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = std::fs::rename(from, to)
+        .and_then(|()| std::fs::File::open(directory))
+        .and_then(|directory| directory.sync_all());
+    synced.map_err(|error| in_words(&to.display().to_string(), redb::DatabaseError::Storage(error.into())))
 }
 
 fn in_words(name: &str, error: redb::DatabaseError) -> StoreError {

@@ -12,18 +12,18 @@ use std::sync::Arc;
 
 use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::{Place, StoreError, open};
 use crate::projection::Document;
 
-const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
-const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
-const PROJECTIONS: TableDefinition<&str, &str> = TableDefinition::new("projections");
-const DOCUMENTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("documents");
+pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
+pub(super) const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
+pub(super) const PROJECTIONS: TableDefinition<&str, &str> = TableDefinition::new("projections");
+pub(super) const DOCUMENTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("documents");
 
-/// redb's page cache for one shard file, in bytes. Documents are read from it only when it is opened; what it holds
-/// afterwards are the inner pages of the tree that commits go through.
+/// redb's page cache for one shard file, in bytes: enough for the inner pages of the tree. Documents that are needed
+/// often are in the shard's own memory.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// Which part of the keys a file holds. A file is never used for another part.
@@ -64,23 +64,26 @@ impl<E: Into<redb::Error>> From<E> for ShardFileError {
 
 /// An open shard file.
 pub struct ShardFile {
-    database: Database,
-    name: String,
+    pub(super) database: Database,
+    pub(super) name: String,
     /// Names and kinds of the declared projections, in their order.
-    projections: Vec<(String, Kind)>,
+    pub(super) projections: Vec<(String, Kind)>,
 }
 
 /// A document with its place: index into the declared projections, and key.
 pub type Row = (u16, Arc<str>, Arc<Document>);
 
 /// What a file held when it was opened.
-#[derive(Debug, Default)]
-pub struct Loaded {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Everything up to this position is in the file. Documents may be ahead of it, each as far as its version says.
     pub committed: Position,
+    /// Those of the committed position.
     pub marks: BTreeMap<QueueId, Offset>,
-    pub documents: Vec<Row>,
-    /// Projections that are no longer declared, with the number of their documents: kept in the file, not loaded.
-    pub unloaded: BTreeMap<String, u64>,
+    /// Whether there is no document in it.
+    pub is_empty: bool,
+    /// Projections that are no longer declared: their documents stay in the file.
+    pub undeclared: Vec<String>,
 }
 
 /// What one commit writes.
@@ -94,12 +97,12 @@ pub struct Write {
 }
 
 impl ShardFile {
-    /// Opens the file and loads all documents of declared projections. Blocks.
+    /// Opens the file; no document is read. Blocks.
     pub fn open(
         place: Place,
         identity: Identity,
         projections: &[Projection],
-    ) -> Result<(ShardFile, Loaded), ShardFileError> {
+    ) -> Result<(ShardFile, Opened), ShardFileError> {
         let name = match &place {
             Place::File(path) => path.display().to_string(),
             Place::Backend(_) => format!("shard {} in memory", identity.shard),
@@ -109,8 +112,23 @@ impl ShardFile {
             projections.iter().map(|projection| (projection.name.clone(), projection.kind)).collect();
         let file = ShardFile { database, name, projections: projection_names };
         file.prepare(identity, projections)?;
-        let loaded = file.load()?;
-        Ok((file, loaded))
+        let opened = file.look()?;
+        Ok((file, opened))
+    }
+
+    /// Reads documents, each by the index of its projection and its key; those that the file does not hold are left
+    /// out. Blocks.
+    pub fn read(&self, wanted: &[(u16, Arc<str>)]) -> Result<Vec<Row>, ShardFileError> {
+        let documents = self.database.begin_read()?.open_table(DOCUMENTS)?;
+        let mut rows = Vec::with_capacity(wanted.len());
+        for (projection, key) in wanted {
+            let Some((name, kind)) = self.projections.get(usize::from(*projection)) else { continue };
+            let Some(blob) = documents.get((name.as_str(), key.as_ref()))? else { continue };
+            let document = Document::decode(kind, blob.value())
+                .map_err(|problem| self.damaged(format!("the document `{name}/{key}`: {problem}")))?;
+            rows.push((*projection, key.clone(), Arc::new(document)));
+        }
+        Ok(rows)
     }
 
     /// Writes documents, position and marks in one transaction. Blocks until they are on disk.
@@ -208,7 +226,7 @@ impl ShardFile {
         }
     }
 
-    fn number<T: std::str::FromStr>(
+    pub(super) fn number<T: std::str::FromStr>(
         &self,
         meta: &impl ReadableTable<&'static str, &'static str>,
         name: &str,
@@ -217,32 +235,37 @@ impl ShardFile {
         text.parse().map_err(|_| self.damaged(format!("`{name}` is `{text}`, not a number")))
     }
 
-    fn load(&self) -> Result<Loaded, ShardFileError> {
+    fn look(&self) -> Result<Opened, ShardFileError> {
         let read = self.database.begin_read()?;
-        let mut loaded = Loaded { committed: self.number(&read.open_table(META)?, "committed")?, ..Loaded::default() };
+        let mut opened = Opened { committed: self.number(&read.open_table(META)?, "committed")?, ..Opened::default() };
         for row in read.open_table(MARKS)?.iter()? {
             let (queue, offset) = row?;
-            loaded.marks.insert(queue.value(), offset.value());
+            opened.marks.insert(queue.value(), offset.value());
         }
-        for row in read.open_table(DOCUMENTS)?.iter()? {
-            let (place, blob) = row?;
-            let (projection, key) = place.value();
-            let mut declared = self.projections.iter().enumerate();
-            let Some((index, (_, kind))) = declared.find(|(_, (name, _))| name == projection) else {
-                *loaded.unloaded.entry(projection.to_owned()).or_default() += 1;
-                continue;
-            };
-            let index = u16::try_from(index).map_err(|_| self.damaged("more than 65,535 projections"))?;
-            let document = Document::decode(kind, blob.value())
-                .map_err(|problem| self.damaged(format!("the document `{projection}/{key}`: {problem}")))?;
-            loaded.documents.push((index, key.into(), Arc::new(document)));
+        let documents = read.open_table(DOCUMENTS)?;
+        opened.is_empty = documents.is_empty()?;
+        for row in read.open_table(PROJECTIONS)?.iter()? {
+            let (name, _) = row?;
+            let (name, declared) = (name.value(), |name: &str| self.projections.iter().any(|(other, _)| other == name));
+            if !declared(name) && has_documents(&documents, name)? {
+                opened.undeclared.push(name.to_owned());
+            }
         }
-        Ok(loaded)
+        Ok(opened)
     }
 
-    fn damaged(&self, problem: impl Into<String>) -> ShardFileError {
+    pub(super) fn damaged(&self, problem: impl Into<String>) -> ShardFileError {
         ShardFileError::Damaged { file: self.name.clone(), problem: problem.into() }
     }
+}
+
+/// Whether the file holds a document of this projection.
+fn has_documents(
+    documents: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
+    projection: &str,
+) -> Result<bool, ShardFileError> {
+    let first = documents.range((projection, "")..)?.next().transpose()?;
+    Ok(first.is_some_and(|(place, _)| place.value().0 == projection))
 }
 
 #[cfg(test)]
@@ -282,7 +305,7 @@ mod tests {
         document
     }
 
-    fn reopen(disk: &Forgetful, projections: &[Projection]) -> Result<(ShardFile, Loaded), ShardFileError> {
+    fn reopen(disk: &Forgetful, projections: &[Projection]) -> Result<(ShardFile, Opened), ShardFileError> {
         ShardFile::open(Place::Backend(Box::new(disk.crash())), IDENTITY, projections)
     }
 
@@ -290,8 +313,8 @@ mod tests {
     fn written() -> (Forgetful, Write) {
         let disk = Forgetful::new();
         let place = Place::Backend(Box::new(disk.clone()));
-        let (file, loaded) = ShardFile::open(place, IDENTITY, &projections(5, &["p", "q"])).unwrap();
-        assert_eq!((loaded.committed, loaded.documents.len()), (0, 0));
+        let (file, opened) = ShardFile::open(place, IDENTITY, &projections(5, &["p", "q"])).unwrap();
+        assert_eq!(opened, Opened { is_empty: true, ..Opened::default() });
         let write = || Write {
             committed: 7,
             marks: BTreeMap::from([(0, 70), (3, 9)]),
@@ -305,10 +328,11 @@ mod tests {
     #[test]
     fn what_was_committed_is_found_again_after_a_power_cut() {
         let (disk, write) = written();
-        let (_, mut loaded) = reopen(&disk, &projections(5, &["p", "q"])).unwrap();
-        loaded.documents.sort_by_key(|(projection, ..)| std::cmp::Reverse(*projection));
-        assert_eq!((loaded.committed, &loaded.marks), (write.committed, &write.marks));
-        assert_eq!(loaded.documents, write.documents);
+        let (file, opened) = reopen(&disk, &projections(5, &["p", "q"])).unwrap();
+        let expected = Opened { committed: 7, marks: write.marks, is_empty: false, undeclared: Vec::new() };
+        assert_eq!(opened, expected);
+        let wanted: [(u16, Arc<str>); 4] = [(1, "b".into()), (1, "a".into()), (0, "a".into()), (9, "a".into())];
+        assert_eq!(file.read(&wanted).unwrap(), write.documents);
     }
 
     #[test]
@@ -322,16 +346,16 @@ mod tests {
     #[test]
     fn what_is_no_longer_declared_stays_in_the_file() {
         let (disk, _) = written();
-        let (file, loaded) = reopen(&disk, &projections(5, &["r", "q"])).unwrap();
-        assert_eq!(loaded.unloaded, BTreeMap::from([("p".to_owned(), 1)]));
-        assert_eq!(
-            loaded.documents.iter().map(|(index, key, _)| (*index, key.as_ref())).collect::<Vec<_>>(),
-            [(1, "b")]
-        );
+        let (file, opened) = reopen(&disk, &projections(5, &["r", "q"])).unwrap();
+        assert_eq!(opened.undeclared, ["p"]);
         file.commit(Write { committed: 8, ..Write::default() }).unwrap();
         drop(file);
-        let (_, loaded) = reopen(&disk, &projections(5, &["p"])).unwrap();
-        assert_eq!(loaded.documents.len(), 1);
+        let (file, opened) = reopen(&disk, &projections(5, &["p", "q", "r"])).unwrap();
+        assert!(opened.undeclared.is_empty());
+        assert_eq!(file.read(&[(0, "a".into())]).unwrap().len(), 1);
+        drop(file);
+        let (_, opened) = reopen(&disk, &projections(5, &["p", "q"])).unwrap();
+        assert!(opened.undeclared.is_empty(), "nothing was ever filed for r");
     }
 
     #[test]
@@ -356,7 +380,9 @@ mod tests {
             let transaction = database.begin_write().unwrap();
             transaction.open_table(DOCUMENTS).unwrap().insert(("p", "a"), damaged).unwrap();
             transaction.commit().unwrap();
-            let error = reopen(&disk, &projections(5, &["p"])).map(|_| ()).unwrap_err();
+            drop(database);
+            let (file, _) = reopen(&disk, &projections(5, &["p"])).unwrap();
+            let error = file.read(&[(0, "a".into())]).unwrap_err();
             assert!(error.to_string().contains("`p/a`"), "{error}");
         }
     }

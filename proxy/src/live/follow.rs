@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::Live;
+use super::{Live, Reach};
 
 /// Silence after which copies are no longer trusted.
 const SILENCE_MAX: Duration = Duration::from_millis(ChangeMessage::SILENCE_MAX_MS);
@@ -28,7 +28,7 @@ const LINE_MAX: usize = 16 << 20;
 /// Where a shard's change stream comes from.
 pub enum Stream {
     Here(Arc<dyn Changes>),
-    There(SocketAddr),
+    There(SocketAddr, Arc<Reach>),
 }
 
 /// Runs until it is dropped.
@@ -36,7 +36,11 @@ pub async fn follow(live: Arc<Live>, shard: ShardId, stream: Stream) {
     loop {
         let ended = match &stream {
             Stream::Here(changes) => follow_here(&live, shard, changes.as_ref()).await,
-            Stream::There(address) => follow_there(&live, shard, *address).await,
+            Stream::There(address, reach) => {
+                let ended = follow_there(&live, shard, *address, reach).await;
+                reach.lose();
+                ended
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(shard, %error, "change stream lost");
@@ -79,7 +83,7 @@ async fn follow_here(live: &Live, shard: ShardId, changes: &dyn Changes) -> Resu
     }
 }
 
-async fn follow_there(live: &Live, shard: ShardId, address: SocketAddr) -> Result<(), Lost> {
+async fn follow_there(live: &Live, shard: ShardId, address: SocketAddr, reach: &Reach) -> Result<(), Lost> {
     let opened = timeout(patience(live, shard), Remote::open(live, shard, address));
     let mut remote = opened.await.map_err(|_| Lost::Silent)??;
     loop {
@@ -87,7 +91,10 @@ async fn follow_there(live: &Live, shard: ShardId, address: SocketAddr) -> Resul
             Ok(Ok(Some(ChangeMessage::Hello { shard: other, .. }))) if other != shard => {
                 return Err(Lost::NoStream(format!("it is shard {other}")));
             }
-            Ok(Ok(Some(message))) => live.heard(shard, &message),
+            Ok(Ok(Some(message))) => {
+                live.heard(shard, &message);
+                reach.tell(message.at());
+            }
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(lost)) => return Err(lost),
             Err(_) => return Err(Lost::Silent),

@@ -1,11 +1,14 @@
 //! Live documents: follows the shards' change streams, so that a change makes cached copies stale at once.
 //!
-//! [`Live`] knows, per shard, whether its stream can be trusted and what it announced of late. `follow` feeds it.
+//! [`Live`] knows, per shard, whether its stream can be trusted and what it announced of late. `follow` feeds it, from
+//! every replica of the shard: they announce the same changes, and while one of them is heard, none is missed.
 //! A copy is fresh only while its shard's stream is trusted and of the same generation as when it was admitted.
 
 mod follow;
+mod reach;
 
 pub use follow::{Stream, follow};
+pub use reach::Reach;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

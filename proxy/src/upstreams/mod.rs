@@ -2,7 +2,8 @@
 //!
 //! [`Upstreams::ask`] sends a request to the origin of a rule, over a socket or by a call, and gives back the head of
 //! the answer with its body still to be read. `servers` chooses among the servers of an existing API, `shards` finds
-//! the shard that owns a document, `endpoint` connects, with TLS where that is asked for, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
+//! the shard that owns a document and `replicas` chooses who of those that hold it is asked, `endpoint` connects, with
+//! TLS where that is asked for, `exchange` is one HTTP/1.1 request and response on a connection that `pool` keeps.
 //! `outgoing` writes the head of the request, and `forwarded` the part of it that tells of the client.
 
 mod answer;
@@ -13,6 +14,7 @@ mod exchange;
 mod forwarded;
 mod outgoing;
 mod pool;
+mod replicas;
 mod role;
 mod servers;
 mod shards;
@@ -29,6 +31,7 @@ pub use endpoint::{Endpoint, Location, NoLocation, ServerName, server_name};
 pub use exchange::{Inbound, InboundError};
 pub use outgoing::{Conditions, Outgoing};
 pub use pool::Pool;
+pub use replicas::Replicas;
 pub use servers::ServerList;
 pub use shards::Shards;
 

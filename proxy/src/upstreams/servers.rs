@@ -27,8 +27,9 @@ pub struct ServerList {
     next: AtomicUsize,
 }
 
+/// One server, and whether it is skipped at the moment.
 #[derive(Debug)]
-struct Server {
+pub(super) struct Server {
     endpoint: Endpoint,
     failures: AtomicU32,
     /// Milliseconds since the epoch before which it is skipped.
@@ -67,23 +68,9 @@ impl ServerList {
     ) -> Result<Answer, OriginError> {
         let mut unreachable = String::from("it has no servers");
         for server in self.order(clock::wall_ms) {
-            let mut anew = false;
-            let answer = loop {
-                match pool.exchange(&server.endpoint, outgoing, &mut payload, anew).await {
-                    // Another kept connection may be closed as well.
-                    Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
-                    answer => break answer,
-                }
-            };
-            match answer {
-                Ok(answer) => {
-                    server.lived();
-                    return Ok(answer);
-                }
-                Err(Failure::NotConnected(words)) => {
-                    server.died(clock::wall_ms());
-                    unreachable = words;
-                }
+            match server.exchange(pool, outgoing, &mut payload, retry).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::NotConnected(words)) => unreachable = words,
                 Err(Failure::ReusedWasClosed) => return Err(OriginError::Closed),
                 Err(Failure::Other(error)) => return Err(error),
             }
@@ -93,13 +80,37 @@ impl ServerList {
 }
 
 impl Server {
-    fn new(endpoint: Endpoint) -> Server {
+    pub(super) fn new(endpoint: Endpoint) -> Server {
         let (skipped_until, probed_until) = (AtomicU64::new(0), AtomicU64::new(0));
         Server { endpoint, failures: AtomicU32::new(0), skipped_until, probed_until }
     }
 
+    /// Sends the request, on a kept connection or a new one; one that can't be reached is skipped for a while.
+    pub(super) async fn exchange(
+        &self,
+        pool: &Arc<Pool>,
+        outgoing: &Outgoing<'_>,
+        payload: &mut Payload<'_>,
+        retry: bool,
+    ) -> Result<Answer, Failure> {
+        let mut anew = false;
+        let answer = loop {
+            match pool.exchange(&self.endpoint, outgoing, payload, anew).await {
+                // Another kept connection may be closed as well.
+                Err(Failure::ReusedWasClosed) if !anew && retry && is_idempotent(outgoing.method()) => anew = true,
+                answer => break answer,
+            }
+        };
+        match &answer {
+            Ok(_) => self.lived(),
+            Err(Failure::NotConnected(_)) => self.died(clock::wall_ms()),
+            Err(_) => {}
+        }
+        answer
+    }
+
     /// `now`: asked for only if it ever failed.
-    fn is_skipped(&self, now: impl Fn() -> u64) -> bool {
+    pub(super) fn is_skipped(&self, now: impl Fn() -> u64) -> bool {
         match self.skipped_until.load(Ordering::Relaxed) {
             0 => false,
             until => until > now(),
@@ -125,7 +136,7 @@ impl Server {
         }
     }
 
-    fn died(&self, now: u64) {
+    pub(super) fn died(&self, now: u64) {
         // Of requests that fail together only the first counts.
         if self.skipped_until.load(Ordering::Relaxed) > now {
             return;

@@ -1,7 +1,6 @@
 //! The shard servers: finds the shard that owns a document and asks it, by a call or over a socket.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -15,7 +14,7 @@ use millpond_shared::wire;
 use super::answer::{Answer, Payload};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
-use super::{OriginError, ServerList, role};
+use super::{OriginError, Replicas, role};
 
 /// What the proxy knows of the shards.
 pub struct Shards {
@@ -27,7 +26,7 @@ pub struct Shards {
 /// Where a shard is.
 enum Place {
     Here(Arc<dyn wire::Origin>),
-    There(ServerList),
+    There(Arc<Replicas>),
 }
 
 impl Shards {
@@ -36,10 +35,10 @@ impl Shards {
         projections: Arc<Vec<Projection>>,
         map: ShardMap,
         here: Option<(Arc<dyn wire::Origin>, Vec<ShardId>)>,
-        there: BTreeMap<ShardId, SocketAddr>,
+        there: BTreeMap<ShardId, Arc<Replicas>>,
     ) -> Shards {
         let mut places: BTreeMap<ShardId, Place> =
-            there.into_iter().map(|(shard, address)| (shard, Place::There(ServerList::new([address])))).collect();
+            there.into_iter().map(|(shard, replicas)| (shard, Place::There(replicas))).collect();
         if let Some((origin, shards)) = here {
             places.extend(shards.into_iter().map(|shard| (shard, Place::Here(Arc::clone(&origin)))));
         }
@@ -64,7 +63,7 @@ impl Shards {
         let place = self.places.get(&shard).ok_or(OriginError::NoShard(shard))?;
         match place {
             Place::Here(origin) => role::ask(origin.as_ref(), outgoing, payload).await,
-            Place::There(server) => server.ask(pool, outgoing, payload, retry).await,
+            Place::There(replicas) => replicas.ask(pool, outgoing, payload, retry).await,
         }
     }
 

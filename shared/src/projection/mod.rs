@@ -112,5 +112,5 @@ impl Projection {
 
 /// Tag of the document on every output and page: `projection/key`.
 pub fn document_tag(projection: &str, key: &str) -> String {
-    format!("{projection}/{key}")
+    [projection, "/", key].concat()
 }

@@ -56,6 +56,13 @@ impl ChangeMessage {
     /// Silence, in milliseconds, after which every copy from the shard must be revalidated.
     pub const SILENCE_MAX_MS: u64 = 2_000;
 
+    /// The position that the shard has applied.
+    pub fn at(&self) -> Position {
+        match self {
+            ChangeMessage::Hello { at, .. } | ChangeMessage::Changes { at, .. } | ChangeMessage::Tick { at } => *at,
+        }
+    }
+
     /// The message as a line, its line feed included.
     pub fn to_line(&self) -> String {
         // Numbers, flags and strings: this can't fail.

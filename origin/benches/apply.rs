@@ -1,0 +1,250 @@
+//! What applying costs: `cargo bench -p millpond-origin --bench apply [-- EVENTS [KEYS]]`.
+//!
+//! A shard pulls ready frames of 1,000 events of about 200 bytes, over keys of which few are frequent (Zipf), into a feed
+//! of 50 items. Told is the processor time of the whole process for each event, which other programs on the machine
+//! do not change much: parsing alone, applying alone, and applying beside the flusher with the default settings; and
+//! how long, by the clock, pulling was held up at most while the flusher wrote.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millpond_origin::queue::{DeadLetter, DeadLetters, Pulled, QueueError, ShardQueues};
+use millpond_origin::shard::{Opening, Shard, ShardMetrics, ShardSettings};
+use millpond_origin::store::Place;
+use millpond_shared::clock;
+use millpond_shared::config::{At, Complaints, Source};
+use millpond_shared::event::{Event, View};
+use millpond_shared::projection::{Projection, WrittenProjection, judge};
+use millpond_shared::shard_map::ShardMap;
+use millpond_shared::version::{Position, ShardId};
+use millpond_shared::wire::{FiledEvent, ShardFrame};
+use parking_lot::Mutex;
+use prometheus::Registry;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+/// As in the command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const EVENTS: usize = 1_000_000;
+const KEYS: usize = 10_000;
+const FRAME_EVENTS: usize = 1_000;
+
+const PROJECTION: &str = r#"
+    [[projection]]
+    name = "edits"
+    kind = "feed"
+    keep = 50
+    key = "{data.user}"
+    item = { id = "{id}", title = "{data.page}", content_text = "{data.comment}", date_published = "{time}" }
+    [[projection.output]]
+    path = "/users/{key}/feed.json"
+    format = "json"
+"#;
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
+    let (events, keys) = (numbers.next().unwrap_or(EVENTS), numbers.next().unwrap_or(KEYS));
+    let projections = Arc::new(projections());
+    let frames = frames(&projections, events, keys);
+    let bytes: usize = frames.iter().map(Bytes::len).sum();
+    println!("{events} events over {keys} keys, {} bytes each in their frames", bytes / events);
+
+    let parsing = measured(|| {
+        for frame in &frames {
+            let frame = ShardFrame::decode(frame).expect("a frame");
+            frame.events.iter().for_each(|filed| drop(View::new(&filed.event).expect("JSON")));
+        }
+    });
+    tell("parsing alone", events, parsing, parsing);
+
+    let never = ShardSettings {
+        flush_every: Duration::from_secs(3600),
+        flush_bytes: u64::MAX,
+        flush_events: u64::MAX,
+        uncommitted_events: u64::MAX,
+        memory: u64::MAX,
+        ..ShardSettings::default()
+    };
+    for (what, settings) in [("applying", never), ("applying and writing behind", ShardSettings::default())] {
+        let queue = Arc::new(Ready::new(frames.clone()));
+        let dir = tempfile::tempdir().expect("a folder");
+        let opening = Opening {
+            shard: 0,
+            map: Arc::new(ShardMap::even(1, 1)),
+            projections: projections.clone(),
+            place: Place::File(dir.path().join("shard-0.redb")),
+            queues: queue.clone(),
+            settings,
+        };
+        let shard = Shard::open(opening, &ShardMetrics::register(&Registry::new()).expect("metrics")).expect("opened");
+        let took = measured(|| run(&shard, frames.len() as Position));
+        tell(what, events, took, parsing);
+        println!("    pulling was held up for {:?} at most", Duration::from_micros(queue.gap.load(Ordering::Relaxed)));
+    }
+}
+
+/// Runs the shard until it has applied `last`. What is not on disk by then is not waited for.
+fn run(shard: &Arc<Shard>, last: Position) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (_stop, stopped) = watch::channel(false);
+        let running = tokio::spawn({
+            let shard = shard.clone();
+            async move { shard.run(stopped).await }
+        });
+        shard.applied().wait_for(|applied| *applied == last).await.expect("applied");
+        running.abort();
+    });
+}
+
+/// Processor time that `work` took, on all threads.
+fn measured(work: impl FnOnce()) -> Duration {
+    let now = || {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let before = now();
+    work();
+    now() - before
+}
+
+fn tell(what: &str, events: usize, took: Duration, parsing: Duration) {
+    let each = took.as_secs_f64() * 1e6 / events as f64;
+    let rate = events as f64 / took.as_secs_f64() / 1e3;
+    let ratio = took.as_secs_f64() / parsing.as_secs_f64();
+    println!("{what}: {each:.2} µs an event, {rate:.0} k events/s of one core, {ratio:.1} × parsing");
+}
+
+fn projections() -> Vec<Projection> {
+    #[derive(Default, serde::Deserialize)]
+    struct Written {
+        projection: Vec<At<WrittenProjection>>,
+    }
+    let (mut source, mut complaints) = (Source::default(), Complaints::default());
+    let written: Written = source.read("bench.toml", PROJECTION, &mut complaints);
+    let projections = judge(&written.projection, &mut complaints);
+    assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
+    projections
+}
+
+fn frames(projections: &[Projection], events: usize, keys: usize) -> Vec<Bytes> {
+    let zipf = Zipf::new(keys);
+    let mut random = 1;
+    let mut made = 0;
+    let mut frames = Vec::new();
+    while made < events {
+        let count = FRAME_EVENTS.min(events - made);
+        let filed = (made..made + count).map(|n| {
+            let user = format!("user-{}", zipf.pick(&mut random));
+            let event = Event {
+                id: format!("{n:012}").into(),
+                source: "wiki".into(),
+                kind: "edit".into(),
+                subject: None,
+                time: 1_442_016_000_000_000_000 + n as i64 * 1_000_000,
+                received: 1_442_016_000_000 + n as u64,
+                data: data(&user, n).into(),
+            };
+            FiledEvent { offset: n as u64 + 1, routes: vec![(0, user.into())], event }
+        });
+        let frame = ShardFrame {
+            queue: 0,
+            first: made as u64 + 1,
+            last: (made + count) as u64,
+            epoch: 1,
+            map_version: 1,
+            projections: projections.iter().map(|projection| projection.name.as_str().into()).collect(),
+            events: filed.collect(),
+        };
+        frames.push(frame.encode().into());
+        made += count;
+    }
+    frames
+}
+
+fn data(user: &str, n: usize) -> String {
+    let (page, comment) = (format!("Page {}", n % 5_003), format!("changed what stood there before, number {n}"));
+    format!(
+        r##"{{"channel":"#en.wikipedia","comment":"{comment}","delta":{},"isRobot":false,"page":"{page}","user":"{user}"}}"##,
+        n % 977
+    )
+}
+
+/// Whole numbers below a bound, `n` as often as 1/(n + 1).
+struct Zipf(Vec<f64>);
+
+impl Zipf {
+    fn new(bound: usize) -> Zipf {
+        let mut sum = 0.0;
+        let sums = (1..=bound).map(|n| {
+            sum += 1.0 / n as f64;
+            sum
+        });
+        Zipf(sums.collect())
+    }
+
+    fn pick(&self, random: &mut u64) -> usize {
+        // SplitMix64.
+        *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let part = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+        let at = part * self.0.last().copied().unwrap_or(0.0);
+        self.0.partition_point(|sum| *sum < at)
+    }
+}
+
+/// A shard queue that has everything already, and notes how long it was not pulled.
+struct Ready {
+    frames: Vec<Bytes>,
+    pulled: Mutex<Option<Instant>>,
+    /// Longest time between two pulls, in microseconds.
+    gap: AtomicU64,
+}
+
+impl Ready {
+    fn new(frames: Vec<Bytes>) -> Ready {
+        Ready { frames, pulled: Mutex::new(None), gap: AtomicU64::new(0) }
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Ready {
+    /// Every event of these frames can be applied.
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        Ok(letters.len())
+    }
+}
+
+#[async_trait]
+impl ShardQueues for Ready {
+    async fn pull(&self, _: ShardId, after: Position, max: usize, wait: Duration) -> Result<Pulled, QueueError> {
+        let now = clock::monotonic();
+        if let Some(before) = self.pulled.lock().replace(now) {
+            let gap = u64::try_from((now - before).as_micros()).unwrap_or(u64::MAX);
+            self.gap.fetch_max(gap, Ordering::Relaxed);
+        }
+        let last = self.frames.len() as Position;
+        if after == last {
+            tokio::time::sleep(wait).await;
+        }
+        let mut bytes = 0;
+        let within = |(_, frame): &(Position, Bytes)| {
+            bytes += frame.len();
+            bytes <= max
+        };
+        let behind = (after + 1..).zip(self.frames.iter().skip(after as usize).cloned());
+        Ok(Pulled { frames: behind.take_while(within).collect(), last, events_after: 0 })
+    }
+
+    async fn committed(&self, _: ShardId, _: &str, _: Position) -> Result<(), QueueError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! A shard that has no state starts from a copy of a replica's: its documents over HTTP, then the queue from there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use millpond_shared::clock;
+use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::ShardMap;
+use millpond_shared::version::{Position, ShardId};
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::sleep;
+
+use super::{Shard, file_path};
+use crate::http::{Client, ClientError};
+use crate::queue::{QueueError, ShardQueues};
+use crate::store::shard_copy::Page;
+use crate::store::shard_file::{Identity, ShardFile, ShardFileError, Write};
+use crate::store::{Place, StoreError, rename_synced};
+
+/// Documents of one page, in bytes; the last of them may exceed it.
+const PAGE_BYTES: usize = 4 << 20;
+/// How long one page may take.
+const PAGE_TIME: Duration = Duration::from_secs(60);
+/// How long the queue is tried to be told of a consumer that is about to copy, and the pause between two tries.
+const QUEUE_TIME: Duration = Duration::from_secs(10);
+const QUEUE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a shard is copied with.
+pub struct Copying {
+    pub shard: ShardId,
+    pub map: Arc<ShardMap>,
+    pub projections: Arc<Vec<Projection>>,
+    /// Where the shard's file is, or will be.
+    pub dir: PathBuf,
+    /// `host:port` of a process that runs the same shard.
+    pub from: String,
+    pub queues: Arc<dyn ShardQueues>,
+    /// Name of the consumer that will pull from the copy's position.
+    pub consumer: String,
+}
+
+/// Why no copy was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error("shard {shard} was not copied from {from}: the queue does not know of its consumer yet: {problem}")]
+    Queue { shard: ShardId, from: String, problem: QueueError },
+    #[error("shard {shard} was not copied: {problem}")]
+    Unreachable { shard: ShardId, problem: ClientError },
+    #[error("shard {shard} was not copied from {from}, which answered {status}: {words}")]
+    Refused { shard: ShardId, from: String, status: StatusCode, words: String },
+    #[error(
+        "shard {shard} was not copied from {from}, which sent no page: {problem}; run the same version on both sides"
+    )]
+    NoPage { shard: ShardId, from: String, problem: String },
+    #[error(transparent)]
+    File(#[from] ShardFileError),
+    #[error("the thread that writes the copy ended: {0}")]
+    Thread(#[from] JoinError),
+}
+
+impl From<StoreError> for CopyError {
+    fn from(error: StoreError) -> CopyError {
+        CopyError::File(error.into())
+    }
+}
+
+/// Path and query of a page.
+pub fn page_path(shard: ShardId, after: Option<(&str, &str)>) -> String {
+    match after {
+        // Names and keys hold nothing that a query can't.
+        Some((projection, key)) => format!("/_millpond/shards/{shard}/copy?after={projection}/{key}"),
+        None => format!("/_millpond/shards/{shard}/copy"),
+    }
+}
+
+/// Copies a shard whose file is not there, or holds nothing; the position that the copy reflects. `None`: there is a
+/// file that holds something, or nobody answers at `from`, so that the shard has to start from what it has.
+pub async fn copy(copying: Copying) -> Result<Option<Position>, CopyError> {
+    let path = file_path(&copying.dir, copying.shard);
+    let copying = Arc::new(copying);
+    let unfinished = path.with_extension("redb.copy");
+    if holds_something(&copying, &path).await? {
+        return Ok(None);
+    }
+    // Before anything is copied: what follows the copy's position must still be in the queue when it is pulled.
+    copying.register().await?;
+    let client = Client::new(copying.from.clone());
+    let first = match copying.page(&client, None).await {
+        Ok(page) => page,
+        Err(CopyError::Unreachable { shard, problem }) => {
+            tracing::warn!(shard, %problem, "no replica to copy from: the shard starts from what its queue holds");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let (committed, marks) = (first.committed, first.marks.clone());
+    let file = Arc::new(copying.create(&unfinished).await?);
+    let (mut page, mut documents) = (first, 0);
+    loop {
+        documents += page.rows.len();
+        let more = page.more;
+        let last = page.rows.last().map(|row| (row.projection.clone(), row.key.clone()));
+        let adopting = file.clone();
+        spawn_blocking(move || adopting.adopt(&page)).await??;
+        let Some((projection, key)) = last.filter(|_| more) else { break };
+        page = copying.page(&client, Some((&projection, &key))).await?;
+    }
+    let write = Write { committed, marks, ..Write::default() };
+    spawn_blocking(move || file.commit(write)).await??;
+    spawn_blocking(move || rename_synced(&unfinished, &path)).await??;
+    tracing::info!(shard = copying.shard, from = copying.from, documents, position = committed, "copied");
+    Ok(Some(committed))
+}
+
+async fn holds_something(copying: &Arc<Copying>, path: &Path) -> Result<bool, CopyError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let (copying, path) = (copying.clone(), path.to_owned());
+    let opened = spawn_blocking(move || copying.open(path).map(|(_, opened)| opened)).await??;
+    Ok(!opened.is_empty || opened.committed > 0)
+}
+
+impl Copying {
+    async fn register(&self) -> Result<(), CopyError> {
+        let began = clock::monotonic();
+        loop {
+            match self.queues.committed(self.shard, &self.consumer, 0).await {
+                Ok(()) => return Ok(()),
+                Err(problem) if clock::monotonic().duration_since(began) > QUEUE_TIME => {
+                    return Err(CopyError::Queue { shard: self.shard, from: self.from.clone(), problem });
+                }
+                Err(_) => sleep(QUEUE_PAUSE).await,
+            }
+        }
+    }
+
+    async fn page(&self, client: &Client, after: Option<(&str, &str)>) -> Result<Page, CopyError> {
+        let (shard, from) = (self.shard, || self.from.clone());
+        let no_page = |problem: String| CopyError::NoPage { shard, from: from(), problem };
+        let request = Request::get(page_path(shard, after)).body(Bytes::new());
+        let request = request.map_err(|error| no_page(error.to_string()))?;
+        let answer = client.call(request, PAGE_TIME).await;
+        let answer = answer.map_err(|problem| CopyError::Unreachable { shard, problem })?;
+        if answer.status() != StatusCode::OK {
+            let words = String::from_utf8_lossy(answer.body()).into_owned();
+            return Err(CopyError::Refused { shard, from: from(), status: answer.status(), words });
+        }
+        Page::decode(answer.body()).map_err(no_page)
+    }
+
+    /// The file of a copy that is not finished; one that an earlier try has left goes.
+    async fn create(self: &Arc<Self>, path: &Path) -> Result<ShardFile, CopyError> {
+        let (copying, path) = (self.clone(), path.to_owned());
+        let created = spawn_blocking(move || {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ShardFileError::Store(StoreError::Failed(redb::Error::Io(error))));
+                }
+                _ => {}
+            }
+            copying.open(path)
+        });
+        Ok(created.await??.0)
+    }
+
+    fn open(&self, path: PathBuf) -> Result<(ShardFile, crate::store::shard_file::Opened), ShardFileError> {
+        let identity = Identity { shard: self.shard, shards: self.map.shards(), map_version: self.map.version };
+        ShardFile::open(Place::File(path), identity, &self.projections)
+    }
+}
+
+impl Shard {
+    /// The documents in the shard's file behind `after`, for a replica that copies it.
+    pub async fn page(self: &Arc<Self>, after: Option<(String, String)>) -> Result<Page, CopyError> {
+        let shard = self.clone();
+        let reading = spawn_blocking(move || {
+            let after = after.as_ref().map(|(projection, key)| (projection.as_str(), key.as_str()));
+            shard.file.page(after, PAGE_BYTES)
+        });
+        Ok(reading.await??)
+    }
+}
