@@ -5,6 +5,7 @@
 mod admin;
 mod check;
 mod demo;
+mod desk;
 mod load;
 mod plain;
 mod process;
@@ -13,6 +14,7 @@ mod replay;
 mod roles;
 mod run;
 mod schema;
+mod shards;
 
 use std::process::ExitCode;
 
@@ -45,6 +47,8 @@ enum Command {
     Load(load::Arguments),
     /// Look at queues and dead letters, and put dead letters back.
     Queue(queue::Arguments),
+    /// Look at the shard map, and move slots from one shard to another.
+    Shards(shards::Arguments),
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Play a trace of requests to the store, and tell how many it would have answered.
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&arguments),
         Command::Load(arguments) => load::main(&arguments),
         Command::Queue(arguments) => queue::main(&arguments),
+        Command::Shards(arguments) => shards::main(&arguments),
         Command::Schema => schema::main(),
         Command::ReplayTrace(arguments) => replay::main(&arguments),
     };

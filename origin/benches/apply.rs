@@ -18,7 +18,6 @@ use millpond_shared::clock;
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::event::{Event, View};
 use millpond_shared::projection::{Projection, WrittenProjection, judge};
-use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{FiledEvent, ShardFrame};
 use parking_lot::Mutex;
@@ -75,7 +74,7 @@ fn main() {
         let dir = tempfile::tempdir().expect("a folder");
         let opening = Opening {
             shard: 0,
-            map: Arc::new(ShardMap::even(1, 1)),
+            map_version: 1,
             projections: projections.clone(),
             place: Place::File(dir.path().join("shard-0.redb")),
             queues: queue.clone(),

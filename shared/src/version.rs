@@ -25,7 +25,7 @@ pub type Position = u64;
 /// Its text is `epoch-position`, both in decimal without leading zeros: `1-4711`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// Rises when the slot of the document moves to another shard.
+    /// Of the shard: rises when it takes in slots of another one, to the version of the shard map with which that began.
     pub epoch: u32,
     /// Position of the shard-queue frame that changed the document last; 0 for a document no event has reached.
     pub position: Position,

@@ -29,7 +29,7 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
     let queue = written.queue.as_ref().and_then(|at| roles::judge_queue(at, complaints));
     let dispatcher = written.dispatcher.as_ref().and_then(|at| roles::judge_dispatcher(at, complaints));
     let shard_map = shard_sections::judge_map(written.shard_map.as_ref(), complaints);
-    let shards = written.shards.as_ref().and_then(|at| shard_sections::judge_shards(at, &shard_map.map, complaints));
+    let shards = written.shards.as_ref().and_then(|at| shard_sections::judge_shards(at, shard_map.first, complaints));
     let proxy = proxy(written, source, !shard_map.addresses.is_empty(), complaints);
     let log = log(written, complaints);
     let admin = admin(written, source, complaints);
@@ -201,9 +201,9 @@ fn every_shard_has_a_place(
     let Some(rule) = written.rule.iter().flatten().find(asks).filter(|_| written.proxy.is_some()) else { return };
     let placed = |shard: &u16| map.addresses.contains_key(shard) || here.is_some_and(|here| here.serve.contains(shard));
     let lost: Vec<String> =
-        (0..map.map.shards()).filter(|shard| !placed(shard)).map(|shard| shard.to_string()).collect();
+        (0..map.first.shards).filter(|shard| !placed(shard)).map(|shard| shard.to_string()).collect();
     // Without any place the rule itself is told that there is no such origin.
-    if lost.is_empty() || lost.len() == usize::from(map.map.shards()) {
+    if lost.is_empty() || lost.len() == usize::from(map.first.shards) {
         return;
     }
     let span = written.shard_map.as_ref().map_or_else(|| start(rule), start);

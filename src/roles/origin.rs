@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millpond_origin::api::documents::Documents;
 use millpond_origin::api::ingest::Ingest;
@@ -10,15 +11,14 @@ use millpond_origin::api::queues::QueuesApi;
 use millpond_origin::config::engine::Engine;
 use millpond_origin::config::roles::{DispatcherConfig, QueueConfig};
 use millpond_origin::config::shards::ShardsConfig;
-use millpond_origin::dispatch::{Dispatcher, Routing};
+use millpond_origin::dispatch::Dispatcher;
 use millpond_origin::http::Handler;
 use millpond_origin::queue::nats::{Clock, NatsQueues};
 use millpond_origin::queue::{
-    DispatchQueues, EventQueues, Files, Options, QueueClient, QueueRole, Queues, ShardQueues,
+    DispatchQueues, EventQueues, Files, KnownMap, Options, QueueClient, QueueRole, Queues, ShardMaps, ShardQueues,
 };
 use millpond_origin::shard::{Copying, Opening, Shard, ShardMetrics, copy, file_path};
 use millpond_origin::store::Place;
-use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::ShardId;
 use millpond_shared::wire::Changes;
 use prometheus::Registry;
@@ -31,9 +31,14 @@ use crate::Failure;
 use crate::config::Config;
 use crate::process::{self, Stop};
 
+/// How long a process that has never heard of the shard map waits for it before it takes requests.
+const MAP_WAIT: Duration = Duration::from_secs(2);
+
 /// The origin roles of this process, running.
 pub struct Roles {
     queues: Option<Arc<dyn QueueRole>>,
+    /// The shard map, where a role needs it.
+    map: Option<KnownMap>,
     pub(super) ingest: Option<Arc<Ingest>>,
     pub(super) documents: Option<Arc<Documents>>,
     /// Numbers of the shards that are here.
@@ -56,6 +61,7 @@ impl Roles {
         let (tell, failures) = mpsc::unbounded_channel();
         let mut roles = Roles {
             queues: None,
+            map: None,
             ingest: None,
             documents: None,
             serve: Vec::new(),
@@ -63,15 +69,14 @@ impl Roles {
             servers: Vec::new(),
             failures: Some(failures),
         };
-        let map = Arc::new(config.shard_map.map.clone());
         if let Some(queue) = &config.queue {
             roles.start_queue(queue, sockets, runtime, registry, stop, &tell)?;
         }
         if let Some(shards) = &config.shards {
-            roles.start_shards(shards, config, &map, sockets, runtime, registry, stop, &tell)?;
+            roles.start_shards(shards, config, sockets, runtime, registry, stop, &tell)?;
         }
         if let Some(dispatcher) = &config.dispatcher {
-            roles.start_dispatcher(dispatcher, config, &map, runtime, registry, stop)?;
+            roles.start_dispatcher(dispatcher, config, runtime, registry, stop, &tell)?;
         }
         if let Some(ingest) = &config.ingest {
             let queues: Arc<dyn EventQueues> = match (&roles.queues, &ingest.queue) {
@@ -119,12 +124,39 @@ impl Roles {
         Ok(())
     }
 
+    /// The shard map, followed from now on.
+    fn start_map(
+        &mut self,
+        config: &Config,
+        queue: Option<&String>,
+        runtime: &Runtime,
+        stop: &Stop,
+        tell: &mpsc::UnboundedSender<String>,
+    ) -> KnownMap {
+        if let Some(map) = &self.map {
+            return map.clone();
+        }
+        let maps: Arc<dyn ShardMaps> = match &self.queues {
+            Some(queues) => Arc::clone(queues) as _,
+            None => Arc::new(QueueClient::new(queue.cloned().unwrap_or_default())),
+        };
+        let map = KnownMap::new(maps, config.shard_map.first);
+        let (following, mut stopped, tell) = (map.clone(), stop.watch(), tell.clone());
+        self.tasks.push(runtime.spawn(async move {
+            tokio::select! {
+                disagreement = following.follow() => drop(tell.send(format!("[shard_map]: {disagreement}"))),
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        }));
+        self.map = Some(map.clone());
+        map
+    }
+
     #[allow(clippy::too_many_arguments, reason = "what a role is started with")]
     fn start_shards(
         &mut self,
         config: &ShardsConfig,
         whole: &Config,
-        map: &Arc<ShardMap>,
         sockets: &mut Sockets,
         runtime: &Runtime,
         registry: &Registry,
@@ -143,7 +175,7 @@ impl Roles {
             if let Some(from) = &config.copy_from {
                 let copying = Copying {
                     shard,
-                    map: Arc::clone(map),
+                    map_version: whole.shard_map.first.version,
                     projections: Arc::clone(&whole.projections),
                     dir: config.dir.clone(),
                     from: from.clone(),
@@ -154,7 +186,7 @@ impl Roles {
             }
             let opening = Opening {
                 shard,
-                map: Arc::clone(map),
+                map_version: whole.shard_map.first.version,
                 projections: Arc::clone(&whole.projections),
                 place: Place::File(file_path(&config.dir, shard)),
                 queues: Arc::clone(&queues),
@@ -162,15 +194,29 @@ impl Roles {
             };
             shards.push(Shard::open(opening, &metrics).map_err(Failure::from_display)?);
         }
+        let map = self.start_map(whole, config.queue.as_ref(), runtime, stop, tell);
+        shards.iter().filter_map(|shard| shard.kept_map()).for_each(|kept| map.remember(kept));
         for shard in &shards {
-            let (shard, stopped, tell) = (Arc::clone(shard), stop.watch(), tell.clone());
+            let (running, stopped, told) = (Arc::clone(shard), stop.watch(), tell.clone());
             self.tasks.push(runtime.spawn(async move {
-                if let Err(error) = shard.run(stopped).await {
-                    let _ = tell.send(format!("shard {} failed: {error}", shard.id()));
+                if let Err(error) = running.run(stopped).await {
+                    let _ = told.send(format!("shard {} failed: {error}", running.id()));
+                }
+            }));
+            let (id, tell) = (shard.id(), tell.clone());
+            let following = Arc::clone(shard).follow_map(map.clone(), stop.watch());
+            self.tasks.push(runtime.spawn(async move {
+                if let Err(error) = following.await {
+                    let _ = tell.send(format!("shard {id} failed: {error}"));
                 }
             }));
         }
-        let documents = Arc::new(Documents::new(Arc::clone(&whole.projections), Arc::clone(map), shards));
+        if !runtime.block_on(map.known_within(MAP_WAIT)) {
+            tracing::warn!(
+                "the shard map is not known yet: the queues can't be asked; documents are refused until then"
+            );
+        }
+        let documents = Arc::new(Documents::new(Arc::clone(&whole.projections), map, shards));
         self.serve(sockets.shards.take(), Arc::clone(&documents) as _, runtime, stop)?;
         self.documents = Some(documents);
         self.serve = config.serve.iter().copied().collect();
@@ -181,17 +227,18 @@ impl Roles {
         &mut self,
         config: &DispatcherConfig,
         whole: &Config,
-        map: &Arc<ShardMap>,
         runtime: &Runtime,
         registry: &Registry,
         stop: &Stop,
+        tell: &mpsc::UnboundedSender<String>,
     ) -> Result<(), Failure> {
         let queues: Arc<dyn DispatchQueues> = match (&self.queues, &config.queue) {
             (Some(queues), _) => Arc::clone(queues) as _,
             (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
         };
-        let routing = Routing { projections: whole.projections.to_vec(), map: ShardMap::clone(map) };
-        let dispatcher = Dispatcher::new(queues, routing, config.settings.clone(), registry);
+        let map = self.start_map(whole, config.queue.as_ref(), runtime, stop, tell);
+        let projections = Arc::clone(&whole.projections);
+        let dispatcher = Dispatcher::new(queues, projections, map, config.settings.clone(), registry);
         let dispatcher = dispatcher.map_err(Failure::from_display)?;
         let stopped = stop.watch();
         self.tasks.push(runtime.spawn(async move { dispatcher.run(stopped).await }));

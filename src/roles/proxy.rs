@@ -14,6 +14,7 @@ use millpond_proxy::observe::Observer;
 use millpond_proxy::tls::Tls;
 use millpond_proxy::upstreams::{Endpoint, Replicas, ServerList, Shards, Upstream, Upstreams};
 use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::ShardId;
 use millpond_shared::wire::{Changes, Origin};
 use prometheus::Registry;
@@ -52,9 +53,10 @@ pub fn start_proxy(
     runtime.spawn(keep_swept(Arc::clone(&store)));
     let elsewhere = elsewhere(config, roles)?;
     let streams = streams(&elsewhere, roles);
-    let live = Arc::new(Live::new(Arc::clone(&store), streams.iter().map(|(shard, _)| *shard)));
+    let live = Live::new(Arc::clone(&store), streams.iter().map(|(shard, _)| *shard));
+    let live = Arc::new(live.with_map(ShardMap::even(config.shard_map.first.version, config.shard_map.first.shards)));
     let observer = Observer::new(registry, Arc::clone(&store), config.log.access).map_err(Failure::from_display)?;
-    let upstreams = Upstreams::new(origins(&proxy.origins, config, &elsewhere, roles));
+    let upstreams = Upstreams::new(origins(&proxy.origins, config, &elsewhere, roles, &live));
     let counters = Arc::new(Counters::new(registry).map_err(Failure::from_display)?);
     let snapshot = Snapshot { rules: proxy.rules, upstreams };
     let gateway = Gateway::new(snapshot, store, Arc::clone(&live), counters);
@@ -82,7 +84,7 @@ pub fn swap_rules(parts: &ProxyParts, mut proxy: Proxy, config: &Config, roles: 
         let problem = "[proxy] has changed, which a reload can't bring about";
         return Err(Failure::Refused(format!("{problem}; fix: restart this process")));
     }
-    let origins = origins(&proxy.origins, config, &parts.elsewhere, roles);
+    let origins = origins(&proxy.origins, config, &parts.elsewhere, roles, parts.gateway.live());
     let before = parts.gateway.snapshot();
     proxy.rules.keep_limits_of(&before.rules);
     let upstreams = Upstreams::with_pool_of(origins, &before.upstreams);
@@ -99,6 +101,7 @@ fn origins(
     config: &Config,
     elsewhere: &Elsewhere,
     roles: &Roles,
+    live: &Arc<Live>,
 ) -> BTreeMap<String, Upstream> {
     let list = |(name, servers): (&String, &Vec<Endpoint>)| {
         (name.clone(), Upstream::Servers(ServerList::new(servers.iter().cloned())))
@@ -114,8 +117,7 @@ fn origins(
     };
     let there: BTreeMap<ShardId, Arc<Replicas>> = elsewhere.iter().map(replicas).collect();
     if here.is_some() || !there.is_empty() {
-        let map = config.shard_map.map.clone();
-        let shards = Shards::new(Arc::clone(&config.projections), map, here, there);
+        let shards = Shards::new(Arc::clone(&config.projections), Arc::clone(live), here, there);
         origins.insert("shards".to_owned(), Upstream::Shards(shards));
     }
     origins

@@ -6,6 +6,9 @@
 //! | `GET` | the status of all queues |
 //! | `GET events/Q/peek?after=OFFSET&count=N` | events behind an offset |
 //! | `GET shards/S/peek?after=POSITION&count=N` | frames behind a position, with their events |
+//! | `GET map` | the shard map, and what moves |
+//! | `POST map/move?slots=SLOTS&to=SHARD` | begins to move slots |
+//! | `DELETE map/move` | gives the move up |
 //! | `GET dead?count=N` | dead letters |
 //! | `POST dead/KEY/replay` | the event is appended to its event queue again, and the letter removed |
 //! | `DELETE dead/KEY` | the letter is removed |
@@ -17,13 +20,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use millpond_shared::shard_map::NoSlots;
 use millpond_shared::template::decode_key;
-use millpond_shared::wire::{EventFrame, ShardFrame};
+use millpond_shared::wire::{EventFrame, ShardMessage};
 use serde_json::{Value, json};
 
 use crate::http::{json as answer, method_not_allowed, refusal};
 use crate::queue::dead::{DEAD_MAX, ShownEvent, ShownLetter};
-use crate::queue::{DeadKey, Fate, QueueError, QueueRole, wire};
+use crate::queue::{DeadKey, Fate, MapChange, QueueError, QueueRole, wire};
 
 /// Answers operators.
 pub struct Desk {
@@ -48,10 +52,14 @@ impl Desk {
             ("GET", []) => self.status().await,
             ("GET", ["events", queue, "peek"]) => self.events(queue, query).await,
             ("GET", ["shards", shard, "peek"]) => self.frames(shard, query).await,
+            ("GET", ["map"]) => self.map().await,
+            ("POST", ["map", "move"]) => self.begin_move(query).await,
+            ("DELETE", ["map", "move"]) => self.changed(MapChange::Stop).await,
             ("GET", ["dead"]) => self.dead(query).await,
             ("POST", ["dead", key, "replay"]) => self.replay(key).await,
             ("DELETE", ["dead", key]) => self.remove(key).await,
             (_, [] | ["events" | "shards", _, "peek"]) => return Some(method_not_allowed("GET")),
+            (_, ["map", "move"]) => return Some(method_not_allowed("POST, DELETE")),
             (_, ["dead", _, "replay"]) => return Some(method_not_allowed("POST")),
             (_, ["dead", _]) => return Some(method_not_allowed("DELETE")),
             _ => return None,
@@ -91,8 +99,12 @@ impl Desk {
         let found = status.shard_queues.iter().find(|found| found.shard == shard);
         let after = named(query, "after")?.unwrap_or(found.map_or(0, |found| found.trimmed));
         let pulled = self.queues.pull(shard, after, PEEK_BYTES, Duration::ZERO).await?;
-        let shown = pulled.frames.iter().take(count).map(|(position, bytes)| match ShardFrame::decode(bytes) {
-            Ok(frame) => {
+        let shown = pulled.frames.iter().take(count).map(|(position, bytes)| match ShardMessage::decode(bytes) {
+            Ok(ShardMessage::Documents(handover)) => {
+                json!({ "position": position, "from": handover.from, "epoch": handover.epoch,
+                    "handed_over": handover.documents.len(), "is_last": handover.is_last })
+            }
+            Ok(ShardMessage::Events(frame)) => {
                 let events = frame.events.iter().map(|filed| {
                     let name = |index: u16| frame.projections.get(usize::from(index)).map_or("?", |name| name.as_ref());
                     let documents = filed.routes.iter().map(|(index, key)| format!("{}/{key}", name(*index)));
@@ -106,6 +118,30 @@ impl Desk {
             Err(error) => json!({ "position": position, "unreadable": error.to_string() }),
         });
         Ok(answer(StatusCode::OK, &shown.collect::<Vec<_>>()))
+    }
+
+    async fn map(&self) -> Result<Response<Bytes>, QueueError> {
+        match self.queues.map(0, Duration::ZERO).await? {
+            Some(state) => Ok(answer(StatusCode::OK, &state)),
+            None => {
+                let fix = "start a dispatcher or a shard server: they say what it begins as";
+                Ok(refusal(StatusCode::NOT_FOUND, "there is no shard map yet", fix))
+            }
+        }
+    }
+
+    async fn begin_move(&self, query: &str) -> Result<Response<Bytes>, QueueError> {
+        let to = named(query, "to")?.and_then(|to| u16::try_from(to).ok());
+        let to = to.ok_or_else(|| invalid("the query needs to=SHARD".to_owned()))?;
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let slots = pairs.find(|(name, _)| *name == "slots").map(|(_, slots)| decode_key(slots));
+        let slots = slots.ok_or_else(|| invalid("the query needs slots=SLOTS, as in slots=0-127,300".to_owned()))?;
+        let slots = slots.parse().map_err(|error: NoSlots| invalid(error.to_string()))?;
+        self.changed(MapChange::Begin { slots, to }).await
+    }
+
+    async fn changed(&self, change: MapChange) -> Result<Response<Bytes>, QueueError> {
+        Ok(answer(StatusCode::OK, &self.queues.change_map(change).await?))
     }
 
     async fn dead(&self, query: &str) -> Result<Response<Bytes>, QueueError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,29 +10,34 @@ use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use millpond_shared::projection::{Output, Projection, document_tag};
 use millpond_shared::route::{self, Route};
-use millpond_shared::shard_map::ShardMap;
+use millpond_shared::shard_map::{MapState, Owner};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
+
+use tokio::time::timeout;
 
 use super::conditions::not_modified;
 use super::{changes, copies};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
+use crate::queue::KnownMap;
 use crate::shard::{Found, NotRead, Read, Shard};
 
 /// The shards of this process, as one origin.
 pub struct Documents {
     projections: Arc<Vec<Projection>>,
-    map: Arc<ShardMap>,
+    map: KnownMap,
     shards: BTreeMap<ShardId, Arc<Shard>>,
 }
 
+/// How long a request waits for this process to hear of the shard map by which it was sent here.
+const MAP_WAIT: Duration = Duration::from_secs(1);
 /// How many outputs the answer to an unknown path names.
 const OUTPUTS_NAMED_MAX: usize = 20;
 
 impl Documents {
     pub fn new(
         projections: Arc<Vec<Projection>>,
-        map: Arc<ShardMap>,
+        map: KnownMap,
         shards: impl IntoIterator<Item = Arc<Shard>>,
     ) -> Documents {
         let shards = shards.into_iter().map(|shard| (shard.id(), shard)).collect();
@@ -48,9 +54,11 @@ impl Documents {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Err(Box::new(method_not_allowed("GET, HEAD")));
         }
-        let asked = self.asked(&route).ok_or_else(|| Box::new(self.no_path()))?;
-        let least = least_position(request.headers())?;
-        let shard = self.shard(asked.shard).ok_or_else(|| Box::new(not_here(asked.shard)))?;
+        let map = self.map_of(request.headers()).await?;
+        let asked = self.asked(&route, &map).ok_or_else(|| Box::new(self.no_path()))?;
+        let least = least_position(request.headers())?.max(Some(asked.owner.since).filter(|since| *since > 0));
+        let shard = self.shard(asked.owner.shard);
+        let shard = shard.ok_or_else(|| Box::new(not_owned_here(asked.owner.shard, map.version())))?;
         let read = shard.document(&route, least).await.map_err(|why| Box::new(not_read(why)))?;
         let mut response = asked.answer(&read, request.headers());
         if request.method() == Method::HEAD {
@@ -63,11 +71,28 @@ impl Documents {
         Ok(response)
     }
 
-    fn asked(&self, route: &Route) -> Option<Asked<'_>> {
+    /// The shard map, at the version by which the request was sent here, or later.
+    async fn map_of(&self, fields: &HeaderMap) -> Result<Arc<MapState>, Box<Response<Bytes>>> {
+        let asked = fields.get(headers::MAP_VERSION).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+        let asked = asked.unwrap_or(0);
+        let is_enough = |state: &Arc<MapState>| state.version() >= asked;
+        if let Some(latest) = self.map.latest().filter(is_enough) {
+            return Ok(latest);
+        }
+        let mut told = self.map.watch();
+        // Ends in time, or with the process.
+        let _ = timeout(MAP_WAIT, told.wait_for(|told| told.as_ref().is_some_and(is_enough))).await;
+        self.map.latest().filter(is_enough).ok_or_else(|| {
+            let error = format!("version {asked} of the shard map is not known here yet");
+            Box::new(again(error, "see whether this process can reach the queues"))
+        })
+    }
+
+    fn asked(&self, route: &Route, map: &MapState) -> Option<Asked<'_>> {
         let projection = self.projections.get(route.projection)?;
         let output = projection.outputs.get(route.output)?;
-        let shard = self.map.owner_of(&projection.name, &route.key).shard;
-        Some(Asked { output, tag: document_tag(&projection.name, &route.key), shard })
+        let owner = map.map.owner_of(&projection.name, &route.key);
+        Some(Asked { output, tag: document_tag(&projection.name, &route.key), owner })
     }
 
     fn no_path(&self) -> Response<Bytes> {
@@ -85,8 +110,7 @@ impl Documents {
 struct Asked<'a> {
     output: &'a Output,
     tag: String,
-    /// The shard that owns the document.
-    shard: ShardId,
+    owner: Owner,
 }
 
 impl Asked<'_> {
@@ -125,7 +149,7 @@ impl Asked<'_> {
         put(fields, headers::CACHE_TAG, &self.tag);
         put(fields, headers::VERSION, &version.to_string());
         put(fields, headers::POSITION, &read.position.to_string());
-        put(fields, headers::SHARD, &self.shard.to_string());
+        put(fields, headers::SHARD, &self.owner.shard.to_string());
     }
 }
 
@@ -152,6 +176,13 @@ fn least_position(fields: &HeaderMap) -> Result<Option<Position>, Box<Response<B
 pub(super) fn not_here(shard: ShardId) -> Response<Bytes> {
     let error = format!("shard {shard} is not here");
     refusal(StatusCode::MISDIRECTED_REQUEST, error, "give all roles the same [shard_map] and ask the process it names")
+}
+
+/// The same for a document, with the version of the shard map that says so.
+fn not_owned_here(shard: ShardId, map_version: u32) -> Response<Bytes> {
+    let mut response = not_here(shard);
+    put(response.headers_mut(), headers::MAP_VERSION, &map_version.to_string());
+    response
 }
 
 /// 503 that asks for another try in a second.
@@ -206,11 +237,13 @@ impl Changes for Documents {
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
+    use millpond_shared::shard_map::{FirstMap, ShardMap};
     use millpond_shared::wire::Change;
     use tokio::sync::watch;
 
     use super::*;
     use crate::projection::testing::{declared, event};
+    use crate::queue::testing::NoMaps;
     use crate::shard::testing::Site;
 
     const DECLARATION: &str = r#"
@@ -245,7 +278,9 @@ mod tests {
         site.push(event("1", 5_000, r#"{"user":"a b"}"#));
         opened.applied().wait_for(|applied| *applied == 1).await.expect("applied");
         let elsewhere = (0..).map(|n| n.to_string()).find(|key| map.owner_of("p", key).shard != shard);
-        let documents = Documents::new(site.projections.clone(), map, [opened]);
+        let known = KnownMap::new(Arc::new(NoMaps), FirstMap { version: 1, shards: 2 });
+        known.tell(MapState::first(FirstMap { version: 1, shards: 2 }));
+        let documents = Documents::new(site.projections.clone(), known, [opened]);
         Scene { site, documents, elsewhere: elsewhere.expect("a key"), stop }
     }
 

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use super::desk::Desk;
 use crate::http::{Answer, Handler, Refusals, json, method_not_allowed, refusal};
 use crate::queue::wire::{
-    APPEND_MAX_BYTES, Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, OTHER_MAX_BYTES,
-    PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
+    APPEND_MAX_BYTES, Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, HandedHead, Message,
+    OTHER_MAX_BYTES, PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
 };
-use crate::queue::{DeadLetter, Lease, Pulled, QueueError, QueueRole, Round, RoundFrame};
+use crate::queue::{DeadLetter, HandedOver, Lease, MapChange, Pulled, QueueError, QueueRole, Round, RoundFrame};
 
 /// Answers the requests of dispatchers, shards and ingest in other processes.
 pub struct QueuesApi {
@@ -42,6 +42,12 @@ impl QueuesApi {
         }
         match (parts.method.as_str(), names.as_slice()) {
             ("POST", ["dead"]) => self.bury(body).await,
+            ("GET", ["map", "changes"]) => {
+                let newer = self.queues.map(query.number("after")?, query.wait()?).await?;
+                Ok(message(newer, Vec::new()))
+            }
+            ("POST", ["map"]) => Ok(message(self.queues.change_map(read::<MapChange>(body)?.head).await?, Vec::new())),
+            ("POST", ["map", "handed"]) => self.hand_over(body).await,
             ("GET", ["events", queue]) => self.take(number(queue)?, &query).await,
             ("POST", ["events", queue, "append"]) => self.append(number(queue)?, body).await,
             ("POST", ["events", queue, "lease"]) => self.acquire(number(queue)?, body).await,
@@ -100,14 +106,22 @@ impl QueuesApi {
     }
 
     async fn push(&self, lease: Lease, body: Bytes) -> Result<Response<Bytes>, QueueError> {
-        let Message { head: RoundHead { first, last, frames }, parts } = read(body)?;
+        let Message { head: RoundHead { first, last, map_version, frames }, parts } = read(body)?;
         if frames.len() != parts.len() {
             return Err(invalid(format!("{} shards for {} frames", frames.len(), parts.len())));
         }
         let frames = frames.into_iter().zip(parts);
         let frames = frames.map(|((shard, events), bytes)| RoundFrame { shard, events, bytes }).collect();
-        self.queues.push(lease, Round { first, last, frames }).await?;
+        self.queues.push(lease, Round { first, last, map_version, frames }).await?;
         Ok(done())
+    }
+
+    async fn hand_over(&self, body: Bytes) -> Result<Response<Bytes>, QueueError> {
+        let Message { head: HandedHead { epoch, after }, mut parts } = read(body)?;
+        let (Some(bytes), true) = (parts.pop(), parts.is_empty()) else {
+            return Err(invalid("what is handed over is one frame".to_owned()));
+        };
+        Ok(message(self.queues.hand_over(HandedOver { epoch, after, bytes }).await?, Vec::new()))
     }
 
     async fn bury(&self, body: Bytes) -> Result<Response<Bytes>, QueueError> {
@@ -140,7 +154,7 @@ impl Handler for QueuesApi {
     fn body_limit(&self, target: &str) -> u64 {
         let path = target.split('?').next().unwrap_or(target);
         match names(path).as_deref() {
-            Some(["events", _, "append"] | ["dead"]) => APPEND_MAX_BYTES,
+            Some(["events", _, "append"] | ["dead"] | ["map", "handed"]) => APPEND_MAX_BYTES,
             Some(["events", _, "push", _]) => PUSH_MAX_BYTES,
             _ => OTHER_MAX_BYTES,
         }
@@ -155,7 +169,9 @@ impl Handler for QueuesApi {
 fn other(names: &[&str]) -> Response<Bytes> {
     match names {
         ["events", _] | ["shards", _] => method_not_allowed("GET"),
-        ["dead"] => method_not_allowed("GET, POST"),
+        ["dead"] | ["map"] => method_not_allowed("GET, POST"),
+        ["map", "changes"] => method_not_allowed("GET"),
+        ["map", "handed"] => method_not_allowed("POST"),
         ["events", _, "append" | "lease"] | ["events", _, "push", _] => method_not_allowed("POST"),
         ["events", _, "lease", _] | ["shards", _, "consumers", _] => method_not_allowed("PUT, DELETE"),
         _ => no_path(),

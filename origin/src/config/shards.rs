@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millpond_shared::config::{At, Complaints, Seconds, Size};
 use millpond_shared::http1::Authority;
-use millpond_shared::shard_map::{SHARDS_MAX, ShardMap};
+use millpond_shared::shard_map::{FirstMap, SHARDS_MAX};
 use millpond_shared::version::ShardId;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -19,9 +19,10 @@ use crate::shard::ShardSettings;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ShardMap")]
 pub struct WrittenShardMap {
-    /// Number of shards: 1 to 1024; 4 unless given. Shard files and queues keep it for ever.
+    /// Number of shards: 1 to 1024; 4 unless given. At first they own equal shares of the keys; shards that are added later
+    /// own none before `millpond shards move` gives them some. Never less than before.
     pub count: Option<At<u16>>,
-    /// Version of the map: 1 unless given. Every document's version starts with it.
+    /// Version that the map begins with: 1 unless given. Versions of documents start with it.
     pub version: Option<At<u32>>,
     /// Where shards are that run in other processes: `"host:port"` → shard numbers. A shard that is at several has
     /// spares: the one further ahead is asked.
@@ -62,7 +63,8 @@ pub struct WrittenShards {
 /// The shard map, and where its shards are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardMapConfig {
-    pub map: ShardMap,
+    /// What the map begins as.
+    pub first: FirstMap,
     /// `host:port` of shards in other processes, of each replica.
     pub addresses: BTreeMap<ShardId, Vec<String>>,
 }
@@ -115,7 +117,7 @@ pub fn judge_map(written: Option<&At<WrittenShardMap>>, complaints: &mut Complai
         complaints.add(at.span.clone(), "shard_map.version", "0 is no version", "count versions from 1");
     }
     let addresses = addresses(written.address.as_ref(), count, complaints);
-    ShardMapConfig { map: ShardMap::even(version, count), addresses }
+    ShardMapConfig { first: FirstMap { version, shards: count }, addresses }
 }
 
 fn addresses(
@@ -154,18 +156,18 @@ fn addresses(
     addresses
 }
 
-/// Builds the shard role of the shards in `map`.
-pub fn judge_shards(at: &At<WrittenShards>, map: &ShardMap, complaints: &mut Complaints) -> Option<ShardsConfig> {
+/// Builds the shard role of the shards that there are.
+pub fn judge_shards(at: &At<WrittenShards>, first: FirstMap, complaints: &mut Complaints) -> Option<ShardsConfig> {
     let written = &at.value;
     let serve = match &written.serve {
-        None => (0..map.shards()).collect(),
+        None => (0..first.shards).collect(),
         Some(list) => {
             if list.value.is_empty() {
                 let fix = "list the shards to run, as in [0, 1], or leave it out to run all";
                 complaints.add(list.span.clone(), "shards.serve", "is empty", fix);
             }
             let mut serve = BTreeSet::new();
-            for number in numbers(&list.value, map.shards(), "shards.serve", complaints) {
+            for number in numbers(&list.value, first.shards, "shards.serve", complaints) {
                 if !serve.insert(number.value) {
                     let problem = format!("shard {} stands in it twice", number.value);
                     complaints.add(number.span.clone(), "shards.serve", problem, "remove one of them");
@@ -294,7 +296,7 @@ mod tests {
         let (mut source, mut complaints) = (Source::default(), Complaints::default());
         let written: Written = source.read("m.toml", text, &mut complaints);
         let map = judge_map(written.shard_map.as_ref(), &mut complaints);
-        let shards = written.shards.as_ref().and_then(|shards| judge_shards(shards, &map.map, &mut complaints));
+        let shards = written.shards.as_ref().and_then(|shards| judge_shards(shards, map.first, &mut complaints));
         (map, shards, complaints.in_words(&source))
     }
 
@@ -302,7 +304,7 @@ mod tests {
     fn defaults_serve_all_four() {
         let (map, shards, words) = judged("[shards]\ndir = \"data\"\n");
         assert_eq!(words, "");
-        assert_eq!((map.map, map.addresses.len()), (ShardMap::even(1, 4), 0));
+        assert_eq!((map.first, map.addresses.len()), (FirstMap { version: 1, shards: 4 }, 0));
         let shards = shards.expect("built");
         assert_eq!((shards.serve, shards.dir), (BTreeSet::from([0, 1, 2, 3]), PathBuf::from("data")));
         assert_eq!((shards.listen, shards.queue, shards.settings), (None, None, ShardSettings::default()));
@@ -331,7 +333,7 @@ mod tests {
             "#,
         );
         assert_eq!(words, "");
-        assert_eq!(map.map, ShardMap::even(7, 3));
+        assert_eq!(map.first, FirstMap { version: 7, shards: 3 });
         let addresses = |shard: ShardId| map.addresses.get(&shard).expect("there").join(" ");
         assert_eq!((addresses(1).as_str(), addresses(2).as_str()), ("127.0.0.1:7101 b.example:7101", "b.example:7101"));
         let shards = shards.expect("built");
@@ -401,6 +403,6 @@ copy_from = "b"
              less, or more `memory`: what is not written yet can't be dropped"
         );
         let (map, ..) = judged("[shard_map]\ncount = 2000\n");
-        assert_eq!(map.map.shards(), 4);
+        assert_eq!(map.first.shards, 4);
     }
 }

@@ -1,10 +1,11 @@
 //! From events to the frames of the shards they concern (pure).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use millpond_shared::event::{Event, View};
 use millpond_shared::projection::Projection;
-use millpond_shared::shard_map::ShardMap;
+use millpond_shared::shard_map::{MapState, Slot};
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
@@ -13,13 +14,15 @@ use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 /// What events are routed by.
 #[derive(Clone, Debug)]
 pub struct Routing {
-    pub projections: Vec<Projection>,
-    pub map: ShardMap,
+    pub projections: Arc<Vec<Projection>>,
+    pub map: Arc<MapState>,
 }
 
 /// What a run of events became.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Routed {
+    /// The last event that is in it. Before the end of the run: the next one has to wait, as its slot moves.
+    pub last: Offset,
     /// One for every shard concerned, in the order of their numbers.
     pub frames: Vec<RoundFrame>,
     /// Events that concern no projection, or that nobody can read.
@@ -59,17 +62,36 @@ struct Part<'a> {
     events: Vec<FiledEvent<'a>>,
 }
 
+/// A document that an event belongs to.
+struct Filing {
+    projection: usize,
+    key: String,
+    shard: ShardId,
+}
+
+/// Whether an event can be filed now.
+enum Go {
+    On,
+    /// A slot of it is about to belong to another shard.
+    NoFurther,
+}
+
 impl Routing {
     /// Routes the events `first..=last` of `frames` under fencing token `epoch`.
     pub fn route(&self, frames: &[EventFrame<'_>], first: Offset, last: Offset, epoch: u64) -> Routed {
         let mut parts: BTreeMap<ShardId, Part<'_>> = BTreeMap::new();
-        let (mut unrouted, mut dead) = (0, Vec::new());
-        for frame in frames {
+        let (mut unrouted, mut dead, mut last) = (0, Vec::new(), last);
+        let mut filings = Vec::new();
+        'frames: for frame in frames {
             let placed = (frame.first..).zip(&frame.events).filter(|(offset, _)| (first..=last).contains(offset));
             for (offset, event) in placed {
-                match self.file(offset, event, &mut parts) {
-                    Ok(true) => {}
-                    Ok(false) => unrouted += 1,
+                match self.filings(frame.queue, offset, event, &mut filings) {
+                    Ok(Go::On) if filings.is_empty() => unrouted += 1,
+                    Ok(Go::On) => file(offset, event, &mut filings, &mut parts),
+                    Ok(Go::NoFurther) => {
+                        last = offset.saturating_sub(1);
+                        break 'frames;
+                    }
                     Err(problem) => {
                         unrouted += 1;
                         let reason = format!("its payload can't be read: {problem}; send it anew");
@@ -84,32 +106,26 @@ impl Routing {
             let frame = self.frame(part, queue, first, last, epoch);
             RoundFrame { shard, events: frame.events.len() as u64, bytes: frame.encode().into() }
         };
-        Routed { frames: parts.into_iter().map(encode).collect(), unrouted, dead }
+        Routed { last, frames: parts.into_iter().map(encode).collect(), unrouted, dead }
     }
 
-    /// Files one event with every shard it concerns; whether there is one.
-    fn file<'a>(
+    /// The documents that an event belongs to, each with its shard.
+    fn filings(
         &self,
+        queue: QueueId,
         offset: Offset,
-        event: &Event<'a>,
-        parts: &mut BTreeMap<ShardId, Part<'a>>,
-    ) -> Result<bool, serde_json::Error> {
+        event: &Event<'_>,
+        filings: &mut Vec<Filing>,
+    ) -> Result<Go, serde_json::Error> {
+        filings.clear();
         let view = View::new(event)?;
-        let mut routed = false;
-        for (index, projection) in self.projections.iter().enumerate() {
-            let Some(key) = projection.route(&view) else { continue };
-            routed = true;
-            let owner = self.map.owner_of(&projection.name, &key);
-            let part = parts.entry(owner.shard).or_default();
-            let name = part.name(index);
-            match part.events.last_mut().filter(|filed| filed.offset == offset) {
-                Some(filed) => filed.routes.push((name, key.into())),
-                None => {
-                    part.events.push(FiledEvent { offset, routes: vec![(name, key.into())], event: event.clone() });
-                }
-            }
+        for (projection, declared) in self.projections.iter().enumerate() {
+            let Some(key) = declared.route(&view) else { continue };
+            let slot = Slot::of(&declared.name, &key);
+            let Some(shard) = self.map.filed_with(slot, queue, offset) else { return Ok(Go::NoFurther) };
+            filings.push(Filing { projection, key, shard });
         }
-        Ok(routed)
+        Ok(Go::On)
     }
 
     fn frame<'a>(&'a self, part: Part<'a>, queue: QueueId, first: Offset, last: Offset, epoch: u64) -> ShardFrame<'a> {
@@ -119,9 +135,23 @@ impl Routing {
             first,
             last,
             epoch,
-            map_version: self.map.version,
+            map_version: self.map.version(),
             projections: names.map(|projection| projection.name.as_str().into()).collect(),
             events: part.events,
+        }
+    }
+}
+
+/// Files one event with every shard it concerns.
+fn file<'a>(offset: Offset, event: &Event<'a>, filings: &mut Vec<Filing>, parts: &mut BTreeMap<ShardId, Part<'a>>) {
+    for Filing { projection, key, shard } in filings.drain(..) {
+        let part = parts.entry(shard).or_default();
+        let name = part.name(projection);
+        match part.events.last_mut().filter(|filed| filed.offset == offset) {
+            Some(filed) => filed.routes.push((name, key.into())),
+            None => {
+                part.events.push(FiledEvent { offset, routes: vec![(name, key.into())], event: event.clone() });
+            }
         }
     }
 }
@@ -145,6 +175,7 @@ pub(super) mod tests {
     use bytes::Bytes;
     use millpond_shared::config::{At, Complaints, Source};
     use millpond_shared::projection::{WrittenProjection, judge};
+    use millpond_shared::shard_map::{FirstMap, Slots};
     use proptest::prelude::*;
 
     use super::*;
@@ -178,7 +209,7 @@ pub(super) mod tests {
         let written: Written = source.read("m.toml", text, &mut complaints);
         let projections = judge(&written.projection, &mut complaints);
         assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
-        Routing { projections, map: ShardMap::even(1, shards) }
+        Routing { projections: Arc::new(projections), map: Arc::new(MapState::first(FirstMap { version: 1, shards })) }
     }
 
     pub fn event(n: u64, data: String) -> Event<'static> {
@@ -215,7 +246,7 @@ pub(super) mod tests {
     #[test]
     fn an_event_goes_once_to_every_shard_that_owns_a_document_of_it() {
         let routing = routing(2);
-        let owner = |projection: &str, key: &str| routing.map.owner_of(projection, key).shard;
+        let owner = |projection: &str, key: &str| routing.map.map.owner_of(projection, key).shard;
         // Keys chosen so that both cases occur: one shard for both documents, and two.
         let page = |shard| (0..).map(|n| format!("p{n}")).find(|key| owner("pages", key) == shard).unwrap();
         let (here, there) = (page(owner("users", "u")), page(1 - owner("users", "u")));
@@ -258,7 +289,23 @@ pub(super) mod tests {
     #[test]
     fn a_run_without_routes_makes_no_frames() {
         let frame = EventFrame { queue: 0, first: 1, events: vec![event(1, "{}".to_owned())] };
-        assert_eq!(routing(4).route(&[frame], 1, 1, 1), Routed { unrouted: 1, ..Routed::default() });
+        assert_eq!(routing(4).route(&[frame], 1, 1, 1), Routed { last: 1, unrouted: 1, ..Routed::default() });
+    }
+
+    #[test]
+    fn a_run_ends_before_an_event_whose_slot_moves() {
+        let routing = routing(2);
+        let slot = Slot::of("users", "u");
+        let (from, slots) = (routing.map.map.owner(slot).shard, [slot].into_iter().collect::<Slots>());
+        let held = routing.map.begin(slots, 1 - from).and_then(|state| state.hold(2, None)).unwrap();
+        let routing = Routing { map: Arc::new(held), ..routing };
+        let events = [r#"{"user":"v"}"#, r#"{"page":"p","robot":false}"#, r#"{"user":"u"}"#, r#"{"user":"v"}"#];
+        let events = (1..).zip(events).map(|(n, data)| event(n, data.to_owned())).collect();
+        let frame = EventFrame { queue: 0, first: 10, events };
+        let routed = routing.route(std::slice::from_ref(&frame), 10, 13, 1);
+        assert_eq!((routed.last, routed.frames.iter().map(|frame| frame.events).sum::<u64>()), (11, 2));
+        assert_eq!(ShardFrame::decode(&routed.frames[0].bytes).unwrap().last, 11);
+        assert_eq!(routing.route(&[frame], 12, 13, 1), Routed { last: 11, ..Routed::default() });
     }
 
     proptest! {
@@ -277,9 +324,9 @@ pub(super) mod tests {
             let mut expected = BTreeSet::new();
             for (offset, event) in (1..).zip(&events) {
                 let view = View::new(event).unwrap();
-                for projection in &routing.projections {
+                for projection in routing.projections.iter() {
                     if let Some(key) = projection.route(&view) {
-                        let shard = routing.map.owner_of(&projection.name, &key).shard;
+                        let shard = routing.map.map.owner_of(&projection.name, &key).shard;
                         expected.insert((shard, offset, projection.name.clone(), key));
                     }
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_shared::event::Event;
+use millpond_shared::shard_map::{FirstMap, MapState};
 use millpond_shared::version::{QueueId, ShardId};
 use prometheus::Registry;
 use tokio::sync::{Notify, mpsc, watch};
@@ -14,14 +15,16 @@ use tokio::task::JoinHandle;
 
 use super::route::tests::{event, filed, routing, sent};
 use super::{Dispatcher, DispatcherSettings};
-use crate::queue::testing::{Machine, Random};
+use crate::queue::testing::{Machine, NoMaps, Random};
 use crate::queue::{
-    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Lease, QueueError, Queues, Round, ShardQueues, Taken,
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, KnownMap, Lease, QueueError, Queues, Round, ShardQueues,
+    Taken,
 };
 
 /// A wait that no test sees the end of, unless it fails.
 const LONG: Duration = Duration::from_secs(30);
 const SHARDS: u16 = 3;
+const FIRST: FirstMap = FirstMap { version: 1, shards: SHARDS };
 
 fn settings(holder: &str) -> DispatcherSettings {
     DispatcherSettings {
@@ -41,7 +44,9 @@ struct Running {
 fn start(queues: Arc<dyn DispatchQueues>, settings: DispatcherSettings) -> Running {
     let (shutdown, down) = watch::channel(false);
     let registry = Registry::new();
-    let dispatcher = Dispatcher::new(queues, routing(SHARDS), settings, &registry).unwrap();
+    let map = KnownMap::new(Arc::new(NoMaps), FIRST);
+    map.tell(MapState::first(FIRST));
+    let dispatcher = Dispatcher::new(queues, routing(SHARDS).projections, map, settings, &registry).unwrap();
     Running { shutdown, task: tokio::spawn(dispatcher.run(down)), registry }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millpond_shared::clock;
+use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::QueueId;
 use millpond_shared::wire::EventFrame;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
@@ -16,13 +18,14 @@ use tokio::time::{sleep, timeout};
 use super::hold::{Hold, Next};
 use super::route::{Routed, Routing};
 use crate::queue::lease::TTL_DEFAULT;
-use crate::queue::{DispatchQueues, QueueError, Round, Taken};
+use crate::queue::{DispatchQueues, KnownMap, MapChange, QueueError, Round, Taken};
 
 /// The dispatcher role.
 #[derive(Clone)]
 pub struct Dispatcher {
     queues: Arc<dyn DispatchQueues>,
-    routing: Arc<Routing>,
+    projections: Arc<Vec<Projection>>,
+    map: KnownMap,
     settings: DispatcherSettings,
     metrics: Metrics,
 }
@@ -41,6 +44,10 @@ pub struct DispatcherSettings {
     pub pause_max: Duration,
 }
 
+/// Longest time that events of a slot wait for the end of its move: then they go to the shard that had it before.
+const HOLD_MAX: Duration = Duration::from_secs(5);
+/// Shortest pause before it is looked again whether they can go on.
+const HOLD_PAUSE: Duration = Duration::from_millis(10);
 /// How often the number of event queues is asked for.
 const RECOUNT: Duration = Duration::from_secs(10);
 /// Longest wait for events in one call.
@@ -105,11 +112,12 @@ enum End {
 impl Dispatcher {
     pub fn new(
         queues: Arc<dyn DispatchQueues>,
-        routing: Routing,
+        projections: Arc<Vec<Projection>>,
+        map: KnownMap,
         settings: DispatcherSettings,
         registry: &Registry,
     ) -> Result<Dispatcher, prometheus::Error> {
-        Ok(Dispatcher { queues, routing: Arc::new(routing), settings, metrics: Metrics::register(registry)? })
+        Ok(Dispatcher { queues, projections, map, settings, metrics: Metrics::register(registry)? })
     }
 
     /// Works until `shutdown` becomes true (or its sender is gone); then gives its leases up and returns.
@@ -168,6 +176,7 @@ impl Dispatcher {
     }
 
     async fn rounds(&self, mut hold: Hold, shutdown: &mut watch::Receiver<bool>) -> End {
+        let mut stuck = None;
         loop {
             if *shutdown.borrow() {
                 return End::Shutdown;
@@ -181,7 +190,7 @@ impl Dispatcher {
                         Ok(true)
                     }
                     Next::Work(within) => {
-                        self.round(&hold, within, shutdown).await?;
+                        self.round(&hold, within, &mut stuck, shutdown).await?;
                         Ok(false)
                     }
                 }
@@ -204,15 +213,29 @@ impl Dispatcher {
     }
 
     /// Takes what is there, waiting `within` for it at most, and files it.
-    async fn round(&self, hold: &Hold, within: Duration, shutdown: &watch::Receiver<bool>) -> Result<(), Trouble> {
+    async fn round(
+        &self,
+        hold: &Hold,
+        within: Duration,
+        stuck: &mut Option<Stuck>,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<(), Trouble> {
         let lease = hold.lease;
         let mut shutdown = shutdown.clone();
+        let Some(map) = self.map_within(within, &mut shutdown).await else { return Ok(()) };
         let taken = tokio::select! {
             taken = self.queues.take(lease, self.settings.max_events, within.min(TAKE_WAIT)) => taken?,
             _ = shutdown.wait_for(|down| *down) => return Ok(()),
         };
         let Some(taken) = taken else { return Ok(()) };
-        let (last, mut routed) = self.routed(taken.clone(), lease.token).await?;
+        let routing = Arc::new(Routing { projections: self.projections.clone(), map });
+        let mut routed = self.routed(&routing, taken.clone(), lease.token).await?;
+        let last = routed.last;
+        if last < taken.first {
+            self.wait_for_move(routing.map.version(), within, stuck, &mut shutdown).await;
+            return Ok(());
+        }
+        *stuck = None;
         let frame_max = self.queues.frame_max_bytes();
         if last == taken.first && routed.frames.iter().any(|frame| frame.bytes.len() > frame_max) {
             routed.lay_aside(&taken, frame_max);
@@ -222,16 +245,64 @@ impl Dispatcher {
             self.queues.bury(std::mem::take(&mut routed.dead)).await?;
         }
         let (first, unrouted) = (taken.first, routed.unrouted);
-        self.queues.push(lease, Round { first, last, frames: routed.frames }).await?;
+        let round = Round { first, last, map_version: routing.map.version(), frames: routed.frames };
+        match self.queues.push(lease, round).await {
+            Err(QueueError::MapChanged { version }) => {
+                self.map_above(version.saturating_sub(1), within, &mut shutdown).await;
+                return Ok(());
+            }
+            pushed => pushed?,
+        }
         let queue = lease.queue.to_string();
         self.metrics.dispatched.with_label_values(&[&queue]).inc_by(last + 1 - first);
         self.metrics.unrouted.with_label_values(&[&queue]).inc_by(unrouted);
         Ok(())
     }
 
-    /// Routes what was taken, or as much of it as makes a round of the allowed size; up to which offset.
-    async fn routed(&self, taken: Taken, token: u64) -> Result<(u64, Routed), Trouble> {
-        let routing = self.routing.clone();
+    /// The shard map, once it is known.
+    async fn map_within(&self, within: Duration, shutdown: &mut watch::Receiver<bool>) -> Option<Arc<MapState>> {
+        self.map_above(0, within, shutdown).await;
+        self.map.get()
+    }
+
+    /// Waits for a shard map whose version is above `version`.
+    async fn map_above(&self, version: u32, within: Duration, shutdown: &mut watch::Receiver<bool>) {
+        let mut told = self.map.watch();
+        let is_newer = |told: &Option<Arc<MapState>>| told.as_ref().is_some_and(|told| told.version() > version);
+        tokio::select! {
+            biased;
+            _ = told.wait_for(is_newer) => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+            () = sleep(within) => {}
+        }
+    }
+
+    /// The next event belongs to a slot that moves: waits for the end of that, but not for ever.
+    async fn wait_for_move(
+        &self,
+        version: u32,
+        within: Duration,
+        stuck: &mut Option<Stuck>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) {
+        let now = clock::monotonic();
+        let since = stuck.filter(|stuck| stuck.version == version).map_or(now, |stuck| stuck.since);
+        *stuck = Some(Stuck { version, since });
+        let left = HOLD_MAX.saturating_sub(now.duration_since(since));
+        if left.is_zero() {
+            tracing::warn!(version, "slots that move were held for too long: their events go on, the move begins anew");
+            match self.map.maps().change_map(MapChange::LetGo { version }).await {
+                Ok(state) => self.map.tell(state),
+                // Somebody else has changed it meanwhile, or it is tried again.
+                Err(error) => tracing::debug!(%error, "slots were not let go"),
+            }
+        }
+        self.map_above(version, left.min(within).max(HOLD_PAUSE), shutdown).await;
+    }
+
+    /// Routes what was taken, or as much of it as makes a round of the allowed size.
+    async fn routed(&self, routing: &Arc<Routing>, taken: Taken, token: u64) -> Result<Routed, Trouble> {
+        let routing = routing.clone();
         let limits = Limits { round_bytes: ROUND_MAX_BYTES, frame_bytes: self.queues.frame_max_bytes() };
         let large = taken.frames.iter().map(bytes::Bytes::len).sum::<usize>() >= LARGE_ROUND;
         if !large {
@@ -249,6 +320,14 @@ impl Dispatcher {
     }
 }
 
+/// An event queue whose next event has to wait for the end of a move.
+#[derive(Clone, Copy)]
+struct Stuck {
+    /// Of the shard map by which it has to.
+    version: u32,
+    since: Instant,
+}
+
 /// What a round may have.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -264,14 +343,14 @@ impl Limits {
     }
 }
 
-fn route(routing: &Routing, taken: &Taken, token: u64, limits: Limits) -> Result<(u64, Routed), Trouble> {
+fn route(routing: &Routing, taken: &Taken, token: u64, limits: Limits) -> Result<Routed, Trouble> {
     let decoded: Result<Vec<_>, _> = taken.frames.iter().map(|bytes| EventFrame::decode(bytes)).collect();
     let frames = decoded.map_err(|error| Trouble::Later(QueueError::Invalid { problem: error.to_string() }))?;
     let mut last = taken.last;
     loop {
         let routed = routing.route(&frames, taken.first, last, token);
         if limits.hold(&routed) || last <= taken.first {
-            return Ok((last, routed));
+            return Ok(routed);
         }
         last = taken.first + (last - taken.first) / 2;
     }
@@ -305,7 +384,7 @@ mod tests {
         let frame = EventFrame { queue: 0, first: 11, events }.encode();
         let taken = Taken { first: 11, last: 18, frames: vec![frame.into()] };
         let last = |round_bytes, frame_bytes| {
-            route(&routing(1), &taken, 1, Limits { round_bytes, frame_bytes }).ok().unwrap().0
+            route(&routing(1), &taken, 1, Limits { round_bytes, frame_bytes }).ok().unwrap().last
         };
         assert_eq!((last(1 << 20, 1 << 20), last(150, 1 << 20), last(1, 1 << 20)), (18, 14, 11));
         assert_eq!((last(1 << 20, 150), last(1 << 20, 1)), (14, 11), "no frame may be too large either");

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use millpond_shared::clock;
 use millpond_shared::event::Event;
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Position, QueueId, ShardId};
 use millpond_shared::wire::EventFrame;
 use parking_lot::Mutex;
@@ -15,11 +16,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{
-    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, Message, PulledHead, ROOT, Renew, RoundHead,
-    TakenHead, WAIT_MAX_MS,
+    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, HandedHead, Message, PulledHead, ROOT, Renew,
+    RoundHead, TakenHead, WAIT_MAX_MS,
 };
 use super::{
-    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, Round, ShardQueues, Taken,
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, HandedOver, Lease, MapChange, Pulled, QueueError,
+    Round, ShardMaps, ShardQueues, Taken,
 };
 use crate::http::Client;
 
@@ -167,9 +169,9 @@ impl DispatchQueues for QueueClient {
     }
 
     async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
-        let Round { first, last, frames } = round;
+        let Round { first, last, map_version, frames } = round;
         let (frames, parts) = frames.into_iter().map(|frame| ((frame.shard, frame.events), frame.bytes)).unzip();
-        let message = Message { head: RoundHead { first, last, frames }, parts };
+        let message = Message { head: RoundHead { first, last, map_version, frames }, parts };
         let path = format!("{ROOT}/events/{}/push/{}", lease.queue, lease.token);
         self.exchange::<_, ()>(Method::POST, &path, message).await.map(drop)
     }
@@ -211,5 +213,26 @@ impl ShardQueues for QueueClient {
         let path = format!("{ROOT}/shards/{shard}/consumers/{consumer}");
         let message = Message { head: Committed { position }, parts: Vec::new() };
         self.exchange::<_, ()>(Method::PUT, &path, message).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl ShardMaps for QueueClient {
+    async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError> {
+        let wait = cut(wait);
+        let path = format!("{ROOT}/map/changes?after={after}&wait_ms={}", milliseconds(wait));
+        let body = self.ask(Method::GET, &path, Bytes::new(), wait).await?;
+        Ok(Message::decode(body).map_err(|problem| malformed(&problem))?.head)
+    }
+
+    async fn change_map(&self, change: MapChange) -> Result<MapState, QueueError> {
+        let message = Message { head: change, parts: Vec::new() };
+        Ok(self.exchange(Method::POST, &format!("{ROOT}/map"), message).await?.head)
+    }
+
+    async fn hand_over(&self, handed: HandedOver) -> Result<Position, QueueError> {
+        let HandedOver { epoch, after, bytes } = handed;
+        let message = Message { head: HandedHead { epoch, after }, parts: vec![bytes] };
+        Ok(self.exchange(Method::POST, &format!("{ROOT}/map/handed"), message).await?.head)
     }
 }

@@ -123,7 +123,7 @@ async fn whatever_happens_every_event_is_filed_once_and_in_order() {
                     assert_eq!(taken.first, filed + 1, "a take starts behind what was filed");
                     let events = taken.last + 1 - taken.first;
                     let frame = round_frame(0, events, &format!("{}-{}", taken.first, taken.last));
-                    let round = Round { first: taken.first, last: taken.last, frames: vec![frame] };
+                    let round = Round { first: taken.first, last: taken.last, map_version: 1, frames: vec![frame] };
                     queues.push(lease, round).await.unwrap();
                     filed = taken.last;
                 } else {
@@ -189,7 +189,7 @@ async fn a_failed_push_fails_the_role_too() {
     queues.append(0, WINDOW, vec![event("a", 1)]).await.unwrap();
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
     machine.shards.fail();
-    let round = Round { first: 1, last: 1, frames: vec![round_frame(0, 1, "x")] };
+    let round = Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(0, 1, "x")] };
     assert!(matches!(queues.push(lease, round).await, Err(QueueError::Failed { .. })));
     assert!(matches!(queues.failed().await, QueueError::Failed { .. }));
 
@@ -204,7 +204,7 @@ async fn what_was_filed_is_trimmed_and_still_known_by_its_id() {
     let queues = machine.open();
     queues.append(0, WINDOW, vec![event("a", 1), event("b", 2)]).await.unwrap();
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
-    queues.push(lease, Round { first: 1, last: 2, frames: vec![] }).await.unwrap();
+    queues.push(lease, Round { first: 1, last: 2, map_version: 1, frames: vec![] }).await.unwrap();
     queues.close().await;
     let queues = machine.crash().open();
     let status = queues.status().event_queues[0];
@@ -221,7 +221,7 @@ async fn files_that_do_not_belong_together_are_refused() {
         queues.append(0, WINDOW, vec![event(id, 1)]).await.unwrap();
         let lease = queues.acquire(0, "a", TTL).await.unwrap();
         let offset = n as u64 + 1;
-        queues.push(lease, Round { first: offset, last: offset, frames: vec![] }).await.unwrap();
+        queues.push(lease, Round { first: offset, last: offset, map_version: 1, frames: vec![] }).await.unwrap();
         queues.release(lease).await.unwrap();
     }
     queues.close().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millpond_shared::clock;
 use millpond_shared::event::Event;
-use millpond_shared::shard_map::SHARDS_MAX;
+use millpond_shared::shard_map::{MapState, SHARDS_MAX};
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use prometheus::Registry;
 use serde::Serialize;
@@ -245,6 +245,21 @@ impl DispatchQueues for Queues {
 }
 
 #[async_trait]
+impl ShardMaps for Queues {
+    async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError> {
+        self.parts.shards.map(after, wait).await
+    }
+
+    async fn change_map(&self, change: MapChange) -> Result<MapState, QueueError> {
+        self.parts.shards.ask(Ask::ChangeMap { change }).await?.map().ok_or(QueueError::Closed)
+    }
+
+    async fn hand_over(&self, handed: HandedOver) -> Result<Position, QueueError> {
+        self.parts.shards.ask(Ask::HandOver { handed }).await?.position().ok_or(QueueError::Closed)
+    }
+}
+
+#[async_trait]
 impl ShardQueues for Queues {
     async fn pull(
         &self,
@@ -381,7 +396,7 @@ mod tests {
         let queues = machine.open();
         queues.append(0, None, vec![event("a", 1)]).await.unwrap();
         let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
-        let round = Round { first: 1, last: 1, frames: vec![round_frame(3, 1, "said")] };
+        let round = Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(3, 1, "said")] };
         queues.push(lease, round).await.unwrap();
         queues.parts.shards.append_without_a_word(3, 10, b"not said yet").unwrap();
         let pulled = queues.pull(3, 0, 1 << 20, Duration::ZERO).await.unwrap();

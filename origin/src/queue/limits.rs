@@ -41,6 +41,11 @@ pub const TAKE_MAX_BYTES: usize = 4 << 20;
 pub const PUSHES_MAX: usize = 64;
 /// Consumers of one shard queue; one more is refused.
 pub const CONSUMERS_MAX: usize = 16;
+/// Bytes in a shard queue beyond which nothing is handed over to it: so much the taking shard may be behind when the
+/// slots are about to be its own.
+pub const HANDOVER_BEHIND_MAX_BYTES: u64 = 16 << 20;
+/// How long the one who gives slots away has to be silent before another replica of its shard begins to.
+pub const GIVER_SILENCE: Duration = Duration::from_secs(10);
 /// Longest name of a consumer, in bytes.
 pub const CONSUMER_NAME_MAX: usize = 128;
 /// Most event queues of one role: each costs a thread and a file.

@@ -2,13 +2,14 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `traits` | the narrow doors: [`EventQueues`], [`DispatchQueues`], [`ShardQueues`] |
+//! | `traits` | the narrow doors: [`EventQueues`], [`DispatchQueues`], [`ShardQueues`], [`ShardMaps`] |
 //! | `embedded` | [`Queues`]: all three, over the files of one directory |
 //! | `event_queue`, `event_writer` | one event queue: its handle, its writer thread |
-//! | `shard_queues`, `shard_writer` | all shard queues, cursors and leases: handle, writer thread |
+//! | `shard_queues`, `shard_writer`, `map_writer` | all shard queues, cursors, leases and the shard map: handle, writer thread |
 //! | `writer_thread` | what the two have in common: a thread, and the calls that wait for it |
 //! | `dead` | events that can't be filed or applied, laid aside (pure) |
 //! | `lease`, `ids` | who may work on an event queue; which ids were seen (pure) |
+//! | `known_map` | [`KnownMap`]: the shard map as a process knows it |
 //! | `wire`, `client` | the same doors over HTTP: the messages, the client |
 
 mod client;
@@ -19,8 +20,10 @@ mod embedded;
 mod event_queue;
 mod event_writer;
 mod ids;
+mod known_map;
 pub mod lease;
 mod limits;
+mod map_writer;
 mod metrics;
 pub mod nats;
 mod shard_queues;
@@ -37,10 +40,12 @@ pub use client::QueueClient;
 pub use dead::{DeadKey, DeadLetter, DeadLetters};
 pub use embedded::{Files, Options, Queues, Status};
 pub(crate) use ids::HashParts;
+pub use known_map::KnownMap;
 pub use limits::{EVENT_QUEUES_MAX, Limits};
 pub use metrics::{EventQueueStatus, QueueMetrics, ShardQueueStatus};
 pub use traits::{
-    DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, QueueRole, Round, RoundFrame, ShardQueues, Taken,
+    DispatchQueues, EventQueues, Fate, HandedOver, Lease, MapChange, Pulled, QueueError, QueueRole, Round, RoundFrame,
+    ShardMaps, ShardQueues, Taken,
 };
 
 use embedded::Runtime;

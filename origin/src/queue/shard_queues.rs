@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use millpond_shared::shard_map::SHARDS_MAX;
+use millpond_shared::shard_map::{MapState, SHARDS_MAX};
 use millpond_shared::version::{Position, QueueId, ShardId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
@@ -15,7 +15,7 @@ use super::shard_writer::{Ask, Call, Done, Writer, row};
 use super::writer_thread::WriterThread;
 use super::{DeadKey, DeadLetter, Lease, Pulled, QueueError, Runtime, lease};
 use crate::store::dead_letters::Dead;
-use crate::store::shard_queue_file::{Claim, Ends, Run, ShardQueueFile};
+use crate::store::shard_queue_file::{Claim, Ends, Handed, Run, ShardQueueFile};
 use crate::store::{Place, StoreError};
 
 /// Handle to the open file.
@@ -38,6 +38,11 @@ pub(super) struct Shared {
     pub consumers: Mutex<Consumers>,
     /// As of the last commit.
     pub dead: Mutex<Dead>,
+    /// As of the last commit; `None`: nobody has told yet what it begins as.
+    pub map: watch::Sender<Option<Arc<MapState>>>,
+    pub handed: Mutex<Option<Handed>>,
+    /// The attempt in which something was handed over last, and when, since this was opened.
+    pub given: Mutex<Option<(u32, Instant)>>,
 }
 
 /// What consumers have committed. It is written down with the next commit: if that is lost, less is trimmed.
@@ -65,6 +70,9 @@ impl ShardQueueSet {
             cursors: cursors.collect(),
             claims: Mutex::new(loaded.claims),
             dead: Mutex::new(loaded.dead),
+            map: watch::Sender::new(loaded.map.map(Arc::new)),
+            handed: Mutex::new(loaded.handed),
+            given: Mutex::default(),
             consumers: Mutex::new(Consumers { committed: loaded.committed, changed: BTreeSet::new() }),
         });
         let (writer, waiting_max_calls) = (Writer::new(shared.clone()), runtime.limits.waiting_max_calls);
@@ -126,6 +134,17 @@ impl ShardQueueSet {
             consumers.changed.insert(key);
         }
         Ok(())
+    }
+
+    /// See [`ShardMaps::map`](super::ShardMaps::map).
+    pub async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError> {
+        let mut map = self.shared.map.subscribe();
+        let is_newer = |state: &Option<Arc<MapState>>| state.as_ref().is_some_and(|state| state.version() > after);
+        if !self.shared.runtime.wait_for(&mut map, is_newer, wait).await? {
+            return Ok(None);
+        }
+        let state = map.borrow().clone();
+        Ok(state.map(Arc::unwrap_or_clone))
     }
 
     /// Consumers of a shard queue, and what they have committed.

@@ -6,16 +6,18 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::clock;
+use millpond_shared::shard_map::MapState;
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use tokio::sync::oneshot;
 
 use super::dead::{DEAD_MAX, DEAD_MAX_BYTES};
 use super::limits::PUSHES_MAX;
 use super::shard_queues::Shared;
-use super::{DeadKey, DeadLetter, Lease, QueueError, Round, RoundFrame, lease};
+use super::{DeadKey, DeadLetter, HandedOver, Lease, MapChange, QueueError, Round, RoundFrame, lease, map_writer};
 use crate::store::StoreError;
 use crate::store::dead_letters::{Dead, DeadRow};
-use crate::store::shard_queue_file::{Claim, Ends, Transaction};
+use crate::store::shard_queue_file::{Claim, Ends, Handed, Transaction};
 
 /// Something that is to be done on disk.
 pub(super) struct Call {
@@ -24,9 +26,11 @@ pub(super) struct Call {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Done {
     Lease(Lease),
+    Map(Arc<MapState>),
+    Position(Position),
     /// Of letters: how many found no room, or were removed.
     Number(usize),
 }
@@ -34,6 +38,14 @@ pub(super) enum Done {
 impl Done {
     pub fn lease(self) -> Option<Lease> {
         if let Done::Lease(lease) = self { Some(lease) } else { None }
+    }
+
+    pub fn map(self) -> Option<MapState> {
+        if let Done::Map(state) = self { Some(Arc::unwrap_or_clone(state)) } else { None }
+    }
+
+    pub fn position(self) -> Option<Position> {
+        if let Done::Position(position) = self { Some(position) } else { None }
     }
 
     pub fn into_number(self) -> usize {
@@ -48,6 +60,8 @@ pub(super) enum Ask {
     Push { lease: Lease, round: Round },
     Bury { letters: Vec<DeadLetter> },
     Unbury { key: DeadKey },
+    ChangeMap { change: MapChange },
+    HandOver { handed: HandedOver },
 }
 
 pub(super) struct Writer {
@@ -56,18 +70,33 @@ pub(super) struct Writer {
 
 /// What a transaction changes, to be told to others once it is committed.
 #[derive(Default)]
-struct Changes {
-    ends: BTreeMap<ShardId, Ends>,
+pub(super) struct Changes {
+    pub(super) ends: BTreeMap<ShardId, Ends>,
     cursors: BTreeMap<QueueId, Offset>,
     claims: BTreeMap<QueueId, Claim>,
     /// How many dead letters there are now.
     dead: Option<Dead>,
+    pub(super) map: Option<Arc<MapState>>,
+    pub(super) handed: Option<Handed>,
 }
 
 /// Why a call was not done: refused, with nothing written, or the store is broken.
-enum Stop {
+pub(super) enum Stop {
     Refused(QueueError),
     Broken(StoreError),
+}
+
+impl Changes {
+    /// Where a shard queue ends with what is being written.
+    pub fn ends_of(&self, shared: &Shared, shard: ShardId) -> Result<Ends, QueueError> {
+        let before = *shared.ends(shard)?.borrow();
+        Ok(self.ends.get(&shard).copied().unwrap_or(before))
+    }
+
+    /// The shard map with what is being written.
+    pub fn map_of(&self, shared: &Shared) -> Option<Arc<MapState>> {
+        self.map.clone().or_else(|| shared.map.borrow().clone())
+    }
 }
 
 impl Writer {
@@ -121,7 +150,9 @@ impl Writer {
                 }
             }
             let tidied = self.tidy(&transaction, &mut changes)?;
-            if tidied || !changes.claims.is_empty() || !changes.cursors.is_empty() || changes.dead.is_some() {
+            let is_mapped = changes.map.is_some() || changes.handed.is_some();
+            let is_changed = is_mapped || changes.dead.is_some();
+            if tidied || is_changed || !changes.claims.is_empty() || !changes.cursors.is_empty() {
                 transaction.commit()?;
                 self.publish(changes);
             }
@@ -147,6 +178,8 @@ impl Writer {
             }
             Ask::Bury { letters } => return self.bury(transaction, letters, now_ms, changes),
             Ask::Unbury { key } => return self.unbury(transaction, key, changes),
+            Ask::ChangeMap { change } => return map_writer::change(&self.shared, transaction, change, changes),
+            Ask::HandOver { handed } => return map_writer::hand_over(&self.shared, transaction, &handed, changes),
             Ask::Acquire { queue, holder, in_process, ttl } => {
                 let current = transaction.claim(queue)?;
                 let claim = lease::acquire(current.as_ref(), &holder, in_process, now_ms, ttl)
@@ -215,9 +248,12 @@ impl Writer {
         if round.last < round.first {
             return Err(QueueError::Invalid { problem: "the round holds no event".to_owned() }.into());
         }
+        let version = changes.map_of(&self.shared).map_or(0, |state| state.version());
+        if round.map_version < version {
+            return Err(QueueError::MapChanged { version }.into());
+        }
         for RoundFrame { shard, bytes, .. } in &round.frames {
-            let waiting = self.shared.ends(*shard)?.borrow().bytes;
-            let waiting = changes.ends.get(shard).map_or(waiting, |ends| ends.bytes);
+            let waiting = changes.ends_of(&self.shared, *shard)?.bytes;
             if waiting > 0 && waiting + bytes.len() as u64 > self.shared.runtime.limits.shard_depth_max_bytes {
                 return Err(QueueError::ShardFull { shard: *shard }.into());
             }
@@ -264,6 +300,13 @@ impl Writer {
         self.shared.claims.lock().extend(changes.claims);
         if let Some(dead) = changes.dead {
             *self.shared.dead.lock() = dead;
+        }
+        if let Some(handed) = changes.handed {
+            *self.shared.handed.lock() = Some(handed);
+            *self.shared.given.lock() = Some((handed.epoch, clock::monotonic()));
+        }
+        if let Some(state) = changes.map {
+            self.shared.map.send_replace(Some(state));
         }
     }
 

@@ -115,7 +115,12 @@ async fn events_are_appended_taken_and_pushed<F: Future<Output = Doors>>(open: i
     assert_eq!(taken_ids(&taken), [(1, "a".to_owned()), (2, "b".to_owned())]);
     assert_eq!(doors.dispatch.take(lease, 2, LONG).await.unwrap(), Some(taken), "taking changes nothing");
 
-    let round = Round { first: 1, last: 2, frames: vec![round_frame(0, 1, "zero"), round_frame(7, 2, "seven")] };
+    let round = Round {
+        first: 1,
+        last: 2,
+        map_version: 1,
+        frames: vec![round_frame(0, 1, "zero"), round_frame(7, 2, "seven")],
+    };
     doors.dispatch.push(lease, round).await.unwrap();
     let taken = doors.dispatch.take(lease, 9, LONG).await.unwrap().unwrap();
     assert_eq!(taken_ids(&taken), [(3, "c".to_owned())]);
@@ -160,7 +165,7 @@ async fn a_full_queue_refuses_and_takes_again_once_there_is_room<F: Future<Outpu
     assert_eq!((fates[2], fates[4]), (Fate::Duplicate, Fate::Full));
     assert_eq!(append(&["a", "d"]).await, [Fate::Duplicate, Fate::Full], "what is known is known in a full queue too");
     let lease = lease(&doors, 0).await;
-    doors.dispatch.push(lease, Round { first: 1, last: 2, frames: vec![] }).await.unwrap();
+    doors.dispatch.push(lease, Round { first: 1, last: 2, map_version: 1, frames: vec![] }).await.unwrap();
     assert_eq!(offsets(&append(&["d", "e", "f"]).await), [4, 5, 0], "a refused id was not remembered");
 }
 
@@ -184,11 +189,15 @@ async fn leases_exclude_and_fence<F: Future<Output = Doors>>(open: impl Fn(Machi
     doors.machine.pass_ms(9_999);
     doors.dispatch.renew(first, TTL).await.unwrap();
     doors.machine.pass_ms(9_999);
-    doors.dispatch.push(first, Round { first: 1, last: 1, frames: vec![round_frame(0, 1, "by a")] }).await.unwrap();
+    doors
+        .dispatch
+        .push(first, Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(0, 1, "by a")] })
+        .await
+        .unwrap();
 
     doors.machine.pass_ms(1);
     let fenced = QueueError::Fenced { queue: 0, token: first.token };
-    let round = |text| Round { first: 2, last: 2, frames: vec![round_frame(0, 1, text)] };
+    let round = |text| Round { first: 2, last: 2, map_version: 1, frames: vec![round_frame(0, 1, text)] };
     assert_eq!(doors.dispatch.push(first, round("late")).await, Err(fenced.clone()), "it ran out");
     assert_eq!(doors.dispatch.renew(first, TTL).await, Err(fenced.clone()));
     let second = doors.dispatch.acquire(0, "b", TTL).await.unwrap();
@@ -208,7 +217,9 @@ async fn rounds_leave_no_gap_and_double_nothing<F: Future<Output = Doors>>(open:
     let doors = open(Machine::new(1)).await;
     doors.events.append(0, None, (0..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |first, last| doors.dispatch.push(lease, Round { first, last, frames: vec![round_frame(0, 1, "x")] });
+    let push = |first, last| {
+        doors.dispatch.push(lease, Round { first, last, map_version: 1, frames: vec![round_frame(0, 1, "x")] })
+    };
     let not_next = |first, expected| Err(QueueError::NotNext { queue: 0, first, expected });
     assert_eq!(push(2, 3).await, not_next(2, 1));
     assert_eq!(push(1, 2).await, Ok(()));
@@ -224,7 +235,9 @@ async fn a_pull_waits_and_ends_by_bytes<F: Future<Output = Doors>>(open: impl Fn
     assert_eq!(doors.shards.pull(3, 0, 9, Duration::from_millis(1)).await.unwrap(), Pulled::default());
     doors.events.append(0, None, (0..3).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |n, text| doors.dispatch.push(lease, Round { first: n, last: n, frames: vec![round_frame(3, 1, text)] });
+    let push = |n, text| {
+        doors.dispatch.push(lease, Round { first: n, last: n, map_version: 1, frames: vec![round_frame(3, 1, text)] })
+    };
     let (pulled, pushed) = tokio::join!(doors.shards.pull(3, 0, 1, LONG), push(1, "first"));
     pushed.unwrap();
     let first = Pulled { frames: vec![(1, frame("first"))], last: 1, events_after: 1 };
@@ -241,7 +254,7 @@ async fn a_pull_counts_the_events_after_its_position<F: Future<Output = Doors>>(
     let held = lease(&doors, 0).await;
     for (first, last) in [(1, 1), (2, 11), (12, 111)] {
         let frames = vec![round_frame(3, last + 1 - first, "x"), round_frame(4, 1, "of another shard")];
-        doors.dispatch.push(held, Round { first, last, frames }).await.unwrap();
+        doors.dispatch.push(held, Round { first, last, map_version: 1, frames }).await.unwrap();
     }
     let counted = async |doors: &Doors, after, max_bytes| {
         let pulled = doors.shards.pull(3, after, max_bytes, Duration::ZERO).await.unwrap();
@@ -261,7 +274,7 @@ async fn a_pull_counts_the_events_after_its_position<F: Future<Output = Doors>>(
     let doors = open(doors.machine.crash()).await;
     assert_eq!(counted(&doors, 2, 1).await, (1, 100));
     doors.machine.pass_ms(TTL.as_millis() as u64);
-    let round = Round { first: 112, last: 112, frames: vec![round_frame(3, 1, "x")] };
+    let round = Round { first: 112, last: 112, map_version: 1, frames: vec![round_frame(3, 1, "x")] };
     doors.dispatch.push(lease(&doors, 0).await, round).await.unwrap();
     assert_eq!(counted(&doors, 2, 1).await, (1, 101));
     assert_eq!(counted(&doors, 3, 1).await, (1, 1));
@@ -272,13 +285,17 @@ async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: i
     doors.events.append(0, None, (1..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
     for n in 1..4 {
-        let round = Round { first: n, last: n, frames: vec![round_frame(0, 1, "x")] };
+        let round = Round { first: n, last: n, map_version: 1, frames: vec![round_frame(0, 1, "x")] };
         doors.dispatch.push(lease, round).await.unwrap();
     }
     doors.shards.committed(0, "spare/1", 1).await.unwrap();
     doors.shards.committed(0, "primary", 3).await.unwrap();
     // A push is written after what consumers said before it.
-    doors.dispatch.push(lease, Round { first: 4, last: 4, frames: vec![round_frame(0, 1, "x")] }).await.unwrap();
+    doors
+        .dispatch
+        .push(lease, Round { first: 4, last: 4, map_version: 1, frames: vec![round_frame(0, 1, "x")] })
+        .await
+        .unwrap();
     let trimmed = doors.shards.pull(0, 0, 1 << 20, LONG).await;
     assert_eq!(trimmed, Err(QueueError::Trimmed { shard: 0, after: 0, trimmed: 1 }), "the slowest one decides");
     assert_eq!(doors.shards.pull(0, 1, 1 << 20, LONG).await.unwrap().frames.len(), 3);
@@ -299,7 +316,7 @@ async fn a_full_shard_queue_refuses_rounds<F: Future<Output = Doors>>(open: impl
     let large = "x".repeat(2_001);
     let push = |n, text| {
         let frames = vec![round_frame(1, 1, "x"), round_frame(0, 1, text)];
-        doors.dispatch.push(lease, Round { first: n, last: n, frames })
+        doors.dispatch.push(lease, Round { first: n, last: n, map_version: 1, frames })
     };
     push(1, &large).await.unwrap();
     assert_eq!(push(2, "b").await, Err(QueueError::ShardFull { shard: 0 }));

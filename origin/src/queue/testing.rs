@@ -3,17 +3,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_shared::event::Event;
-use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::shard_map::MapState;
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use millpond_shared::wire::EventFrame;
 use prometheus::Registry;
 
 use super::embedded::OpenError;
 use super::nats::testing::NatsServer;
 use super::nats::{Clock, NatsQueues};
-use super::{Files, Limits, Options, Queues, RoundFrame, Taken};
+use super::{Files, HandedOver, Limits, MapChange, Options, QueueError, Queues, RoundFrame, ShardMaps, Taken};
 use crate::store::Place;
 use crate::store::forgetful::Forgetful;
 
@@ -148,4 +151,22 @@ impl Random {
 /// Checks that a frame is of this queue.
 pub fn is_of(queue: QueueId, frame: &Bytes) -> bool {
     EventFrame::decode(frame).is_ok_and(|frame| frame.queue == queue)
+}
+
+/// Where nobody can say anything of a shard map.
+pub struct NoMaps;
+
+#[async_trait]
+impl ShardMaps for NoMaps {
+    async fn map(&self, _: u32, _: Duration) -> Result<Option<MapState>, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn change_map(&self, _: MapChange) -> Result<MapState, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn hand_over(&self, _: HandedOver) -> Result<Position, QueueError> {
+        Err(QueueError::Closed)
+    }
 }

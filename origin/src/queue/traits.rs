@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_shared::event::Event;
+use millpond_shared::shard_map::{FirstMap, MapRefused, MapState, Slots};
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +75,8 @@ pub trait DispatchQueues: DeadLetters {
     async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError>;
 
     /// Files a round: all its frames and the cursor in one transaction. Refused as a whole if the lease has run out
-    /// or was passed on ([`QueueError::Fenced`]), or if the round does not start right behind the cursor.
+    /// or was passed on ([`QueueError::Fenced`]), if the round does not start right behind the cursor, or if the shard
+    /// map has changed since it was routed ([`QueueError::MapChanged`]).
     async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError>;
 }
 
@@ -100,6 +102,8 @@ pub struct Taken {
 pub struct Round {
     pub first: Offset,
     pub last: Offset,
+    /// Version of the shard map that it was routed by.
+    pub map_version: u32,
     /// One for every shard concerned.
     pub frames: Vec<RoundFrame>,
 }
@@ -131,9 +135,54 @@ pub trait ShardQueues: DeadLetters {
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError>;
 }
 
+/// The shard map, which is kept where the queues are, and what moves slots from one shard to another.
+#[async_trait]
+pub trait ShardMaps: Send + Sync {
+    /// The map, once its version is above `after`; `None` if it is not within `wait`, or there is none yet.
+    async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError>;
+
+    /// Changes the map; the one that holds then. [`QueueError::Map`] if that can't be.
+    async fn change_map(&self, change: MapChange) -> Result<MapState, QueueError>;
+
+    /// Appends documents of the slots that move to the queue of the shard that takes them; their position there.
+    ///
+    /// Refused if the attempt is over ([`QueueError::Map`]), if somebody else has handed something over since
+    /// ([`QueueError::Overtaken`]), or while the taking shard is too far behind ([`QueueError::ShardFull`]).
+    async fn hand_over(&self, handed: HandedOver) -> Result<Position, QueueError>;
+}
+
+/// What a shard map can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum MapChange {
+    /// What a configuration asks for: becomes the map where there is none, and can add shards to it.
+    First(FirstMap),
+    /// Begins to move slots.
+    Begin { slots: Slots, to: ShardId },
+    /// Holds events of the slots that move. To be repeated until it is known where the giving shard ends.
+    Hold { epoch: u32 },
+    /// Lets them go again.
+    LetGo { version: u32 },
+    /// The last that was handed over is at `since`: the slots belong to the taking shard.
+    Complete { epoch: u32, since: Position },
+    /// Gives the move up.
+    Stop,
+}
+
+/// What a shard hands over at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// The attempt.
+    pub epoch: u32,
+    /// Where the same giver handed over before; `None`: this is its first.
+    pub after: Option<Position>,
+    /// An encoded `Handover`.
+    pub bytes: Bytes,
+}
+
 /// The whole queue role, whichever engine does its work: all doors, and what its operator needs.
 #[async_trait]
-pub trait QueueRole: EventQueues + DispatchQueues + ShardQueues {
+pub trait QueueRole: EventQueues + DispatchQueues + ShardQueues + ShardMaps {
     /// Like [`DispatchQueues::acquire`], for a holder in another process: its claim outlives this one.
     async fn acquire_from_elsewhere(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError>;
 
@@ -200,6 +249,12 @@ pub enum QueueError {
     NotNext { queue: QueueId, first: Offset, expected: Offset },
     #[error("shard queue {shard} is full: its shard does not commit, or a consumer that is gone was never removed")]
     ShardFull { shard: ShardId },
+    #[error("the shard map has version {version} by now: route the round anew")]
+    MapChanged { version: u32 },
+    #[error("the shard map stays as it is: {problem}")]
+    Map { problem: String },
+    #[error("somebody else hands documents over to shard {shard} as well")]
+    Overtaken { shard: ShardId },
     #[error("the request is no valid one: {problem}")]
     Invalid { problem: String },
     #[error("the queue role can't be reached: {problem}")]
@@ -210,4 +265,10 @@ pub enum QueueError {
     Busy,
     #[error("the queue is closed")]
     Closed,
+}
+
+impl From<MapRefused> for QueueError {
+    fn from(refused: MapRefused) -> QueueError {
+        QueueError::Map { problem: refused.to_string() }
+    }
 }

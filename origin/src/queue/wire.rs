@@ -10,6 +10,9 @@
 //! | `GET /_millpond/queues/events/Q?token=&max_events=&wait_ms=` | a take; answered with [`TakenHead`] and its frames |
 //! | `POST /_millpond/queues/events/Q/push/TOKEN` | [`RoundHead`] and its frames |
 //! | `GET /_millpond/queues/shards/S?after=&max_bytes=&wait_ms=` | a pull; answered with [`PulledHead`] and its frames |
+//! | `GET /_millpond/queues/map/changes?after=&wait_ms=` | the shard map once it is newer; answered with it, or none |
+//! | `POST /_millpond/queues/map` | a `MapChange`; answered with the shard map |
+//! | `POST /_millpond/queues/map/handed` | [`HandedHead`] and a `Handover`; answered with its position |
 //! | `POST /_millpond/queues/dead` | dead letters as parts, to be laid aside; answered with [`Buried`] |
 //! | `PUT /_millpond/queues/shards/S/consumers/NAME` | [`Committed`] |
 //! | `DELETE /_millpond/queues/shards/S/consumers/NAME` | forgetting a consumer that is gone for good |
@@ -27,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fate, QueueError};
 
 /// Format number of messages.
-pub const WIRE_FORMAT: u8 = 2;
+pub const WIRE_FORMAT: u8 = 3;
 /// What all paths of the queue role start with.
 pub const ROOT: &str = "/_millpond/queues";
 /// Content type of messages.
@@ -73,6 +76,7 @@ pub struct TakenHead {
 pub struct RoundHead {
     pub first: Offset,
     pub last: Offset,
+    pub map_version: u32,
     /// The shard of each frame, and how many events it has.
     pub frames: Vec<(ShardId, u64)>,
 }
@@ -88,6 +92,12 @@ pub struct PulledHead {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     pub position: Position,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedHead {
+    pub epoch: u32,
+    pub after: Option<Position>,
 }
 
 /// How many letters there was no room for.
@@ -160,8 +170,12 @@ pub fn status(error: &QueueError) -> StatusCode {
         QueueError::NoQueue { .. } => StatusCode::NOT_FOUND,
         QueueError::Trimmed { .. } => StatusCode::GONE,
         QueueError::Invalid { .. } => StatusCode::BAD_REQUEST,
-        QueueError::Fenced { .. } => StatusCode::PRECONDITION_FAILED,
-        QueueError::Ahead { .. } | QueueError::Held { .. } | QueueError::NotNext { .. } => StatusCode::CONFLICT,
+        QueueError::Fenced { .. } | QueueError::MapChanged { .. } => StatusCode::PRECONDITION_FAILED,
+        QueueError::Ahead { .. }
+        | QueueError::Held { .. }
+        | QueueError::NotNext { .. }
+        | QueueError::Map { .. }
+        | QueueError::Overtaken { .. } => StatusCode::CONFLICT,
         QueueError::ShardFull { .. } | QueueError::Busy | QueueError::Closed => StatusCode::SERVICE_UNAVAILABLE,
         QueueError::Unreachable { .. } => StatusCode::BAD_GATEWAY,
         QueueError::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -174,7 +188,7 @@ mod tests {
 
     #[test]
     fn messages_and_back() {
-        let head = RoundHead { first: 1, last: 9, frames: vec![(3, 1), (4, 8)] };
+        let head = RoundHead { first: 1, last: 9, map_version: 1, frames: vec![(3, 1), (4, 8)] };
         let message = Message { head, parts: vec![Bytes::from_static(b"abc"), Bytes::new()] };
         assert_eq!(Message::decode(message.encode()), Ok(message));
     }

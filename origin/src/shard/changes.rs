@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{CHANGES_FORMAT, Change, ChangeMessage, Follow};
 use parking_lot::Mutex;
@@ -38,6 +39,7 @@ struct Inner {
     batches: VecDeque<Arc<Batch>>,
     /// Number of changes in `batches`.
     changes: usize,
+    map: Option<Arc<ShardMap>>,
     followers: Vec<mpsc::Sender<Arc<Batch>>>,
     closed: bool,
 }
@@ -47,23 +49,33 @@ struct Inner {
 struct Batch {
     at: Position,
     documents: Vec<Change>,
+    /// The shard map, where that is what is told.
+    map: Option<Arc<ShardMap>>,
 }
 
 impl ChangeLog {
-    /// An empty log of a shard that has applied everything up to `at`.
-    pub fn new(shard: ShardId, at: Position) -> ChangeLog {
-        let inner = Inner { at, floor: at, batches: VecDeque::new(), changes: 0, followers: Vec::new(), closed: false };
+    /// An empty log of a shard that has applied everything up to `at`, and knows this shard map.
+    pub fn new(shard: ShardId, at: Position, map: Option<Arc<ShardMap>>) -> ChangeLog {
+        let (batches, followers) = (VecDeque::new(), Vec::new());
+        let inner = Inner { at, floor: at, batches, changes: 0, map, followers, closed: false };
         ChangeLog { shard, inner: Mutex::new(inner) }
     }
 
     /// Announces a batch. Its documents must be readable already: a fetch made after this sees them.
     pub fn publish(&self, at: Position, documents: Vec<Change>) {
-        let batch = Arc::new(Batch { at, documents });
+        let batch = Arc::new(Batch { at, documents, map: None });
         let mut inner = self.inner.lock();
         inner.at = at;
         inner.keep(batch.clone());
-        // A follower that is gone, or too slow, loses its place.
-        inner.followers.retain(|follower| follower.try_send(batch.clone()).is_ok());
+        inner.send(&batch);
+    }
+
+    /// Tells followers, now and later, of a newer shard map.
+    pub fn tell_map(&self, map: Arc<ShardMap>) {
+        let mut inner = self.inner.lock();
+        inner.map = Some(map.clone());
+        let batch = Arc::new(Batch { at: inner.at, documents: Vec::new(), map: Some(map) });
+        inner.send(&batch);
     }
 
     /// A stream of messages from [`ChangeMessage::Hello`] on, which ends when the follower is too slow or the shard
@@ -81,7 +93,9 @@ impl ChangeLog {
         let after = follow.after.filter(|_| resumed).unwrap_or(inner.at);
         let mut missed: VecDeque<_> = inner.batches.iter().filter(|batch| batch.at > after).cloned().collect();
         // Batches without changes are not kept: this one tells how far they went.
-        missed.push_back(Arc::new(Batch { at: inner.at, documents: Vec::new() }));
+        missed.push_back(Arc::new(Batch { at: inner.at, documents: Vec::new(), map: None }));
+        let map = inner.map.clone();
+        missed.extend(map.map(|map| Arc::new(Batch { at: inner.at, documents: Vec::new(), map: Some(map) })));
         let hello = ChangeMessage::Hello { format: CHANGES_FORMAT, shard: self.shard, resumed, at: inner.at };
         let follower = Follower { hello: Some(hello), missed, live, after, at: inner.at, ticks: None };
         Some(stream::unfold(follower, Follower::next).boxed())
@@ -96,6 +110,11 @@ impl ChangeLog {
 }
 
 impl Inner {
+    /// A follower that is gone, or too slow, loses its place.
+    fn send(&mut self, batch: &Arc<Batch>) {
+        self.followers.retain(|follower| follower.try_send(batch.clone()).is_ok());
+    }
+
     fn keep(&mut self, batch: Arc<Batch>) {
         if batch.documents.is_empty() {
             return;
@@ -139,6 +158,9 @@ impl Follower {
             };
             // A replay announces again what a document has had since a later frame than the batch's.
             self.at = batch.at.max(self.after);
+            if let Some(map) = &batch.map {
+                return Some((ChangeMessage::Map { at: self.at, map: ShardMap::clone(map) }, self));
+            }
             let unseen = |change: &&Change| change.version.position > self.after;
             let documents: Vec<Change> = batch.documents.iter().filter(unseen).cloned().collect();
             if !documents.is_empty() {
@@ -193,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_that_comes_back_gets_what_it_missed_and_nothing_else() {
-        let log = ChangeLog::new(3, 10);
+        let log = ChangeLog::new(3, 10, None);
         let mut from_the_start = follow(&log, None);
         log.publish(11, changes(11, 0..1));
         log.publish(12, Vec::new());
@@ -211,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_from_before_the_floor_is_told_so() {
-        let log = ChangeLog::new(3, 10);
+        let log = ChangeLog::new(3, 10, None);
         let mut stream = follow(&log, Some(9));
         log.publish(11, changes(11, 0..1));
         assert_eq!(ready(&mut stream).await.0, [hello(false, 10), changed(11, changes(11, 0..1))]);
@@ -239,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_ahead_of_a_restarted_shard_gets_only_what_is_new_to_it() {
-        let log = ChangeLog::new(3, 10);
+        let log = ChangeLog::new(3, 10, None);
         let mut stream = follow(&log, Some(15));
         assert_eq!(ready(&mut stream).await.0, [hello(true, 10)]);
         // Replayed, in other batches than before the restart.
@@ -251,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_too_slow_is_cut_off_and_can_resume_without_a_gap() {
-        let log = ChangeLog::new(3, 0);
+        let log = ChangeLog::new(3, 0, None);
         let mut slow = follow(&log, Some(0));
         let last = BEHIND_MAX as u64 + 50;
         for at in 1..=last {
@@ -266,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_broken_by_ticks_that_say_no_more_than_was_sent() {
-        let log = ChangeLog::new(3, 5);
+        let log = ChangeLog::new(3, 5, None);
         let mut stream = follow(&log, None);
         log.publish(6, Vec::new());
         assert_eq!(stream.next().await, Some(hello(false, 5)));
@@ -275,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_log_ends_its_streams_and_takes_no_more() {
-        let log = ChangeLog::new(3, 5);
+        let log = ChangeLog::new(3, 5, None);
         let mut stream = follow(&log, None);
         log.publish(6, changes(6, 0..1));
         log.close();
@@ -285,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn followers_are_bounded_and_those_that_left_make_room() {
-        let log = ChangeLog::new(3, 5);
+        let log = ChangeLog::new(3, 5, None);
         let mut streams: Vec<_> = (0..FOLLOWERS_MAX).map(|_| follow(&log, None)).collect();
         assert!(log.follow(Follow::default()).is_none());
         streams.pop();

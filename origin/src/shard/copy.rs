@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use millpond_shared::clock;
 use millpond_shared::projection::Projection;
-use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::sleep;
@@ -31,7 +30,8 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(100);
 /// What a shard is copied with.
 pub struct Copying {
     pub shard: ShardId,
-    pub map: Arc<ShardMap>,
+    /// With which the shard map began.
+    pub map_version: u32,
     pub projections: Arc<Vec<Projection>>,
     /// Where the shard's file is, or will be.
     pub dir: PathBuf,
@@ -96,7 +96,7 @@ pub async fn copy(copying: Copying) -> Result<Option<Position>, CopyError> {
         }
         Err(error) => return Err(error),
     };
-    let (committed, marks) = (first.committed, first.marks.clone());
+    let (committed, marks, taking) = (first.committed, first.marks.clone(), Some(first.taking));
     let file = Arc::new(copying.create(&unfinished).await?);
     let (mut page, mut documents) = (first, 0);
     loop {
@@ -108,7 +108,7 @@ pub async fn copy(copying: Copying) -> Result<Option<Position>, CopyError> {
         let Some((projection, key)) = last.filter(|_| more) else { break };
         page = copying.page(&client, Some((&projection, &key))).await?;
     }
-    let write = Write { committed, marks, ..Write::default() };
+    let write = Write { committed, marks, taking, ..Write::default() };
     spawn_blocking(move || file.commit(write)).await??;
     spawn_blocking(move || rename_synced(&unfinished, &path)).await??;
     tracing::info!(shard = copying.shard, from = copying.from, documents, position = committed, "copied");
@@ -168,7 +168,7 @@ impl Copying {
     }
 
     fn open(&self, path: PathBuf) -> Result<(ShardFile, crate::store::shard_file::Opened), ShardFileError> {
-        let identity = Identity { shard: self.shard, shards: self.map.shards(), map_version: self.map.version };
+        let identity = Identity { shard: self.shard, map_version: self.map_version };
         ShardFile::open(Place::File(path), identity, &self.projections)
     }
 }

@@ -7,6 +7,9 @@
 //!                                        flusher ─▶ store::shard_file ─▶ read ◀─ render ◀─────┘
 //! ```
 //!
+//! `maps` follows the shard map; `give` hands the documents of slots that move over to the queue of another shard, from
+//! which they are taken in there like events.
+//!
 //! Nothing is lost when the process dies: the queue is replayed from the committed position, and the same frames give
 //! the same documents, versions and bytes. So a second process that pulls the same queue is a spare, and `copy` gives it
 //! what the queue does not hold any more.
@@ -15,7 +18,9 @@ mod changes;
 mod copy;
 mod dead;
 mod flusher;
+mod give;
 mod held;
+mod maps;
 mod memo;
 mod metrics;
 mod prepare;
@@ -37,7 +42,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::BoxStream;
 use millpond_shared::clock;
 use millpond_shared::projection::Projection;
-use millpond_shared::shard_map::ShardMap;
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{ChangeMessage, Follow};
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +50,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinError;
 
 use self::changes::ChangeLog;
+use self::give::Touched;
 use self::memo::Memo;
 use self::metrics::OneShard;
 use self::state::State;
@@ -98,7 +104,8 @@ impl Default for ShardSettings {
 /// What a shard is opened with.
 pub struct Opening {
     pub shard: ShardId,
-    pub map: Arc<ShardMap>,
+    /// With which the shard map began.
+    pub map_version: u32,
     pub projections: Arc<Vec<Projection>>,
     pub place: Place,
     pub queues: Arc<dyn ShardQueues>,
@@ -123,7 +130,6 @@ pub enum ShardError {
 /// An open shard. Cheap to share; [`Shard::run`] moves it, everything else reads.
 pub struct Shard {
     id: ShardId,
-    map: Arc<ShardMap>,
     projections: Arc<Vec<Projection>>,
     settings: ShardSettings,
     file: ShardFile,
@@ -143,25 +149,30 @@ pub struct Shard {
     flush_wanted: Notify,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
+    /// The shard map that is in the file.
+    kept_map: Mutex<Option<Arc<MapState>>>,
+    /// What changed of slots that move, since it was handed over.
+    touched: Touched,
 }
 
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map, projections, place, queues, settings } = opening;
-        let identity = Identity { shard, shards: map.shards(), map_version: map.version };
-        let (file, opened) = ShardFile::open(place, identity, &projections)?;
+        let Opening { shard, map_version, projections, place, queues, settings } = opening;
+        let (file, mut opened) = ShardFile::open(place, Identity { shard, map_version }, &projections)?;
         for projection in &opened.undeclared {
             tracing::warn!(shard, projection, "not declared any more: its documents stay in the file");
         }
-        let committed = opened.committed;
+        let (committed, map) = (opened.committed, opened.map.take());
         let metrics = metrics.of(shard);
         metrics.committed.set(i64::try_from(committed).unwrap_or(i64::MAX));
         metrics.position.set(i64::try_from(committed).unwrap_or(i64::MAX));
         Ok(Arc::new(Shard {
             id: shard,
             state: RwLock::new(State::restored(&projections, opened)),
-            changes: ChangeLog::new(shard, committed),
+            changes: ChangeLog::new(shard, committed, map.as_ref().map(|state| Arc::new(state.map.clone()))),
+            kept_map: Mutex::new(map.map(Arc::new)),
+            touched: Touched::default(),
             memo: Mutex::new(Memo::new(usize::try_from(settings.render_cache).unwrap_or(usize::MAX))),
             applied: watch::Sender::new(committed),
             committed: watch::Sender::new(committed),
@@ -169,7 +180,6 @@ impl Shard {
             opened_at: clock::monotonic(),
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
-            map,
             projections,
             settings,
             file,

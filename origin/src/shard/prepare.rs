@@ -3,21 +3,23 @@
 //! All that is costly about an event, parsing it and rendering its item, is done here, before the state is locked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use millpond_shared::event::View;
 use millpond_shared::projection::Projection;
-use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
-use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
+use millpond_shared::wire::{FiledEvent, HandedDocument, Handover, NoFrame, ShardFrame};
 
 use super::held::CellId;
-use crate::projection::{Arrival, Effect};
+use crate::projection::{Arrival, Document, Effect};
 use crate::queue::{DeadKey, DeadLetter};
+use crate::store::shard_file::{Row, Taking};
 
 /// What one shard needs to know to read its frames.
 pub struct Preparer<'a> {
     pub shard: ShardId,
-    pub map: &'a ShardMap,
+    /// Of the versions that documents get.
+    pub epoch: u32,
     pub projections: &'a [Projection],
 }
 
@@ -35,6 +37,15 @@ pub struct Prepared {
     pub unapplied: BTreeMap<Unapplied, u64>,
     /// Those that were left out for good, unlike those that were filed twice.
     pub dead: Vec<DeadLetter>,
+}
+
+/// Documents of another shard, ready to be taken in.
+#[derive(Debug)]
+pub struct TakenIn {
+    pub position: Position,
+    /// As it is behind them.
+    pub taking: Taking,
+    pub documents: Vec<Row>,
 }
 
 /// What an event does, and the document it does it to.
@@ -93,31 +104,15 @@ pub enum FrameError {
     #[error("the frame at position {position} of shard queue {shard} can't be read: {problem}")]
     Unreadable { shard: ShardId, position: Position, problem: NoFrame },
     #[error(
-        "the frame at position {position} of shard queue {shard} was routed by version {found} of the shard map, this \
-         shard has version {expected}: give all roles the same [shard_map]"
+        "the documents handed over at position {position} of shard queue {shard} can't be taken in: {problem}; give all \
+         shard servers the same [[projection]]s"
     )]
-    Map { shard: ShardId, position: Position, found: u32, expected: u32 },
-    #[error(
-        "the frame at position {position} of shard queue {shard} holds the document `{document}`, which belongs to \
-         shard {owner}: give all roles the same [shard_map]"
-    )]
-    Misrouted { shard: ShardId, position: Position, document: String, owner: ShardId },
+    Documents { shard: ShardId, position: Position, problem: String },
 }
 
 impl Preparer<'_> {
     /// Reads a frame, without the events that are at or below the mark of their queue.
-    pub fn prepare(
-        &self,
-        position: Position,
-        bytes: &[u8],
-        mark: impl Fn(QueueId) -> Offset,
-    ) -> Result<Prepared, FrameError> {
-        let shard = self.shard;
-        let frame = ShardFrame::decode(bytes).map_err(|problem| FrameError::Unreadable { shard, position, problem })?;
-        if frame.map_version != self.map.version {
-            let (found, expected) = (frame.map_version, self.map.version);
-            return Err(FrameError::Map { shard, position, found, expected });
-        }
+    pub fn prepare(&self, position: Position, frame: &ShardFrame<'_>, mark: impl Fn(QueueId) -> Offset) -> Prepared {
         let mut reading = Reading {
             preparer: self,
             declared: frame.projections.iter().map(|name| self.declared(name)).collect(),
@@ -134,10 +129,33 @@ impl Preparer<'_> {
             if filed.offset <= mark {
                 reading.leave_out(Unapplied::Repeated, filed.routes.len());
             } else {
-                reading.event(filed)?;
+                reading.event(filed);
             }
         }
-        Ok(reading.out)
+        reading.out
+    }
+
+    /// Reads documents that another shard has handed over.
+    pub fn documents(&self, position: Position, handover: &Handover<'_>) -> Result<TakenIn, FrameError> {
+        let failed = |problem: String| FrameError::Documents { shard: self.shard, position, problem };
+        let mut projections = Vec::with_capacity(handover.projections.len());
+        for (name, fingerprint) in &handover.projections {
+            let declared = self.declared(name).filter(|(_, projection)| projection.state_fingerprint() == *fingerprint);
+            projections
+                .push(declared.ok_or_else(|| failed(format!("`{name}` is declared in another way here, or not")))?);
+        }
+        let mut documents = Vec::with_capacity(handover.documents.len());
+        for HandedDocument { projection, key, blob } in &handover.documents {
+            let (index, projection) = projections
+                .get(usize::from(*projection))
+                .ok_or_else(|| failed("a projection has no name".to_owned()))?;
+            let decoded = Document::decode(&projection.kind, blob)
+                .map_err(|problem| failed(format!("`{}/{key}`: {problem}", projection.name)))?;
+            let version = Version::new(handover.epoch, position);
+            documents.push((*index, Arc::from(key.as_ref()), Arc::new(Document { version, ..decoded })));
+        }
+        let taking = Taking { epoch: handover.epoch, closed: handover.is_last };
+        Ok(TakenIn { position, taking, documents })
     }
 
     fn declared(&self, name: &str) -> Option<(u16, &Projection)> {
@@ -173,10 +191,9 @@ impl Reading<'_> {
         }
     }
 
-    fn event(&mut self, filed: &FiledEvent<'_>) -> Result<(), FrameError> {
+    fn event(&mut self, filed: &FiledEvent<'_>) {
         let Ok(view) = View::new(&filed.event) else {
-            self.bury(filed, Unapplied::Damaged, None);
-            return Ok(());
+            return self.bury(filed, Unapplied::Damaged, None);
         };
         for (name, key) in &filed.routes {
             let declared = self.declared.get(usize::from(*name)).copied().flatten();
@@ -184,7 +201,6 @@ impl Reading<'_> {
                 self.bury(filed, Unapplied::Undeclared, Some(key));
                 continue;
             };
-            let epoch = self.epoch(projection, key)?;
             match Effect::of(projection, &view) {
                 Err(_) => {
                     let document = millpond_shared::projection::document_tag(&projection.name, key);
@@ -195,7 +211,7 @@ impl Reading<'_> {
                     key: key.as_ref().to_owned(),
                     effect,
                     arrival: Arrival {
-                        version: Version::new(epoch, self.out.position),
+                        version: Version::new(self.preparer.epoch, self.out.position),
                         place: (self.out.queue, filed.offset),
                         received: filed.event.received,
                     },
@@ -203,17 +219,6 @@ impl Reading<'_> {
                 }),
             }
         }
-        Ok(())
-    }
-
-    fn epoch(&self, projection: &Projection, key: &str) -> Result<u32, FrameError> {
-        let owner = self.preparer.map.owner_of(&projection.name, key);
-        if owner.shard == self.preparer.shard {
-            return Ok(owner.epoch);
-        }
-        let document = millpond_shared::projection::document_tag(&projection.name, key);
-        let (shard, position) = (self.preparer.shard, self.out.position);
-        Err(FrameError::Misrouted { shard, position, document, owner: owner.shard })
     }
 }
 
@@ -251,22 +256,17 @@ mod tests {
         }
     }
 
-    fn prepare(map: &ShardMap, bytes: &[u8]) -> Result<Prepared, FrameError> {
-        let projections = projections();
-        let preparer = Preparer { shard: 0, map, projections: &projections };
-        preparer.prepare(5, bytes, |queue| if queue == 2 { 3 } else { 0 })
-    }
-
     #[test]
     fn what_cannot_be_applied_is_counted_by_its_reason() {
-        let bytes = frame(vec![
+        let frame = frame(vec![
             filed(3, r#"{"o":1}"#, &[(1, "repeated"), (0, "repeated")]),
             filed(4, r#"{"o":1}"#, &[(1, "k"), (0, "undeclared"), (9, "no such name")]),
             filed(5, r#"{"o":"x"}"#, &[(1, "unordered")]),
             filed(6, r#"{"o":"#, &[(1, "damaged")]),
-        ])
-        .encode();
-        let prepared = prepare(&ShardMap::even(1, 1), &bytes).expect("prepared");
+        ]);
+        let projections = projections();
+        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections };
+        let prepared = preparer.prepare(5, &frame, |queue| if queue == 2 { 3 } else { 0 });
         assert_eq!((prepared.position, prepared.queue, prepared.last, prepared.events), (5, 2, 9, 4));
         let expected =
             [(Unapplied::Repeated, 2), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
@@ -279,12 +279,23 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_map_stops_the_shard() {
-        let bytes = frame(vec![filed(4, r#"{"o":1}"#, &[(1, "k")])]).encode();
-        let words = |map: ShardMap, bytes: &[u8]| prepare(&map, bytes).expect_err("refused").to_string();
-        assert!(words(ShardMap::even(2, 1), &bytes).contains("version 1"));
-        let owner = ShardMap::even(1, 1024).owner_of("p", "k").shard;
-        assert!(words(ShardMap::even(1, 1024), &bytes).contains(&format!("`p/k`, which belongs to shard {owner}")));
-        assert!(words(ShardMap::even(1, 1), &bytes[..9]).contains("position 5 of shard queue 0"));
+    fn documents_of_another_declaration_are_not_taken_in() {
+        let projections = projections();
+        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections };
+        let handover = |name: &'static str, fingerprint, blob: Vec<u8>| Handover {
+            epoch: 4,
+            from: 1,
+            is_last: false,
+            projections: vec![(name.into(), fingerprint)],
+            documents: vec![HandedDocument { projection: 0, key: "k".into(), blob: blob.into() }],
+        };
+        let (fingerprint, blob) = (projections[0].state_fingerprint(), Document::empty(&projections[0].kind).encode());
+        let taken = preparer.documents(9, &handover("p", fingerprint, blob.clone())).expect("taken in");
+        assert_eq!((taken.position, taken.taking), (9, Taking { epoch: 4, closed: false }));
+        assert_eq!(taken.documents[0].2.version, Version::new(4, 9), "as if it had been changed here");
+        let words = |handover| preparer.documents(9, &handover).expect_err("refused").to_string();
+        assert!(words(handover("p", fingerprint + 1, blob.clone())).contains("`p` is declared in another way"));
+        assert!(words(handover("q", fingerprint, blob.clone())).contains("`q`"));
+        assert!(words(handover("p", fingerprint, blob[1..].to_vec())).contains("`p/k`"));
     }
 }

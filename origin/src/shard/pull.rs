@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_shared::version::Position;
+use millpond_shared::wire::{ShardFrame, ShardMessage};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::prepare::{Prepared, Preparer};
+use super::prepare::{FrameError, Prepared, Preparer, TakenIn};
 use super::state::announcements;
 use super::{Shard, ShardError};
 use crate::queue::{Pulled, QueueError};
@@ -136,6 +137,7 @@ impl Shard {
         if dirty_bytes > self.settings.flush_bytes || events >= self.settings.flush_events {
             self.flush_wanted.notify_one();
         }
+        self.touched.note(&changed, &self.projections);
         // Readable first, announced then: a fetch made after the announcement must see the change.
         self.applied.send_replace(applied);
         self.changes.publish(applied, announcements(changed, &self.projections));
@@ -143,26 +145,54 @@ impl Shard {
     }
 
     fn merge(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
-        let preparer = Preparer { shard: self.id, map: &self.map, projections: &self.projections };
         let mut events = 0;
         for (position, frame) in frames {
-            if *position <= self.state.read().applied() {
-                continue;
+            let epoch = {
+                let state = self.state.read();
+                if *position <= state.applied() {
+                    continue;
+                }
+                state.epoch()
+            };
+            let preparer = Preparer { shard: self.id, epoch, projections: &self.projections };
+            let unreadable = |problem| FrameError::Unreadable { shard: self.id, position: *position, problem };
+            match ShardMessage::decode(frame).map_err(unreadable)? {
+                ShardMessage::Events(frame) => events += self.merge_events(&preparer, *position, &frame)?,
+                ShardMessage::Documents(handover) => self.take_in(preparer.documents(*position, &handover)?)?,
             }
-            // Only this loop changes the state, so the mark stays true while the frame is read without the lock.
-            let mut prepared = preparer.prepare(*position, frame, |queue| self.state.read().mark(queue))?;
-            self.metrics.applied.inc_by(prepared.arrived.len() as u64);
-            for (why, events) in &prepared.unapplied {
-                self.metrics.unapplied(*why).inc_by(*events);
-            }
-            let dropped = self.dead.add(std::mem::take(&mut prepared.dead));
-            self.metrics.dead_dropped.inc_by(dropped as u64);
-            events += prepared.events;
-            self.bring(&mut prepared)?;
-            self.state.write().merge(prepared);
             self.shrink();
         }
         Ok(events)
+    }
+
+    /// How many events the frame has.
+    fn merge_events(
+        &self,
+        preparer: &Preparer<'_>,
+        position: Position,
+        frame: &ShardFrame<'_>,
+    ) -> Result<u64, ShardError> {
+        // Only the apply loop changes the state, so the mark stays true while the frame is read without the lock.
+        let mut prepared = preparer.prepare(position, frame, |queue| self.state.read().mark(queue));
+        self.metrics.applied.inc_by(prepared.arrived.len() as u64);
+        for (why, events) in &prepared.unapplied {
+            self.metrics.unapplied(*why).inc_by(*events);
+        }
+        let dropped = self.dead.add(std::mem::take(&mut prepared.dead));
+        self.metrics.dead_dropped.inc_by(dropped as u64);
+        let events = prepared.events;
+        self.bring(&mut prepared)?;
+        self.state.write().merge(prepared);
+        Ok(events)
+    }
+
+    fn take_in(&self, taken: TakenIn) -> Result<(), ShardError> {
+        let missing = self.state.read().missing(&taken.documents);
+        let rows = if missing.is_empty() { Vec::new() } else { self.file.read(&missing)? };
+        let mut state = self.state.write();
+        state.bring(rows);
+        state.take_in(taken);
+        Ok(())
     }
 
     /// Finds the frame's documents, and reads those that are not in memory from the file.

@@ -63,8 +63,7 @@ impl Shard {
         self.reach(least).await?;
         let (position, document) = self.look(route).await?;
         let Some(document) = document else {
-            let projection = self.projections.get(route.projection).ok_or(NotRead::NoOutput)?;
-            let epoch = self.map.owner_of(&projection.name, &route.key).epoch;
+            let epoch = self.state.read().epoch();
             return Ok(Read { position, behind: self.behind(position), found: Found::Nothing(Version::new(epoch, 0)) });
         };
         let found = Found::Document(self.rendered(route, document).await?);

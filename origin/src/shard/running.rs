@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use millpond_shared::projection::Projection;
 use millpond_shared::route::Route;
 use millpond_shared::version::Version;
-use millpond_shared::wire::{ChangeMessage, Follow};
+use millpond_shared::wire::{ChangeMessage, Follow, HandedDocument, Handover};
 use parking_lot::{Condvar, Mutex};
 use prometheus::Registry;
 use redb::StorageBackend;
@@ -321,7 +321,7 @@ async fn an_announced_change_can_be_read() {
                         versions.insert(change.tag, change.version);
                     }
                 }
-                ChangeMessage::Hello { .. } | ChangeMessage::Tick { .. } => {}
+                ChangeMessage::Hello { .. } | ChangeMessage::Tick { .. } | ChangeMessage::Map { .. } => {}
             }
         }
     }
@@ -360,12 +360,14 @@ async fn a_queue_that_is_away_is_tried_again_and_one_that_lost_data_is_not() {
 async fn a_frame_that_cannot_be_read_stops_the_shard_behind_the_one_before() {
     let site = site(NEVER);
     site.push(event("a", 1, r#"{"user":"x"}"#));
-    let mut other_map = site.frame(0, 2, &[event("b", 2, r#"{"user":"x"}"#)]);
-    other_map.map_version = 7;
-    site.queue.push(&other_map);
+    let blob = vec![99].into();
+    let document = HandedDocument { projection: 0, key: "x".into(), blob };
+    let fingerprint = site.projections[0].state_fingerprint();
+    let projections = vec![("p".into(), fingerprint)];
+    site.queue.hand_over(&Handover { epoch: 2, from: 1, is_last: true, projections, documents: vec![document] });
     let running = run(site.open());
     let error = running.task.await.expect("no panic").expect_err("stopped");
-    assert!(error.to_string().contains("position 2") && error.to_string().contains("[shard_map]"), "{error}");
+    assert!(error.to_string().contains("position 2") && error.to_string().contains("format 99"), "{error}");
     assert_eq!(*site.queue.committed.borrow(), Some(1));
 }
 
@@ -469,7 +471,7 @@ async fn a_shard_and_its_embedded_queue_survive_a_power_cut() {
     for (first, events) in (1..).zip(events.chunks(1)) {
         let bytes = site.frame(0, first, events).encode().into();
         let frame = RoundFrame { shard: 0, events: 1, bytes };
-        queues.push(lease, Round { first, last: first, frames: vec![frame] }).await.expect("pushed");
+        queues.push(lease, Round { first, last: first, map_version: 1, frames: vec![frame] }).await.expect("pushed");
     }
     let mut committed = running.shard.committed();
     committed.wait_for(|committed| *committed >= 2).await.expect("committed");

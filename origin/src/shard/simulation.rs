@@ -238,7 +238,7 @@ impl Proxy {
                     }
                     self.at = Some(at);
                 }
-                ChangeMessage::Tick { at } => self.at = self.at.max(Some(at)),
+                ChangeMessage::Tick { at } | ChangeMessage::Map { at, .. } => self.at = self.at.max(Some(at)),
             }
         }
     }
@@ -343,18 +343,18 @@ async fn a_copy_of_a_shard_that_goes_on_comes_to_the_same_documents() {
             goes_on(&mut random);
         }
         let spare = Site { disk: Forgetful::new(), queue: site.queue.clone(), ..self::site() };
-        let identity = Identity { shard: site.shard, shards: 2, map_version: 1 };
+        let identity = Identity { shard: site.shard, map_version: 1 };
         let open = |projections| ShardFile::open(Place::Backend(Box::new(spare.disk.clone())), identity, projections);
         let (file, _) = open(&projections[0]).expect("opened");
         let mut page = primary.file.page(None, 1).expect("a page");
-        let (committed, marks) = (page.committed, page.marks.clone());
+        let (committed, marks, taking) = (page.committed, page.marks.clone(), Some(page.taking));
         loop {
             file.adopt(&Page::decode(&page.encode()).expect("a page")).expect("adopted");
             goes_on(&mut random);
             let Some(last) = page.rows.last().filter(|_| page.more) else { break };
             page = primary.file.page(Some((&last.projection, &last.key)), 1).expect("a page");
         }
-        file.commit(Write { committed, marks, ..Write::default() }).expect("committed");
+        file.commit(Write { committed, marks, taking, ..Write::default() }).expect("committed");
         drop(file);
 
         producer.dispatch_all(&site);

@@ -16,9 +16,9 @@ use millpond_shared::version::{Offset, Position, QueueId, Version};
 use millpond_shared::wire::Change;
 
 use super::held::{Cell, CellId, Held, Stage};
-use super::prepare::{Arrived, Prepared};
+use super::prepare::{Arrived, Prepared, TakenIn};
 use crate::projection::{Applied, Document};
-use crate::store::shard_file::{Opened, Row, Write};
+use crate::store::shard_file::{Opened, Row, Taking, Write};
 
 /// Documents, position, marks; and what the next commits have to write.
 pub struct State {
@@ -35,9 +35,12 @@ pub struct State {
     dirty_bytes: u64,
     /// Documents of the slice that is being committed.
     writing: Vec<CellId>,
-    /// Position and marks that the last slice carries.
+    /// Which slots of others have been taken in.
+    taking: Taking,
+    /// Position, marks and taking that the last slice carries.
     reached: Position,
     reached_marks: BTreeMap<QueueId, Offset>,
+    reached_taking: Taking,
     /// Frames that were applied behind `reached`.
     behind: VecDeque<Frame>,
     /// Events of the same, and those that the slice which is being committed carries.
@@ -50,10 +53,10 @@ pub struct State {
 /// What is kept of a frame that was applied.
 struct Frame {
     position: Position,
-    queue: QueueId,
-    /// Last offset of its round.
-    last: Offset,
+    /// Event queue and last offset of its round; none where documents were handed over.
+    round: Option<(QueueId, Offset)>,
     events: u64,
+    taking: Taking,
 }
 
 /// A document that was looked for in memory.
@@ -81,8 +84,10 @@ impl State {
             dirty: VecDeque::new(),
             dirty_bytes: 0,
             writing: Vec::new(),
+            taking: opened.taking,
             reached: opened.committed,
             reached_marks: opened.marks,
+            reached_taking: opened.taking,
             behind: VecDeque::new(),
             events_behind: 0,
             events_under_way: 0,
@@ -98,6 +103,11 @@ impl State {
     /// Everything up to this position is on disk once the slices taken so far are.
     pub fn reached(&self) -> Position {
         self.reached
+    }
+
+    /// Of the versions that documents get now.
+    pub fn epoch(&self) -> u32 {
+        self.taking.epoch
     }
 
     /// Highest offset of `queue` that has been applied.
@@ -229,7 +239,51 @@ impl State {
         *mark = prepared.last.max(*mark);
         self.events_behind += prepared.events;
         let Prepared { position, queue, last, events, .. } = prepared;
-        self.behind.push_back(Frame { position, queue, last, events });
+        self.behind.push_back(Frame { position, round: Some((queue, last)), events, taking: self.taking });
+    }
+
+    /// Those of the documents that are not in memory, but may be in the file; each once, in the order of the file.
+    pub fn missing(&self, rows: &[Row]) -> Vec<(u16, Arc<str>)> {
+        let is_missing = |row: &&Row| self.cold && self.held.find(row.0, &row.1).is_none();
+        let mut missing: Vec<_> = rows.iter().filter(is_missing).map(|row| (row.0, row.1.clone())).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// Takes in documents that another shard has handed over, in place of what is here of them, unless that is later: a
+    /// replay comes by documents that are on disk ahead of it. Nobody is told: as long as the slots are the other's,
+    /// nobody reads them here.
+    ///
+    /// What [`State::missing`] told was brought.
+    pub fn take_in(&mut self, taken: TakenIn) {
+        if self.taking.takes(taken.taking.epoch) {
+            self.taking = taken.taking;
+            for (projection, key, document) in taken.documents {
+                let Some(kind) = self.kinds.get(usize::from(projection)) else { continue };
+                let found = self.held.find(projection, &key);
+                let cell = found.or_else(|| self.held.insert(projection, key, Arc::new(Document::empty(kind))));
+                let Some(id) = cell else { continue };
+                let before = self.held.get(id).map_or(0, Cell::weight);
+                let replaced = self.held.change(id, |cell| {
+                    let is_later = document.version > cell.document.version;
+                    is_later.then(|| {
+                        cell.document = document;
+                        (std::mem::replace(&mut cell.stage, Stage::Dirty), cell.weight())
+                    })
+                });
+                match replaced.flatten() {
+                    Some((Stage::Dirty, weight)) => self.dirty_bytes = self.dirty_bytes - before + weight,
+                    Some((Stage::Clean | Stage::Writing, weight)) => {
+                        self.dirty_bytes += weight;
+                        self.dirty.push_back((taken.position, id));
+                    }
+                    None => {}
+                }
+            }
+        }
+        self.applied = taken.position;
+        self.behind.push_back(Frame { position: taken.position, round: None, events: 0, taking: self.taking });
     }
 
     /// What changed since this was asked last.
@@ -269,12 +323,16 @@ impl State {
         self.dirty_bytes -= bytes;
         self.reached = self.dirty.front().map_or(self.applied, |(first, _)| first.saturating_sub(1));
         while let Some(frame) = self.behind.pop_front_if(|frame| frame.position <= self.reached) {
-            let mark = self.reached_marks.entry(frame.queue).or_default();
-            *mark = frame.last.max(*mark);
+            if let Some((queue, last)) = frame.round {
+                let mark = self.reached_marks.entry(queue).or_default();
+                *mark = last.max(*mark);
+            }
+            self.reached_taking = frame.taking;
             self.events_behind -= frame.events;
             self.events_under_way += frame.events;
         }
-        Some(Write { committed: self.reached, marks: self.reached_marks.clone(), documents })
+        let (marks, taking) = (self.reached_marks.clone(), Some(self.reached_taking));
+        Some(Write { committed: self.reached, marks, taking, documents })
     }
 
     /// The last slice is on disk.

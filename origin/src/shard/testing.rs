@@ -9,7 +9,7 @@ use millpond_shared::event::{Event, View};
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
-use millpond_shared::wire::{FiledEvent, ShardFrame};
+use millpond_shared::wire::{FiledEvent, Handover, ShardFrame, ShardMessage};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -53,6 +53,12 @@ impl TestQueue {
         self.last()
     }
 
+    /// Appends documents of another shard; their position.
+    pub(crate) fn hand_over(&self, handover: &Handover<'_>) -> Position {
+        self.frames.send_modify(|frames| frames.push(handover.encode().into()));
+        self.last()
+    }
+
     pub(crate) fn last(&self) -> Position {
         self.frames.borrow().len() as Position
     }
@@ -66,7 +72,10 @@ impl TestQueue {
     /// The same, as a pull tells it.
     pub(crate) fn pulled(&self, after: Position, most: usize) -> Pulled {
         let behind = self.frames(after, usize::MAX);
-        let events = |(_, frame): &(Position, Bytes)| ShardFrame::decode(frame).expect("a frame").events.len() as u64;
+        let events = |(_, frame): &(Position, Bytes)| match ShardMessage::decode(frame).expect("a frame") {
+            ShardMessage::Events(frame) => frame.events.len() as u64,
+            ShardMessage::Documents(_) => 0,
+        };
         let (last, events_after) = (after + behind.len() as Position, behind.iter().map(events).sum());
         Pulled { frames: behind.into_iter().take(most).collect(), last, events_after }
     }
@@ -134,7 +143,7 @@ impl Site {
     pub(crate) fn opening(&self, place: Place) -> Opening {
         Opening {
             shard: self.shard,
-            map: self.map.clone(),
+            map_version: 1,
             projections: self.projections.clone(),
             place,
             queues: self.queue.clone(),
@@ -159,7 +168,7 @@ impl Site {
             first,
             last: first + events.len() as Offset - 1,
             epoch: 1,
-            map_version: self.map.version,
+            map_version: self.map.version(),
             projections: self.projections.iter().map(|projection| projection.name.clone().into()).collect(),
             events: filed.collect(),
         }

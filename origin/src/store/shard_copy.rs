@@ -11,7 +11,7 @@ use millpond_shared::version::{Offset, Position, QueueId};
 use redb::{ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
 
-use super::shard_file::{DOCUMENTS, MARKS, META, PROJECTIONS, ShardFile, ShardFileError};
+use super::shard_file::{DOCUMENTS, MARKS, META, PROJECTIONS, ShardFile, ShardFileError, Taking};
 use crate::projection::Document;
 
 /// A run of a file's documents, in the order of projection and key.
@@ -20,6 +20,7 @@ pub struct Page {
     /// Of the file when the page was read.
     pub committed: Position,
     pub marks: BTreeMap<QueueId, Offset>,
+    pub taking: Taking,
     /// Name → fingerprint of its declaration.
     pub projections: BTreeMap<String, String>,
     pub rows: Vec<PageRow>,
@@ -36,7 +37,7 @@ pub struct PageRow {
 }
 
 /// Format number of pages.
-const PAGE_FORMAT: u8 = 1;
+const PAGE_FORMAT: u8 = 2;
 
 impl Page {
     /// One byte, the format number, then `postcard`.
@@ -63,7 +64,9 @@ impl ShardFile {
     /// The documents behind `after` (projection and key), until they take more than `bytes_max`; one at least. Blocks.
     pub fn page(&self, after: Option<(&str, &str)>, bytes_max: usize) -> Result<Page, ShardFileError> {
         let read = self.database.begin_read()?;
-        let mut page = Page { committed: self.number(&read.open_table(META)?, "committed")?, ..Page::default() };
+        let meta = read.open_table(META)?;
+        let (committed, taking) = (self.number(&meta, "committed")?, self.taking(&meta)?);
+        let mut page = Page { committed, taking, ..Page::default() };
         for row in read.open_table(MARKS)?.iter()? {
             let (queue, offset) = row?;
             page.marks.insert(queue.value(), offset.value());
@@ -123,6 +126,7 @@ mod tests {
         let page = Page {
             committed: 7,
             marks: BTreeMap::from([(1, 2)]),
+            taking: Taking { epoch: 3, closed: true },
             projections: BTreeMap::from([("p".to_owned(), "f".to_owned())]),
             rows: vec![PageRow { projection: "p".to_owned(), key: "k".to_owned(), blob: vec![1, 2, 3] }],
             more: true,

@@ -2,7 +2,8 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | `shard`, `shards`, `map_version`, `committed` | the number, in decimal |
+//! | `meta` | `shard`, `map_version`, `committed` | the number, in decimal; of the map as it began |
+//! | `meta` | `taking`, `map` | [`Taking`] as of `committed`; the shard map as it was last heard of; as JSON |
 //! | `marks` | event queue | highest source offset applied |
 //! | `projections` | name | fingerprint of its declaration, in hexadecimal |
 //! | `documents` | (projection, key) | the document, see [`Document::encode`] |
@@ -11,8 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_shared::projection::{Kind, Projection};
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{Place, StoreError, open};
 use crate::projection::Document;
@@ -30,18 +34,39 @@ const CACHE_BYTES: usize = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub shard: ShardId,
-    /// Number of shards in the shard map.
-    pub shards: u16,
+    /// With which the shard map began.
     pub map_version: u32,
+}
+
+/// How far a shard is with taking slots of others in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taking {
+    /// Of the last attempt that something was handed over in; at first the version with which the map began. The epoch of
+    /// all versions from there on.
+    pub epoch: u32,
+    /// Nothing more of that attempt counts.
+    pub closed: bool,
+}
+
+impl Taking {
+    /// Of a shard that has taken nothing in yet.
+    pub fn nothing(map_version: u32) -> Taking {
+        Taking { epoch: map_version, closed: true }
+    }
+
+    /// Whether what is handed over in an attempt counts.
+    pub fn takes(&self, epoch: u32) -> bool {
+        epoch > self.epoch || (epoch == self.epoch && !self.closed)
+    }
 }
 
 /// Why a shard's file was not opened, or not written.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardFileError {
     #[error(
-        "{file}: belongs to shard {} of {} (shard map version {}), not to shard {} of {} (version {}): \
+        "{file}: belongs to shard {} (of a shard map that began with version {}), not to shard {} (version {}): \
          give the shard its own file, or take back the change of [shard_map]",
-        found.shard, found.shards, found.map_version, expected.shard, expected.shards, expected.map_version
+        found.shard, found.map_version, expected.shard, expected.map_version
     )]
     Identity { file: String, found: Identity, expected: Identity },
     #[error(
@@ -80,6 +105,10 @@ pub struct Opened {
     pub committed: Position,
     /// Those of the committed position.
     pub marks: BTreeMap<QueueId, Offset>,
+    /// Likewise.
+    pub taking: Taking,
+    /// The shard map as it was last heard of.
+    pub map: Option<MapState>,
     /// Whether there is no document in it.
     pub is_empty: bool,
     /// Projections that are no longer declared: their documents stay in the file.
@@ -92,6 +121,8 @@ pub struct Write {
     /// Everything up to this position is in the file once the commit is.
     pub committed: Position,
     pub marks: BTreeMap<QueueId, Offset>,
+    /// `None`: as it was.
+    pub taking: Option<Taking>,
     /// Documents that changed since the last commit.
     pub documents: Vec<Row>,
 }
@@ -150,8 +181,21 @@ impl ShardFile {
             for (queue, offset) in &write.marks {
                 marks.insert(queue, offset)?;
             }
-            transaction.open_table(META)?.insert("committed", write.committed.to_string().as_str())?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("committed", write.committed.to_string().as_str())?;
+            if let Some(taking) = &write.taking {
+                meta.insert("taking", json(taking).as_str())?;
+            }
         }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Remembers the shard map, for a start while the queues can't be reached. Blocks until it is on disk.
+    pub fn keep_map(&self, state: &MapState) -> Result<(), ShardFileError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_quick_repair(true);
+        transaction.open_table(META)?.insert("map", json(state).as_str())?;
         transaction.commit()?;
         Ok(())
     }
@@ -166,11 +210,7 @@ impl ShardFile {
         let mut changed = false;
         {
             let mut meta = transaction.open_table(META)?;
-            let numbers = [
-                ("shard", u64::from(identity.shard)),
-                ("shards", identity.shards.into()),
-                ("map_version", identity.map_version.into()),
-            ];
+            let numbers = [("shard", u64::from(identity.shard)), ("map_version", identity.map_version.into())];
             if meta.get("shard")?.is_none() {
                 for (name, number) in numbers {
                     meta.insert(name, number.to_string().as_str())?;
@@ -214,11 +254,7 @@ impl ShardFile {
         meta: &impl ReadableTable<&'static str, &'static str>,
         expected: Identity,
     ) -> Result<(), ShardFileError> {
-        let found = Identity {
-            shard: self.number(meta, "shard")?,
-            shards: self.number(meta, "shards")?,
-            map_version: self.number(meta, "map_version")?,
-        };
+        let found = Identity { shard: self.number(meta, "shard")?, map_version: self.number(meta, "map_version")? };
         if found == expected {
             Ok(())
         } else {
@@ -237,7 +273,13 @@ impl ShardFile {
 
     fn look(&self) -> Result<Opened, ShardFileError> {
         let read = self.database.begin_read()?;
-        let mut opened = Opened { committed: self.number(&read.open_table(META)?, "committed")?, ..Opened::default() };
+        let meta = read.open_table(META)?;
+        let mut opened = Opened {
+            committed: self.number(&meta, "committed")?,
+            taking: self.taking(&meta)?,
+            map: self.json(&meta, "map")?,
+            ..Opened::default()
+        };
         for row in read.open_table(MARKS)?.iter()? {
             let (queue, offset) = row?;
             opened.marks.insert(queue.value(), offset.value());
@@ -254,9 +296,34 @@ impl ShardFile {
         Ok(opened)
     }
 
+    /// As of the committed position.
+    pub(super) fn taking(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static str>,
+    ) -> Result<Taking, ShardFileError> {
+        match self.json(meta, "taking")? {
+            Some(taking) => Ok(taking),
+            None => Ok(Taking::nothing(self.number(meta, "map_version")?)),
+        }
+    }
+
+    fn json<T: DeserializeOwned>(
+        &self,
+        meta: &impl ReadableTable<&'static str, &'static str>,
+        name: &str,
+    ) -> Result<Option<T>, ShardFileError> {
+        let Some(text) = meta.get(name)? else { return Ok(None) };
+        serde_json::from_str(text.value()).map(Some).map_err(|error| self.damaged(format!("`{name}`: {error}")))
+    }
+
     pub(super) fn damaged(&self, problem: impl Into<String>) -> ShardFileError {
         ShardFileError::Damaged { file: self.name.clone(), problem: problem.into() }
     }
+}
+
+/// Numbers, flags and strings: this can't fail.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Whether the file holds a document of this projection.
@@ -271,6 +338,7 @@ fn has_documents(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use millpond_shared::shard_map::FirstMap;
     use millpond_shared::version::Version;
 
     use super::*;
@@ -278,7 +346,8 @@ mod tests {
     use crate::projection::{Arrival, Effect, Item};
     use crate::store::forgetful::Forgetful;
 
-    const IDENTITY: Identity = Identity { shard: 1, shards: 4, map_version: 1 };
+    const IDENTITY: Identity = Identity { shard: 1, map_version: 1 };
+    const TAKING: Taking = Taking { epoch: 1, closed: true };
 
     fn projections(keep: usize, names: &[&str]) -> Vec<Projection> {
         let one = |name: &&str| {
@@ -314,10 +383,11 @@ mod tests {
         let disk = Forgetful::new();
         let place = Place::Backend(Box::new(disk.clone()));
         let (file, opened) = ShardFile::open(place, IDENTITY, &projections(5, &["p", "q"])).unwrap();
-        assert_eq!(opened, Opened { is_empty: true, ..Opened::default() });
+        assert_eq!(opened, Opened { is_empty: true, taking: TAKING, ..Opened::default() });
         let write = || Write {
             committed: 7,
             marks: BTreeMap::from([(0, 70), (3, 9)]),
+            taking: Some(Taking { epoch: 4, closed: false }),
             documents: vec![(1, "b".into(), document(7, &["x"])), (0, "a".into(), document(6, &["y", "z"]))],
         };
         file.commit(Write { committed: 5, documents: vec![(1, "b".into(), document(5, &["w"]))], ..write() }).unwrap();
@@ -329,8 +399,15 @@ mod tests {
     fn what_was_committed_is_found_again_after_a_power_cut() {
         let (disk, write) = written();
         let (file, opened) = reopen(&disk, &projections(5, &["p", "q"])).unwrap();
-        let expected = Opened { committed: 7, marks: write.marks, is_empty: false, undeclared: Vec::new() };
+        let taking = Taking { epoch: 4, closed: false };
+        let expected =
+            Opened { committed: 7, marks: write.marks, taking, map: None, is_empty: false, undeclared: Vec::new() };
         assert_eq!(opened, expected);
+        let state = MapState::first(FirstMap { version: 1, shards: 4 });
+        file.keep_map(&state).unwrap();
+        file.commit(Write { committed: 8, ..Write::default() }).unwrap();
+        let looked = file.look().unwrap();
+        assert_eq!((looked.map, looked.taking), (Some(state), taking));
         let wanted: [(u16, Arc<str>); 4] = [(1, "b".into()), (1, "a".into()), (0, "a".into()), (9, "a".into())];
         assert_eq!(file.read(&wanted).unwrap(), write.documents);
     }
@@ -361,13 +438,9 @@ mod tests {
     #[test]
     fn another_shards_file_is_refused() {
         let (disk, _) = written();
-        for other in [
-            Identity { shard: 2, ..IDENTITY },
-            Identity { shards: 8, ..IDENTITY },
-            Identity { map_version: 2, ..IDENTITY },
-        ] {
+        for other in [Identity { shard: 2, ..IDENTITY }, Identity { map_version: 2, ..IDENTITY }] {
             let error = ShardFile::open(Place::Backend(Box::new(disk.crash())), other, &[]).map(|_| ()).unwrap_err();
-            assert!(error.to_string().contains("shard 1 of 4 (shard map version 1)"), "{error}");
+            assert!(error.to_string().contains("shard 1 (of a shard map that began with version 1)"), "{error}");
         }
     }
 

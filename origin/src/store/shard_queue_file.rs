@@ -7,13 +7,17 @@
 //! | `cursors` | event queue | last offset that was filed |
 //! | `committed` | (shard, consumer) | the position it has committed |
 //! | `dead` | (event queue, offset, 0 or the shard + 1) | an encoded dead letter: see `dead_letters` |
+//! | `map` | `state`, `handed` | the shard map and what moves; (attempt, position) of what was handed over last; as JSON |
 //! | `leases` | event queue | (token, when it ends in ms, whether its holder shares this process, holder) |
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::dead_letters::{DEAD, Dead};
 use super::{Place, StoreError, open};
@@ -22,6 +26,7 @@ const FRAMES: TableDefinition<(u16, u64), (u64, &[u8])> = TableDefinition::new("
 const ENDS: TableDefinition<u16, EndsRow> = TableDefinition::new("ends");
 const CURSORS: TableDefinition<u16, u64> = TableDefinition::new("cursors");
 const COMMITTED: TableDefinition<(u16, &str), u64> = TableDefinition::new("committed");
+const MAP: TableDefinition<&str, &[u8]> = TableDefinition::new("map");
 const LEASES: TableDefinition<u16, (u64, u64, bool, &str)> = TableDefinition::new("leases");
 
 /// The open file.
@@ -72,6 +77,15 @@ pub struct Loaded {
     pub committed: BTreeMap<(ShardId, String), Position>,
     pub claims: BTreeMap<QueueId, Claim>,
     pub dead: Dead,
+    pub map: Option<MapState>,
+    pub handed: Option<Handed>,
+}
+
+/// The attempt at a move, and the position of what was handed over last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    pub epoch: u32,
+    pub position: Position,
 }
 
 /// Changes that are committed together.
@@ -90,6 +104,7 @@ impl ShardQueueFile {
             transaction.write.open_table(CURSORS)?;
             transaction.write.open_table(COMMITTED)?;
             transaction.write.open_table(LEASES)?;
+            transaction.write.open_table(MAP)?;
             transaction.write.open_table(DEAD)?;
         }
         transaction.end_claims_of_this_process()?;
@@ -144,7 +159,23 @@ impl ShardQueueFile {
             let (queue, claim) = row?;
             loaded.claims.insert(queue.value(), Claim::from(claim.value()));
         }
+        let map = read.open_table(MAP)?;
+        loaded.map = self.json(&map, "state")?;
+        loaded.handed = self.json(&map, "handed")?;
         Ok(loaded)
+    }
+
+    fn json<T: DeserializeOwned>(
+        &self,
+        map: &impl ReadableTable<&'static str, &'static [u8]>,
+        name: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(bytes) = map.get(name)? else { return Ok(None) };
+        let damaged = |error: serde_json::Error| StoreError::Damaged {
+            file: "shard-queues.redb".to_owned(),
+            problem: format!("`{name}` of the shard map can't be read: {error}; restore a copy of the file"),
+        };
+        serde_json::from_slice(bytes.value()).map(Some).map_err(damaged)
     }
 }
 
@@ -204,6 +235,21 @@ impl Transaction {
             Some(position) => table.insert((shard, consumer), position)?,
             None => table.remove((shard, consumer))?,
         };
+        Ok(())
+    }
+
+    pub fn set_map(&self, state: &MapState) -> Result<(), StoreError> {
+        self.put("state", state)
+    }
+
+    pub fn set_handed(&self, handed: Handed) -> Result<(), StoreError> {
+        self.put("handed", &handed)
+    }
+
+    fn put(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        // Numbers and strings: this can't fail.
+        let bytes = serde_json::to_vec(value).unwrap_or_default();
+        self.write.open_table(MAP)?.insert(name, bytes.as_slice())?;
         Ok(())
     }
 

@@ -29,6 +29,8 @@ impl Gateway {
         let version: Version = fields.get_str(headers::VERSION)?.parse().ok()?;
         let at: Position = fields.get_str(headers::POSITION)?.parse().ok()?;
         let tag = fields.get_str(headers::CACHE_TAG)?.into();
+        // Where the document has moved while it was asked for, another shard has answered.
+        let shard = fields.get_str(headers::SHARD).and_then(|shard| shard.parse().ok()).unwrap_or(shard);
         Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
     }
 

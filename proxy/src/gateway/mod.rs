@@ -132,7 +132,7 @@ impl Gateway {
         &self.store
     }
 
-    pub fn live(&self) -> &Live {
+    pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
 

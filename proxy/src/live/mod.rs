@@ -3,6 +3,9 @@
 //! [`Live`] knows, per shard, whether its stream can be trusted and what it announced of late. `follow` feeds it, from
 //! every replica of the shard: they announce the same changes, and while one of them is heard, none is missed.
 //! A copy is fresh only while its shard's stream is trusted and of the same generation as when it was admitted.
+//!
+//! The streams tell of the shard map as well. Where slots have moved, every copy from the shard that had them is of an
+//! older generation from then on, and what that shard still answers for them is not given to anybody.
 
 mod follow;
 mod reach;
@@ -17,9 +20,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use millpond_shared::clock;
+use millpond_shared::shard_map::{ShardMap, Slot};
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::ChangeMessage;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::cache::{Entry, Mark, Stamp, Store};
@@ -33,6 +39,8 @@ const REMEMBERED_MAX: usize = 65_536;
 pub struct Live {
     store: Arc<Store>,
     shards: BTreeMap<ShardId, Shard>,
+    /// The newest that was heard of; `None` where there are no shards.
+    map: watch::Sender<Option<Arc<ShardMap>>>,
 }
 
 #[derive(Default)]
@@ -76,7 +84,52 @@ pub enum Verdict {
 
 impl Live {
     pub fn new(store: Arc<Store>, shards: impl IntoIterator<Item = ShardId>) -> Live {
-        Live { store, shards: shards.into_iter().map(|shard| (shard, Shard::default())).collect() }
+        let shards = shards.into_iter().map(|shard| (shard, Shard::default())).collect();
+        Live { store, shards, map: watch::Sender::new(None) }
+    }
+
+    /// The same, beginning with this shard map.
+    pub fn with_map(self, map: ShardMap) -> Live {
+        Live { map: watch::Sender::new(Some(Arc::new(map))), ..self }
+    }
+
+    /// The newest shard map that was heard of.
+    pub fn map(&self) -> Option<Arc<ShardMap>> {
+        self.map.borrow().clone()
+    }
+
+    /// A shard map with a version above this one, if it is heard of in time.
+    pub async fn map_above(&self, version: u32, wait: Duration) -> Option<Arc<ShardMap>> {
+        let mut map = self.map.subscribe();
+        let is_newer = |map: &Option<Arc<ShardMap>>| map.as_ref().is_some_and(|map| map.version() > version);
+        timeout(wait, map.wait_for(is_newer)).await.ok()?.ok()?.clone()
+    }
+
+    /// A shard map was heard of.
+    fn learn(&self, map: &ShardMap) {
+        let mut before = None;
+        self.map.send_if_modified(|known| {
+            let is_newer = known.as_ref().is_none_or(|known| known.version() < map.version());
+            if is_newer {
+                before = known.replace(Arc::new(map.clone()));
+            }
+            is_newer
+        });
+        // Behind the change of the map: what is admitted from now on is judged by it.
+        let Some(before) = before else { return };
+        let gave = before.givers(map);
+        for shard in gave.iter().filter_map(|shard| self.shards.get(shard)) {
+            shard.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        tracing::info!(version = map.version(), ?gave, "the shard map has changed");
+    }
+
+    /// Whether the document belongs to another shard by now than the one that gave it.
+    fn has_moved(&self, stamp: &Stamp) -> bool {
+        let slot = Slot::of_tag(&stamp.tag);
+        let map = self.map.borrow();
+        let owner = map.as_ref().and_then(|map| Some(map.owner(slot?)));
+        owner.is_some_and(|owner| owner.shard != stamp.shard)
     }
 
     /// Generation that copies from the shard are to be admitted under.
@@ -109,6 +162,9 @@ impl Live {
 
     /// A response with this stamp is about to be given to a client that asked when [`Live::least`] was `asked_at`.
     pub fn judge(&self, stamp: &Stamp, asked_at: Position) -> Verdict {
+        if self.has_moved(stamp) {
+            return Verdict::Older;
+        }
         let Some(shard) = self.shards.get(&stamp.shard) else { return Verdict::Current };
         let rose = {
             let mut recent = shard.recent.lock();
@@ -134,13 +190,14 @@ impl Live {
     /// Whether a newer version than this was announced or served, or may have been: then it must not be found as fresh.
     /// To be asked under the lock of the store under which it is admitted.
     pub fn overtaken(&self, stamp: &Stamp) -> bool {
-        self.shards.get(&stamp.shard).is_some_and(|shard| {
-            let recent = shard.recent.lock();
-            match recent.versions.get(&hash(&stamp.tag)) {
-                Some(known) => known.announced.max(known.served) > stamp.version,
-                None => stamp.at < recent.floor,
-            }
-        })
+        self.has_moved(stamp)
+            || self.shards.get(&stamp.shard).is_some_and(|shard| {
+                let recent = shard.recent.lock();
+                match recent.versions.get(&hash(&stamp.tag)) {
+                    Some(known) => known.announced.max(known.served) > stamp.version,
+                    None => stamp.at < recent.floor,
+                }
+            })
     }
 
     /// Clients may be given this version from now on: no older one, on any output.
@@ -181,6 +238,10 @@ impl Live {
                 shard.announced.fetch_max(*at, Ordering::AcqRel);
             }
             ChangeMessage::Tick { at } => {
+                shard.announced.fetch_max(*at, Ordering::AcqRel);
+            }
+            ChangeMessage::Map { at, map } => {
+                self.learn(map);
                 shard.announced.fetch_max(*at, Ordering::AcqRel);
             }
         }
@@ -262,7 +323,8 @@ fn hash(tag: &str) -> u128 {
 mod tests {
     use super::*;
     use crate::cache::StoreLimits;
-    use millpond_shared::wire::Change;
+    use millpond_shared::shard_map::{Final, FirstMap, MapState};
+    use millpond_shared::wire::{CHANGES_FORMAT, Change};
 
     const SHARD: ShardId = 3;
 
@@ -285,7 +347,7 @@ mod tests {
         let live = live();
         let before = stamp(&live, "p/k", 1, 1);
         assert!(!live.vouches_for(&before, clock::wall_ms()));
-        live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: true, at: 1 });
+        live.heard(SHARD, &ChangeMessage::Hello { format: CHANGES_FORMAT, shard: SHARD, resumed: true, at: 1 });
         assert!(!live.vouches_for(&before, clock::wall_ms()), "admitted while nobody listened");
         let during = stamp(&live, "p/k", 1, 1);
         assert!(live.vouches_for(&during, clock::wall_ms()));
@@ -302,9 +364,9 @@ mod tests {
         let live = live();
         live.heard(SHARD, &ChangeMessage::Tick { at: 1 });
         let copy = stamp(&live, "p/k", 1, 1);
-        live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: true, at: 2 });
+        live.heard(SHARD, &ChangeMessage::Hello { format: CHANGES_FORMAT, shard: SHARD, resumed: true, at: 2 });
         assert!(live.vouches_for(&copy, clock::wall_ms()));
-        live.heard(SHARD, &ChangeMessage::Hello { format: 1, shard: SHARD, resumed: false, at: 9 });
+        live.heard(SHARD, &ChangeMessage::Hello { format: CHANGES_FORMAT, shard: SHARD, resumed: false, at: 9 });
         assert!(!live.vouches_for(&copy, clock::wall_ms()));
         assert_eq!(live.least(SHARD), 9);
     }
@@ -342,5 +404,39 @@ mod tests {
             Verdict::Current,
             "rendered after all that is forgotten"
         );
+    }
+
+    #[test]
+    fn what_has_moved_is_neither_fresh_nor_given_by_the_shard_that_had_it() {
+        let first = MapState::first(FirstMap { version: 1, shards: 4 });
+        let live = Live::new(Arc::new(Store::new(StoreLimits::with_budget(1 << 20))), 0..4).with_map(first.map.clone());
+        let slot = Slot::of("p", "k");
+        let from = first.map.owner(slot).shard;
+        let (to, other) = ((from + 1) % 4, (from + 2) % 4);
+        for shard in 0..4 {
+            live.heard(shard, &ChangeMessage::Tick { at: 9 });
+        }
+        let of = |shard, tag: &str, version| Stamp {
+            shard,
+            tag: tag.into(),
+            version,
+            at: 9,
+            generation: live.generation(shard),
+        };
+        let before = of(from, "p/k", Version::new(1, 9));
+        let elsewhere = of(other, "p/elsewhere", Version::new(1, 9));
+        assert_eq!((live.judge(&before, 9), live.vouches_for(&before, clock::wall_ms())), (Verdict::Current, true));
+
+        let ended = Some(Final { offsets: Default::default(), position: Some(9) });
+        let moved = first.begin([slot].into_iter().collect(), to).and_then(|state| state.hold(2, ended));
+        let moved = moved.and_then(|state| state.complete(2, 5)).expect("moved");
+        live.heard(to, &ChangeMessage::Map { at: 9, map: moved.map.clone() });
+        assert!(!live.vouches_for(&before, clock::wall_ms()));
+        assert!(live.vouches_for(&elsewhere, clock::wall_ms()), "the others' copies are as good as before");
+        let late = of(from, "p/k", Version::new(1, 9));
+        assert_eq!((live.judge(&late, 9), live.overtaken(&late)), (Verdict::Older, true));
+        assert_eq!(live.judge(&of(to, "p/k", Version::new(2, 5)), 9), Verdict::Current);
+        live.heard(from, &ChangeMessage::Map { at: 9, map: first.map });
+        assert_eq!(live.map().expect("a map").version(), moved.version(), "an older map changes nothing");
     }
 }

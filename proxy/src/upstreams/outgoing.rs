@@ -39,6 +39,8 @@ pub struct Outgoing<'a> {
     target: Cow<'a, str>,
     conditions: Conditions<'a>,
     least: Position,
+    /// Version of the shard map by which a shard is asked; 0 for who is none.
+    map_version: u32,
     wants_identity: bool,
 }
 
@@ -53,7 +55,12 @@ impl<'a> Outgoing<'a> {
         sender: Option<&'a Sender>,
     ) -> Outgoing<'a> {
         let target = forwarded_target(rule, request.target.path_and_query());
-        Outgoing { request, rule, sender, target, conditions, least, wants_identity: false }
+        Outgoing { request, rule, sender, target, conditions, least, map_version: 0, wants_identity: false }
+    }
+
+    /// The same to the shard that owns the document by this version of the shard map.
+    pub fn to_shard(&self, least: Position, map_version: u32) -> Outgoing<'a> {
+        Outgoing { least, map_version, ..self.clone() }
     }
 
     /// The same for an answer that may be stored: where the rule puts codings on, the origin is asked for none.
@@ -90,7 +97,9 @@ impl<'a> Outgoing<'a> {
         for (name, value) in hop::end_to_end(fields) {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let made_anew = is("host") || is("content-length") || is("expect") || is("via");
-            let ours = is(headers::LEAST_POSITION) || (self.wants_identity && is("accept-encoding"));
+            let ours = is(headers::LEAST_POSITION)
+                || is(headers::MAP_VERSION)
+                || (self.wants_identity && is("accept-encoding"));
             let held_back = || self.sender.is_some_and(|sender| self.rule.holds_back(name, sender));
             let clients_own = validate::is_condition(name) || is("range");
             if made_anew || ours || (!client_conditions && clients_own) || held_back() {
@@ -127,6 +136,9 @@ impl<'a> Outgoing<'a> {
         put("Via", &via(fields, self.request.version));
         if self.least > 0 {
             put(headers::LEAST_POSITION, self.least.to_string().as_bytes());
+        }
+        if self.map_version > 0 {
+            put(headers::MAP_VERSION, self.map_version.to_string().as_bytes());
         }
     }
 }

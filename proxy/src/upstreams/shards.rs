@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
-use millpond_shared::http1::Fields;
+use millpond_shared::http1::{Fields, Framing};
 use millpond_shared::projection::Projection;
 use millpond_shared::route;
-use millpond_shared::shard_map::ShardMap;
+use millpond_shared::shard_map::{Owner, Slot};
 use millpond_shared::version::ShardId;
 use millpond_shared::wire;
 
@@ -15,11 +16,17 @@ use super::answer::{Answer, Payload};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::{OriginError, Replicas, role};
+use crate::live::Live;
+
+/// How often a document is asked for: it may move while it is.
+const ATTEMPTS: usize = 3;
+/// How long it takes at most to hear of the shard map by which a shard does not own a document.
+const MAP_WAIT: Duration = Duration::from_secs(1);
 
 /// What the proxy knows of the shards.
 pub struct Shards {
     projections: Arc<Vec<Projection>>,
-    map: ShardMap,
+    live: Arc<Live>,
     places: BTreeMap<ShardId, Place>,
 }
 
@@ -33,7 +40,7 @@ impl Shards {
     /// Shards that are neither `here` nor among `there` answer with an error.
     pub fn new(
         projections: Arc<Vec<Projection>>,
-        map: ShardMap,
+        live: Arc<Live>,
         here: Option<(Arc<dyn wire::Origin>, Vec<ShardId>)>,
         there: BTreeMap<ShardId, Arc<Replicas>>,
     ) -> Shards {
@@ -42,14 +49,18 @@ impl Shards {
         if let Some((origin, shards)) = here {
             places.extend(shards.into_iter().map(|shard| (shard, Place::Here(Arc::clone(&origin)))));
         }
-        Shards { projections, map, places }
+        Shards { projections, live, places }
     }
 
     /// Shard that owns the document a path names; `None`: the path names none.
     pub fn owner(&self, path: &str) -> Option<ShardId> {
+        Some(self.live.map()?.owner(self.slot(path)?).shard)
+    }
+
+    fn slot(&self, path: &str) -> Option<Slot> {
         let route = route::find(&self.projections, path)?;
         let projection = self.projections.get(route.projection)?;
-        Some(self.map.owner_of(&projection.name, &route.key).shard)
+        Some(Slot::of(&projection.name, &route.key))
     }
 
     pub(super) async fn ask(
@@ -59,12 +70,27 @@ impl Shards {
         payload: Payload<'_>,
         retry: bool,
     ) -> Result<Answer, OriginError> {
-        let Some(shard) = self.owner(outgoing.target()) else { return Ok(self.no_document(outgoing)) };
-        let place = self.places.get(&shard).ok_or(OriginError::NoShard(shard))?;
-        match place {
-            Place::Here(origin) => role::ask(origin.as_ref(), outgoing, payload).await,
-            Place::There(replicas) => replicas.ask(pool, outgoing, payload, retry).await,
+        let Some(slot) = self.slot(outgoing.target()) else { return Ok(self.no_document(outgoing)) };
+        let unknown =
+            || OriginError::Unreachable("the shards have not said which of them owns the document".to_owned());
+        let mut map = self.live.map().ok_or_else(unknown)?;
+        let can_be_sent_again = payload.framing == Framing::None;
+        let mut first = Some(payload);
+        for _ in 0..ATTEMPTS {
+            let Owner { shard, since } = map.owner(slot);
+            let outgoing = outgoing.to_shard(self.live.least(shard).max(since), map.version());
+            let payload = first.take().unwrap_or_else(|| Payload::none(None));
+            let answer = match self.places.get(&shard).ok_or(OriginError::NoShard(shard))? {
+                Place::Here(origin) => role::ask(origin.as_ref(), &outgoing, payload).await?,
+                Place::There(replicas) => replicas.ask(pool, &outgoing, payload, retry).await?,
+            };
+            if answer.head.status != StatusCode::MISDIRECTED_REQUEST || !can_be_sent_again {
+                return Ok(answer);
+            }
+            // The document has moved. Its shard tells those who follow it before it says so here.
+            map = self.live.map_above(map.version(), MAP_WAIT).await.ok_or_else(unknown)?;
         }
+        Err(unknown())
     }
 
     fn no_document(&self, outgoing: &Outgoing<'_>) -> Answer {

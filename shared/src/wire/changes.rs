@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shard_map::ShardMap;
 use crate::version::{Position, ShardId, Version};
 
 /// Format number of the change stream.
-pub const CHANGES_FORMAT: u16 = 1;
+pub const CHANGES_FORMAT: u16 = 2;
 
 /// How often a shard says that it is there when nothing changes, in milliseconds. A proxy that hears nothing for
 /// [`SILENCE_MAX_MS`](ChangeMessage::SILENCE_MAX_MS) no longer trusts its copies.
@@ -36,6 +37,8 @@ pub enum ChangeMessage {
     Changes { at: Position, documents: Vec<Change> },
     /// Nothing changed; the shard is there.
     Tick { at: Position },
+    /// The shard map, as far as the shard knows: behind [`ChangeMessage::Hello`], and whenever it has changed.
+    Map { at: Position, map: ShardMap },
 }
 
 /// "Document D is now at version V."
@@ -59,7 +62,10 @@ impl ChangeMessage {
     /// The position that the shard has applied.
     pub fn at(&self) -> Position {
         match self {
-            ChangeMessage::Hello { at, .. } | ChangeMessage::Changes { at, .. } | ChangeMessage::Tick { at } => *at,
+            ChangeMessage::Hello { at, .. }
+            | ChangeMessage::Changes { at, .. }
+            | ChangeMessage::Tick { at }
+            | ChangeMessage::Map { at, .. } => *at,
         }
     }
 
@@ -96,6 +102,7 @@ mod tests {
                 documents: vec![Change { tag: "user-edits/%23a".to_owned(), version: Version::new(1, 10) }],
             },
             ChangeMessage::Tick { at: 10 },
+            ChangeMessage::Map { at: 10, map: ShardMap::even(1, 4) },
         ] {
             assert_eq!(ChangeMessage::from_line(message.to_line().as_bytes()).expect("a message"), message);
         }
@@ -103,9 +110,9 @@ mod tests {
 
     #[test]
     fn an_unknown_format_is_refused_in_words() {
-        let line = br#"{"message":"hello","format":2,"shard":0,"resumed":true,"at":0}"#;
+        let line = br#"{"message":"hello","format":3,"shard":0,"resumed":true,"at":0}"#;
         let error = ChangeMessage::from_line(line).expect_err("refused");
-        assert!(error.to_string().contains("format 2"), "{error}");
+        assert!(error.to_string().contains("format 3"), "{error}");
         assert!(ChangeMessage::from_line(b"{}").is_err());
     }
 }

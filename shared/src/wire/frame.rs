@@ -8,10 +8,12 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::version::{Offset, Position, QueueId};
+use crate::version::{Offset, Position, QueueId, ShardId};
 
-/// Format number of both kinds of frame.
+/// Format number of frames of events.
 pub const FRAME_FORMAT: u8 = 1;
+/// Format number of [`Handover`]. In a shard queue it tells them from frames of events.
+pub const HANDOVER_FORMAT: u8 = 2;
 
 /// A frame of an event queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,40 @@ pub struct FiledEvent<'a> {
     pub event: Event<'a>,
 }
 
+/// What stands in a shard queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardMessage<'a> {
+    Events(ShardFrame<'a>),
+    Documents(Handover<'a>),
+}
+
+/// Documents of slots that move, in the queue of the shard that takes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover<'a> {
+    /// Version of the shard map with which the attempt began.
+    pub epoch: u32,
+    /// The shard that gives them.
+    pub from: ShardId,
+    /// Nothing of this attempt counts behind it.
+    pub is_last: bool,
+    /// Names of the projections that documents count from 0, each with the fingerprint of its declaration.
+    #[serde(borrow)]
+    pub projections: Vec<(Cow<'a, str>, u64)>,
+    #[serde(borrow)]
+    pub documents: Vec<HandedDocument<'a>>,
+}
+
+/// A document as it stands in the file of the giving shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedDocument<'a> {
+    /// Index into the projections.
+    pub projection: u16,
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    #[serde(borrow)]
+    pub blob: Cow<'a, [u8]>,
+}
+
 /// The bytes are no frame of a format that is known here.
 #[derive(Debug, thiserror::Error)]
 pub enum NoFrame {
@@ -69,35 +105,50 @@ impl EventFrame<'_> {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        encode(FRAME_FORMAT, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<EventFrame<'_>, NoFrame> {
-        decode(bytes)
+        decode(FRAME_FORMAT, bytes)
     }
 }
 
 impl ShardFrame<'_> {
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        encode(FRAME_FORMAT, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<ShardFrame<'_>, NoFrame> {
-        decode(bytes)
+        decode(FRAME_FORMAT, bytes)
+    }
+}
+
+impl Handover<'_> {
+    pub fn encode(&self) -> Vec<u8> {
+        encode(HANDOVER_FORMAT, self)
+    }
+}
+
+impl ShardMessage<'_> {
+    pub fn decode(bytes: &[u8]) -> Result<ShardMessage<'_>, NoFrame> {
+        match bytes.first() {
+            Some(&HANDOVER_FORMAT) => decode(HANDOVER_FORMAT, bytes).map(ShardMessage::Documents),
+            _ => ShardFrame::decode(bytes).map(ShardMessage::Events),
+        }
     }
 }
 
 /// A frame's place and bytes, as they are pulled.
 pub type Placed<T> = (Position, T);
 
-fn encode<T: Serialize>(frame: &T) -> Vec<u8> {
+fn encode<T: Serialize>(format: u8, frame: &T) -> Vec<u8> {
     // Writing to a Vec fails only for types that postcard can't know the length of; these are none.
-    postcard::to_extend(frame, vec![FRAME_FORMAT]).unwrap_or_default()
+    postcard::to_extend(frame, vec![format]).unwrap_or_default()
 }
 
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NoFrame> {
+fn decode<'a, T: Deserialize<'a>>(format: u8, bytes: &'a [u8]) -> Result<T, NoFrame> {
     match bytes.split_first() {
-        Some((&FRAME_FORMAT, rest)) => match postcard::take_from_bytes(rest) {
+        Some((found, rest)) if *found == format => match postcard::take_from_bytes(rest) {
             Ok((frame, [])) => Ok(frame),
             Ok(_) => Err(NoFrame::Damaged("bytes are left over".to_owned())),
             Err(error) => Err(NoFrame::Damaged(error.to_string())),
@@ -138,6 +189,18 @@ mod tests {
             events: vec![FiledEvent { offset: 12, routes: vec![(0, "k".into())], event: event("a") }],
         };
         assert_eq!(ShardFrame::decode(&frame.encode()).expect("a frame"), frame);
+        assert_eq!(ShardMessage::decode(&frame.encode()).expect("a frame"), ShardMessage::Events(frame));
+        let document = HandedDocument { projection: 0, key: "k".into(), blob: vec![1, 2].into() };
+        let handover = Handover {
+            epoch: 3,
+            from: 1,
+            is_last: true,
+            projections: vec![("p".into(), 7)],
+            documents: vec![document],
+        };
+        let bytes = handover.encode();
+        assert!(matches!(ShardFrame::decode(&bytes), Err(NoFrame::Format(HANDOVER_FORMAT))));
+        assert_eq!(ShardMessage::decode(&bytes).expect("a handover"), ShardMessage::Documents(handover));
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub const BEHIND: &str = "millpond-behind";
 /// Request to a shard: the least position it must have applied before it answers. Behind it, it waits briefly or
 /// answers 503.
 pub const LEAST_POSITION: &str = "millpond-least-position";
+/// Request to a shard: version of the shard map by which it is asked; it waits briefly to hear of it. Answer of a shard
+/// that does not own the document (421): the version by which it does not.
+pub const MAP_VERSION: &str = "millpond-map-version";
 /// Answer of a shard: tag of the document, `projection/key`.
 pub const CACHE_TAG: &str = "cache-tag";
 

@@ -8,7 +8,10 @@ pub mod headers;
 mod origin;
 
 pub use changes::{CHANGES_FORMAT, Change, ChangeMessage, Follow, NoMessage};
-pub use frame::{EventFrame, FRAME_FORMAT, FiledEvent, NoFrame, Placed, ShardFrame};
+pub use frame::{
+    EventFrame, FRAME_FORMAT, FiledEvent, HANDOVER_FORMAT, HandedDocument, Handover, NoFrame, Placed, ShardFrame,
+    ShardMessage,
+};
 pub use origin::{Intake, Origin, Taker};
 
 use futures_util::stream::BoxStream;

@@ -77,6 +77,7 @@ pub(super) struct Mark {
     sequence: u64,
     last: Offset,
     token: u64,
+    map: u32,
     total: u64,
 }
 
@@ -185,11 +186,11 @@ impl Filer {
         for RoundFrame { shard, bytes, .. } in &round.frames {
             self.shared.shards.room(*shard, bytes.len() as u64).await?;
         }
-        let Round { first, last, frames } = round;
+        let Round { first, last, map_version, frames } = round;
         let (shared, marks) = (&self.shared, &self.marks);
         let filing = frames.into_iter().map(|frame| async move {
             let mark = marks.get(&frame.shard).copied();
-            (frame.shard, shared.file(lease, (first, last), frame, mark).await)
+            (frame.shard, shared.file(lease, map_version, (first, last), frame, mark).await)
         });
         let mut outcome = Ok(());
         for (shard, filed) in join_all(filing).await {
@@ -289,6 +290,7 @@ impl Shared {
     pub(super) async fn file(
         &self,
         lease: Lease,
+        map: u32,
         (first, last): (Offset, Offset),
         frame: RoundFrame,
         known: Option<Mark>,
@@ -305,20 +307,23 @@ impl Shared {
             if mark.token > lease.token {
                 return Err(fenced(lease));
             }
+            if mark.map > map {
+                return Err(QueueError::MapChanged { version: mark.map });
+            }
             let (events, bytes) = match above(mark.last, first, last, &bytes)? {
                 Above::All => (events, bytes.clone()),
                 Above::Some { events, bytes } => (events, bytes),
                 Above::Nothing => return Ok(mark),
             };
             let total = mark.total + events;
-            let head = ShardHead { format: FORMAT, first, last, token: lease.token, events, total };
+            let head = ShardHead { format: FORMAT, first, last, token: lease.token, map, events, total };
             let length = bytes.len() as u64;
             match connection::publish(&self.connection, subject.clone(), mark.sequence, heads::encode(&head), bytes)
                 .await
             {
                 Ok(Published::At(sequence)) => {
                     self.shards.grew(shard, length);
-                    return Ok(Mark { sequence, last, token: lease.token, total });
+                    return Ok(Mark { sequence, last, token: lease.token, map, total });
                 }
                 Ok(Published::NoRoom) => return Err(QueueError::ShardFull { shard }),
                 Ok(Published::Overtaken) => {}
@@ -335,6 +340,7 @@ impl Shared {
             sequence,
             last: head.last,
             token: head.token,
+            map: head.map,
             total: head.total,
         }))
     }

@@ -42,6 +42,8 @@ pub struct ShardHead {
     pub last: Offset,
     /// Fencing token of the lease it was filed under.
     pub token: u64,
+    /// Version of the shard map it was routed by.
+    pub map: u32,
     /// Events in this frame, and in all frames of its event queue up to this one.
     pub events: u64,
     pub total: u64,
@@ -136,7 +138,7 @@ mod tests {
     fn heads_and_back() {
         let event = head(vec![(9, 2), (0, 1)]);
         assert_eq!(decode(Some(&encode(&event))), Ok(event));
-        let shard = ShardHead { format: FORMAT, first: 1, last: 2, token: 3, events: 4, total: 5 };
+        let shard = ShardHead { format: FORMAT, first: 1, last: 2, token: 3, map: 6, events: 4, total: 5 };
         assert_eq!(decode(Some(&encode(&shard))), Ok(shard));
         let remembered = Remembered { last: 8, ids: vec![(9, vec![1, u128::MAX])] };
         assert_eq!(Remembered::decode(&remembered.encode()), Ok(remembered));

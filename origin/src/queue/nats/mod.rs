@@ -7,10 +7,12 @@
 //! | stream `POND-shard-S`, subjects `POND.shard.S.Q` | the queue of shard S: one message is a `ShardFrame`, its position the message's sequence |
 //! | stream `POND-dead`, subjects `POND.dead.Q.OFFSET.BY` | dead letters |
 //! | bucket `POND-leases` | claims on event queues |
-//! | bucket `POND-state` | how far event queues are filed, what consumers have committed, the secret of the ids |
+//! | the same stream, subject `POND.shard.S.handed` | documents of slots that move to shard S: one message is a `Handover` |
+//! | bucket `POND-state` | how far event queues are filed, what consumers have committed, the shard map, the secret of the ids |
 //!
 //! `connection` and `streams` judge the servers before anything is trusted to them. `appender` (with `event_log`, `draft`,
-//! `ids`) is the way in, `filer` (with `leases`) the dispatcher's side, `puller` and `shard_streams` the shards'. `reader`
+//! `ids`) is the way in, `filer` (with `leases`) the dispatcher's side, `puller` and `shard_streams` the shards', `maps` the
+//! shard map. `reader`
 //! reads streams, `heads` and `records` say what is written. Why it is so: docs/decisions/0007.
 
 mod appender;
@@ -22,6 +24,7 @@ mod filer;
 mod heads;
 mod ids;
 mod leases;
+mod maps;
 mod puller;
 mod reader;
 mod records;
@@ -41,6 +44,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Stream;
 use async_trait::async_trait;
 use millpond_shared::event::Event;
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -51,6 +55,7 @@ use self::dead_stream::DeadStream;
 use self::event_log::EventLog;
 use self::filer::Filer;
 use self::leases::Leases;
+use self::maps::Maps;
 use self::puller::Puller;
 use self::records::Records;
 use self::shard_streams::ShardStreams;
@@ -58,8 +63,9 @@ use self::streams::Plan;
 use super::ids::IdHasher;
 use super::metrics::Gauges;
 use super::{
-    DeadKey, DeadLetter, DeadLetters, DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, Lease, Options, Pulled,
-    QueueError, QueueMetrics, QueueRole, Round, Runtime, ShardQueues, Status, Taken,
+    DeadKey, DeadLetter, DeadLetters, DispatchQueues, EVENT_QUEUES_MAX, EventQueues, Fate, HandedOver, Lease,
+    MapChange, Options, Pulled, QueueError, QueueMetrics, QueueRole, Round, Runtime, ShardMaps, ShardQueues, Status,
+    Taken,
 };
 
 pub use self::connection::{Servers, VERSION_MIN};
@@ -98,6 +104,7 @@ struct Parts {
     queues: Vec<EventQueue>,
     shards: Arc<ShardStreams>,
     puller: Puller,
+    maps: Maps,
     dead: DeadStream,
     /// As it was asked for last; what is scraped.
     status: Mutex<Option<Status>>,
@@ -196,6 +203,14 @@ impl NatsQueues {
         let dead = streams::stream(&connection, plan.dead_config()).await?;
         let dead = DeadStream { plan: plan.clone(), connection: connection.clone(), stream: dead };
         let puller = Puller::new(shards.clone(), runtime.clone(), connection.message_max);
+        let maps = Maps {
+            plan: plan.clone(),
+            connection: connection.clone(),
+            state: state.clone(),
+            shards: shards.clone(),
+            runtime: runtime.clone(),
+            seen: Mutex::default(),
+        };
         let parts = Arc::new(Parts {
             runtime,
             connection,
@@ -206,6 +221,7 @@ impl NatsQueues {
             queues,
             shards,
             puller,
+            maps,
             dead,
             status: Mutex::default(),
             is_closed: AtomicBool::new(false),
@@ -333,6 +349,24 @@ impl ShardQueues for NatsQueues {
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
         self.is_open()?;
         self.parts.shards.committed(shard, consumer, position).await
+    }
+}
+
+#[async_trait]
+impl ShardMaps for NatsQueues {
+    async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError> {
+        self.is_open()?;
+        self.parts.maps.map(after, wait).await
+    }
+
+    async fn change_map(&self, change: MapChange) -> Result<MapState, QueueError> {
+        self.is_open()?;
+        self.parts.maps.change(change).await
+    }
+
+    async fn hand_over(&self, handed: HandedOver) -> Result<Position, QueueError> {
+        self.is_open()?;
+        self.parts.maps.hand_over(handed).await
     }
 }
 

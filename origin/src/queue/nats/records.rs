@@ -78,6 +78,9 @@ pub fn shard_key(shard: ShardId) -> String {
     format!("shard.{shard}")
 }
 
+/// Of the shard map, and what moves.
+pub const MAP_KEY: &str = "map";
+
 const SECRET_KEY: &str = "ids.secret";
 
 impl Records {

@@ -26,8 +26,8 @@ pub struct ShardStreams {
     event_queues: u16,
     open: tokio::sync::Mutex<BTreeMap<ShardId, Stream>>,
     sizes: Mutex<BTreeMap<ShardId, Size>>,
-    /// By shard and event queue: everything before this sequence was purged.
-    purged: Mutex<BTreeMap<(ShardId, QueueId), u64>>,
+    /// By subject: everything before this sequence was purged.
+    purged: Mutex<BTreeMap<String, u64>>,
 }
 
 /// Where a stream ended when it was last looked at, and what was added since.
@@ -110,8 +110,13 @@ impl ShardStreams {
 
     /// The last frame of an event queue in a shard queue: its sequence and head.
     pub async fn last_of(&self, shard: ShardId, queue: QueueId) -> Result<Option<(u64, ShardHead)>, QueueError> {
+        self.last_on(shard, &self.plan.shard_subject(shard, queue)).await
+    }
+
+    /// The last message of a subject of a shard queue.
+    pub async fn last_on(&self, shard: ShardId, subject: &str) -> Result<Option<(u64, ShardHead)>, QueueError> {
         let stream = self.stream(shard).await?;
-        match stream.get_last_raw_message_by_subject(&self.plan.shard_subject(shard, queue)).await {
+        match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => {
                 let head = message.headers.get(HEADER).map(|value| value.as_str());
                 Ok(Some((message.sequence, heads::decode(head)?)))
@@ -135,7 +140,7 @@ impl ShardStreams {
                         Some(total) => *total,
                         None => self.total_before(shard, queue, after).await?,
                     };
-                    Ok(last.total.saturating_sub(before))
+                    Ok::<u64, QueueError>(last.total.saturating_sub(before))
                 }
                 _ => Ok(0),
             }
@@ -211,20 +216,20 @@ impl ShardStreams {
         Err(QueueError::Busy)
     }
 
-    /// Purges every frame up to `trimmed` but the last of each event queue.
+    /// Purges every frame up to `trimmed` but the last of each event queue, and of what was handed over.
     async fn purge(&self, shard: ShardId, trimmed: Position) -> Result<(), QueueError> {
         let stream = self.stream(shard).await?;
-        let purging = (0..self.event_queues).map(|queue| {
+        let subjects = (0..self.event_queues).map(|queue| self.plan.shard_subject(shard, queue));
+        let purging = subjects.chain([self.plan.handed_subject(shard)]).map(|subject| {
             let stream = stream.clone();
             async move {
-                let Some((last, _)) = self.last_of(shard, queue).await? else { return Ok(()) };
+                let Some((last, _)) = self.last_on(shard, &subject).await? else { return Ok(()) };
                 let before = last.min(trimmed + 1);
-                if self.purged.lock().get(&(shard, queue)).is_some_and(|purged| *purged >= before) {
+                if self.purged.lock().get(&subject).is_some_and(|purged| *purged >= before) {
                     return Ok(());
                 }
-                let subject = self.plan.shard_subject(shard, queue);
-                stream.purge().sequence(before).filter(subject).await.map_err(unreachable)?;
-                self.purged.lock().insert((shard, queue), before);
+                stream.purge().sequence(before).filter(&subject).await.map_err(unreachable)?;
+                self.purged.lock().insert(subject, before);
                 Ok(())
             }
         });

@@ -31,7 +31,12 @@ const SPARE_BYTES: u64 = 4 << 20;
 
 impl Plan {
     pub fn events(&self, queue: QueueId) -> String {
-        format!("{}-events-{queue}", self.pond)
+        format!("{}{queue}", self.events_prefix())
+    }
+
+    /// What the names of all event queues begin with.
+    pub fn events_prefix(&self) -> String {
+        format!("{}-events-", self.pond)
     }
 
     pub fn events_subject(&self, queue: QueueId) -> String {
@@ -45,6 +50,11 @@ impl Plan {
     /// Frames of one event queue in the queue of one shard.
     pub fn shard_subject(&self, shard: ShardId, queue: QueueId) -> String {
         format!("{}.shard.{shard}.{queue}", self.pond)
+    }
+
+    /// What is handed over to a shard.
+    pub fn handed_subject(&self, shard: ShardId) -> String {
+        format!("{}.shard.{shard}.handed", self.pond)
     }
 
     /// What the names of all shard queues begin with.

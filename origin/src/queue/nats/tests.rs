@@ -156,7 +156,7 @@ async fn ids_outlive_their_frames_and_offsets_go_on() {
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
     for n in 1..=5 {
         queues.append(0, WINDOW, vec![event(n.to_string(), n)]).await.unwrap();
-        queues.push(lease, Round { first: n, last: n, frames: vec![] }).await.unwrap();
+        queues.push(lease, Round { first: n, last: n, map_version: 1, frames: vec![] }).await.unwrap();
     }
     queues.close().await;
     let mut stream = queues.parts.queues[0].events.clone();
@@ -227,7 +227,7 @@ async fn a_round_that_died_half_way_is_completed_by_the_next_holder() {
         // It dies once the first of two shards has the round 1 to 3.
         let filer = first.parts.queues[0].filer.lock().await;
         let one = frame(0, filed(1, 3, &[1, 3]), 2);
-        filer.shared().file(lease, (1, 3), one, None).await.unwrap();
+        filer.shared().file(lease, 1, (1, 3), one, None).await.unwrap();
     }
     machine.pass_ms(TTL.as_millis() as u64);
 
@@ -237,9 +237,9 @@ async fn a_round_that_died_half_way_is_completed_by_the_next_holder() {
     assert_eq!((taken.first, taken.last), (1, 2), "as far as is known nothing is filed");
     // Its rounds are cut elsewhere.
     let frames = vec![frame(0, filed(1, 2, &[1]), 1), frame(1, filed(1, 2, &[2]), 1)];
-    second.push(lease, Round { first: 1, last: 2, frames }).await.unwrap();
+    second.push(lease, Round { first: 1, last: 2, map_version: 1, frames }).await.unwrap();
     let frames = vec![frame(0, filed(3, 4, &[3, 4]), 2), frame(1, filed(3, 4, &[3]), 1)];
-    second.push(lease, Round { first: 3, last: 4, frames }).await.unwrap();
+    second.push(lease, Round { first: 3, last: 4, map_version: 1, frames }).await.unwrap();
     assert_eq!(offsets(&second, 0).await, [1, 3, 4], "nothing twice");
     assert_eq!(offsets(&second, 1).await, [2, 3], "nothing lost");
     let counted = second.pull(0, 0, 1, Duration::ZERO).await.unwrap();
@@ -254,7 +254,7 @@ async fn who_believes_to_hold_a_lease_that_was_passed_on_is_fenced() {
     let sleeper = open(&server.settings(1)).await.unwrap();
     let other = machine.open_on_nats().await;
     sleeper.append(0, None, (1..=2).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
-    let round = |first: u64, text| Round { first, last: first, frames: vec![round_frame(0, 1, text)] };
+    let round = |first: u64, text| Round { first, last: first, map_version: 1, frames: vec![round_frame(0, 1, text)] };
     let old = sleeper.acquire(0, "sleeper", TTL).await.unwrap();
     sleeper.push(old, round(1, "by the sleeper")).await.unwrap();
     sleeper.release(old).await.unwrap();
@@ -304,7 +304,7 @@ async fn what_was_acknowledged_outlives_the_server_and_everybody_goes_on() {
         let Ok(Some(taken)) = queues.take(lease, 1, Duration::from_secs(1)).await else { continue };
         assert_eq!(taken.first, first);
         let frame = round_frame(0, 1, "x");
-        let round = Round { first, last: taken.last, frames: vec![frame] };
+        let round = Round { first, last: taken.last, map_version: 1, frames: vec![frame] };
         if queues.push(lease, round).await.is_ok() {
             let all = ids(&taken.frames).into_iter();
             found.extend(all.filter(|(offset, _)| (taken.first..=taken.last).contains(offset)).map(|(_, id)| id));
