@@ -116,7 +116,7 @@ impl Plan {
     /// The plan of a seed: always the same. Even seeds have the embedded queues, odd ones NATS.
     pub fn of(seed: u64) -> Plan {
         let mut random = Random::from(seed);
-        let engine = if seed % 2 == 0 { Engine::Embedded } else { Engine::Nats };
+        let engine = if seed.is_multiple_of(2) { Engine::Embedded } else { Engine::Nats };
         let count = FAULTS_MIN + random.below(FAULTS_MAX - FAULTS_MIN + 1);
         let mut actions: Vec<Action> = Vec::new();
         for number in 0..count {

@@ -47,19 +47,26 @@ pub const SHARD_B_ON_NATS: Part = Part { file: "nats/shard-b.toml", ready: &["sh
 /// A spare of [`SHARD_A_ON_NATS`]; no example, but made of it.
 pub const SPARE_ON_NATS: Part = Part { file: "nats/spare.toml", ready: &["shards", "admin"], at: "127.0.0.1:7103" };
 
-/// What is no example, but made of one: of which, and what stands there in place of what.
-const MADE: [(&str, &str, &[(&str, &str)]); 3] = [
-    ("cluster/dispatcher-2.toml", "cluster/dispatcher.toml", &[(":9183\"", ":9193\"")]),
-    ("nats/dispatcher-2.toml", "nats/dispatcher.toml", &[(":9183\"", ":9193\"")]),
-    (
-        "nats/spare.toml",
-        "nats/shard-a.toml",
-        &[
+/// What is no example, but made of one.
+struct Made {
+    file: &'static str,
+    of: &'static str,
+    /// What stands there, and what in its place.
+    other: &'static [(&'static str, &'static str)],
+}
+
+const MADE: [Made; 3] = [
+    Made { file: "cluster/dispatcher-2.toml", of: "cluster/dispatcher.toml", other: &[(":9183\"", ":9193\"")] },
+    Made { file: "nats/dispatcher-2.toml", of: "nats/dispatcher.toml", other: &[(":9183\"", ":9193\"")] },
+    Made {
+        file: "nats/spare.toml",
+        of: "nats/shard-a.toml",
+        other: &[
             ("listen = \"127.0.0.1:7101\"", "listen = \"127.0.0.1:7103\"\nconsumer = \"spare\""),
             ("dir = \"data/shards\"", "dir = \"data/spare\"\ncopy_from = \"127.0.0.1:7101\""),
             (":9184\"", ":9186\""),
         ],
-    ),
+    },
 ];
 
 pub const ONE_PROCESS: [Part; 1] = [ALL];
@@ -118,10 +125,10 @@ impl Pipeline {
     pub fn start(&mut self, part: Part) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
         for file in [part.file, "pipeline.toml", "cluster/shard-map.toml", "nats/queue.toml"] {
-            let made = MADE.iter().find(|(made, ..)| *made == file);
-            let (example, others) = made.map_or((file, [].as_slice()), |(_, example, others)| (*example, *others));
+            let made = MADE.iter().find(|made| made.file == file);
+            let (example, other) = made.map_or((file, [].as_slice()), |made| (made.of, made.other));
             let text = std::fs::read_to_string(examples.join(example)).expect("an example");
-            let text = others.iter().fold(text, |text, (old, new)| text.replace(old, new));
+            let text = other.iter().fold(text, |text, (old, new)| text.replace(old, new));
             let copy = self.dir.path().join("config").join(file);
             std::fs::create_dir_all(copy.parent().expect("a folder")).expect("the folder can be made");
             std::fs::write(copy, self.adapted(&text, part)).expect("the folder can be written");
