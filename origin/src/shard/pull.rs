@@ -143,7 +143,8 @@ impl Shard {
     }
 
     fn merge(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
-        let preparer = Preparer { shard: self.id, map: &self.map, projections: &self.projections };
+        let preparer =
+            Preparer { shard: self.id, map: &self.map, projections: &self.projections, wanted: &self.wanted };
         let mut events = 0;
         for (position, frame) in frames {
             if *position <= self.state.read().applied() {
