@@ -16,7 +16,7 @@ use super::ids::IdSet;
 use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES};
 use super::{Fate, QueueError, Runtime};
 use crate::store::StoreError;
-use crate::store::event_queue_file::{FrameInfo, Loaded, Transaction};
+use crate::store::event_queue_file::{FrameInfo, ID_BYTES, Loaded, Transaction};
 
 /// An append that waits for the writer.
 pub(super) struct Call {
@@ -101,7 +101,8 @@ impl Writer {
             return Ok(());
         }
         let now_ms = self.runtime.now_ms();
-        let begun = file.begin().and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
+        let begun =
+            file.begin(self.bytes_held()).and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
         let (tidied, transaction) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -207,6 +208,11 @@ impl Writer {
         }
         let first = group.frames.first().map_or(0, |(info, _)| info.first);
         group.ids.iter().try_for_each(|(ends_ms, hashes)| transaction.remember(*ends_ms, first, hashes))
+    }
+
+    /// What is in the file, in bytes.
+    fn bytes_held(&self) -> u64 {
+        self.depth_bytes + (self.ids.len() * ID_BYTES) as u64
     }
 
     fn first_kept(&self) -> Offset {
