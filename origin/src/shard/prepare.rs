@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millpond_shared::event::View;
 use millpond_shared::projection::Projection;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
+use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, HandedDocument, Handover, NoFrame, ShardFrame};
 
 use super::held::CellId;
@@ -21,6 +22,8 @@ pub struct Preparer<'a> {
     /// Of the versions that documents get.
     pub epoch: u32,
     pub projections: &'a [Projection],
+    /// What the projections ask of payloads.
+    pub wanted: &'a Wanted,
 }
 
 /// A frame, ready to be merged into the state.
@@ -192,7 +195,7 @@ impl Reading<'_> {
     }
 
     fn event(&mut self, filed: &FiledEvent<'_>) {
-        let Ok(view) = View::new(&filed.event) else {
+        let Ok(view) = View::of(&filed.event, self.preparer.wanted) else {
             return self.bury(filed, Unapplied::Damaged, None);
         };
         for (name, key) in &filed.routes {
@@ -265,14 +268,15 @@ mod tests {
             filed(6, r#"{"o":"#, &[(1, "damaged")]),
         ]);
         let projections = projections();
-        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections };
+        let wanted = Wanted::of(projections.iter().flat_map(Projection::paths));
+        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections, wanted: &wanted };
         let prepared = preparer.prepare(5, &frame, |queue| if queue == 2 { 3 } else { 0 });
         assert_eq!((prepared.position, prepared.queue, prepared.last, prepared.events), (5, 2, 9, 4));
         let expected =
             [(Unapplied::Repeated, 2), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
         assert_eq!(prepared.unapplied, BTreeMap::from(expected));
         let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
-        let Effect::Item(item) = &arrived.effect;
+        let Effect::Item(item) = &arrived.effect else { panic!("{arrived:?}") };
         assert_eq!((arrived.projection, arrived.key.as_str(), item.order), (0, "k", 1));
         let expected = Arrival { version: Version::new(1, 5), place: (2, 4), received: 0 };
         assert_eq!(arrived.arrival, expected);
@@ -281,7 +285,8 @@ mod tests {
     #[test]
     fn documents_of_another_declaration_are_not_taken_in() {
         let projections = projections();
-        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections };
+        let wanted = Wanted::of(projections.iter().flat_map(Projection::paths));
+        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections, wanted: &wanted };
         let handover = |name: &'static str, fingerprint, blob: Vec<u8>| Handover {
             epoch: 4,
             from: 1,
