@@ -50,7 +50,7 @@ pub const CONSUMERS_MAX: usize = 16;
 /// slots are about to be its own.
 pub const HANDOVER_BEHIND_MAX_BYTES: u64 = 16 << 20;
 /// How long the one who gives slots away has to be silent before another replica of its shard begins to.
-pub const GIVER_SILENCE: Duration = Duration::from_secs(10);
+pub const GIVER_SILENCE: Duration = Duration::from_secs(5);
 /// Longest name of a consumer, in bytes.
 pub const CONSUMER_NAME_MAX: usize = 128;
 /// Most event queues of one role: each costs a thread and a file.

@@ -1,12 +1,11 @@
 //! What the writer of the shard queues does with the shard map. Rounds are filed by the same thread, so that whatever
 //! comes behind a change of the map is routed by the new one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_shared::clock;
-use millpond_shared::shard_map::{Final, MapRefused, MapState};
-use millpond_shared::version::Position;
+use millpond_shared::shard_map::{Final, MapRefused, MapState, Move};
+use millpond_shared::version::{Position, ShardId};
 
 use super::limits::{GIVER_SILENCE, HANDOVER_BEHIND_MAX_BYTES};
 use super::shard_queues::Shared;
@@ -26,12 +25,19 @@ pub fn change(
         (None, MapChange::First(first)) => MapState::first(first),
         (Some(state), MapChange::First(first)) => state.with_shards(first).map_err(refused)?,
         (None, _) => return Err(no_map()),
-        (Some(state), MapChange::Begin { slots, to }) => state.begin(slots, to).map_err(refused)?,
-        (Some(state), MapChange::Hold { epoch }) => {
-            let from = state.attempt(epoch).map_err(refused)?.from;
+        (Some(state), MapChange::Begin { slots, to }) => {
+            let begun = state.begin(slots, to).map_err(refused)?;
+            committed(shared, to).ok_or(QueueError::nobody_serves(to))?;
+            begun
+        }
+        (Some(state), MapChange::Hold { epoch, taken }) => {
+            let Move { from, to, .. } = *state.attempt(epoch).map_err(refused)?;
+            if committed(shared, to).is_none_or(|committed| committed < taken) {
+                return Err(QueueError::ShardFull { shard: to }.into());
+            }
             let position = Some(changes.ends_of(shared, from)?.last);
             // Rounds are filed as a whole, so none is left that belongs to the giving shard.
-            let known = Final { offsets: BTreeMap::new(), position };
+            let known = Final { offsets: Vec::new(), position };
             state.hold(epoch, Some(known)).map_err(refused)?
         }
         (Some(state), MapChange::LetGo { version }) => state.let_go(version).map_err(refused)?,
@@ -76,6 +82,11 @@ pub fn hand_over(
     changes.ends.insert(shard, ends);
     changes.handed = Some(handed);
     Ok(Done::Position(ends.last))
+}
+
+/// What any consumer of a shard queue has committed; `None` if it has none.
+fn committed(shared: &Shared, shard: ShardId) -> Option<Position> {
+    shared.consumers.lock().of(shard).map(|(_, position)| position).max()
 }
 
 /// Whether another replica of the giving shard is at it.

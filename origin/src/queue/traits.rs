@@ -159,8 +159,9 @@ pub enum MapChange {
     First(FirstMap),
     /// Begins to move slots.
     Begin { slots: Slots, to: ShardId },
-    /// Holds events of the slots that move. To be repeated until it is known where the giving shard ends.
-    Hold { epoch: u32 },
+    /// Holds events of the slots that move. To be repeated until it is known where the giving shard ends. Refused
+    /// ([`QueueError::ShardFull`]) before the taking shard has committed its queue up to `taken`.
+    Hold { epoch: u32, taken: Position },
     /// Lets them go again.
     LetGo { version: u32 },
     /// The last that was handed over is at `since`: the slots belong to the taking shard.
@@ -270,5 +271,12 @@ pub enum QueueError {
 impl From<MapRefused> for QueueError {
     fn from(refused: MapRefused) -> QueueError {
         QueueError::Map { problem: refused.to_string() }
+    }
+}
+
+impl QueueError {
+    /// Nothing can move to a shard whose queue was never pulled.
+    pub(super) fn nobody_serves(shard: ShardId) -> QueueError {
+        QueueError::Map { problem: format!("no shard server serves shard {shard} yet: start one") }
     }
 }

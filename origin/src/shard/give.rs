@@ -40,6 +40,8 @@ const LAG_MAX: i64 = 20_000;
 const HOLD_MAX: Duration = Duration::from_secs(4);
 /// Pause before something is looked at again: whether the other shard has caught up, or where this one ends.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Pause before it is looked again whether the taking shard has written what it was given.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before an attempt is begun anew.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -137,22 +139,21 @@ impl Giver {
         let mut handing = Handing { giver: self, after: None, waiting: Vec::new(), bytes: 0 };
         self.shard.touched.begin(self.moving.slots.clone());
         self.everything(&mut handing).await?;
-        for _ in 0..PASSES_MAX {
+        let taken = handing.after.unwrap_or(0);
+        for pass in 1.. {
             let changed = self.changed(&mut handing).await?;
-            if changed <= FEW && self.shard.metrics.lag.get() <= LAG_MAX {
-                break;
+            let is_little = changed <= FEW && self.shard.metrics.lag.get() <= LAG_MAX;
+            if !is_little && pass < PASSES_MAX {
+                continue;
+            }
+            match self.hold(taken).await {
+                Ok(()) => break,
+                // The taking shard has still to write what it was given first.
+                Err(QueueError::ShardFull { .. }) => sleep(CATCH_UP_PAUSE).await,
+                Err(error) => return Err(error.into()),
             }
         }
-        let ending = async {
-            let end = self.hold().await?;
-            let mut applied = self.shard.applied();
-            applied.wait_for(|applied| *applied >= end).await.map_err(|_| Failed::Stopping)?;
-            self.changed(&mut handing).await?;
-            let since = handing.close().await?;
-            let epoch = self.moving.epoch;
-            Ok(self.known.maps().change_map(MapChange::Complete { epoch, since }).await?)
-        };
-        match timeout(HOLD_MAX, ending).await.unwrap_or(Err(Failed::TooLong)) {
+        match timeout(HOLD_MAX, self.end(handing, taken)).await.unwrap_or(Err(Failed::TooLong)) {
             Ok(state) => {
                 self.known.tell(state);
                 Ok(())
@@ -162,6 +163,23 @@ impl Giver {
                 Err(error)
             }
         }
+    }
+
+    /// Events are held: comes to the end of those that are filed here, and hands over what is left.
+    async fn end(&self, mut handing: Handing<'_>, taken: Position) -> Result<MapState, Failed> {
+        let end = loop {
+            match self.known.get().as_deref().and_then(end_of) {
+                Some(end) => break end,
+                None => sleep(LOOK_PAUSE).await,
+            }
+            self.hold(taken).await?;
+        };
+        let mut applied = self.shard.applied();
+        applied.wait_for(|applied| *applied >= end).await.map_err(|_| Failed::Stopping)?;
+        self.changed(&mut handing).await?;
+        let since = handing.close().await?;
+        let epoch = self.moving.epoch;
+        Ok(self.known.maps().change_map(MapChange::Complete { epoch, since }).await?)
     }
 
     /// Hands over all documents of the slots that the file holds, once it holds what was applied when this began.
@@ -205,24 +223,18 @@ impl Giver {
 
     /// Waits until everything that is applied by now is in the file.
     async fn written(&self) -> Result<(), Failed> {
-        let applied = *self.shard.applied().borrow();
+        // Under the lock: a batch may be merged, and noted, and not told yet.
+        let applied = self.shard.state.read().applied();
         let mut committed = self.shard.committed();
         self.shard.flush_wanted.notify_one();
         committed.wait_for(|committed| *committed >= applied).await.map(drop).map_err(|_| Failed::Stopping)
     }
 
-    /// Holds the events of the slots; the position behind which this shard gets none.
-    async fn hold(&self) -> Result<Position, Failed> {
-        loop {
-            let change = MapChange::Hold { epoch: self.moving.epoch };
-            let state = self.known.maps().change_map(change).await?;
-            let end = end(&state);
-            self.known.tell(state);
-            match end {
-                Some(position) => return Ok(position),
-                None => sleep(LOOK_PAUSE).await,
-            }
-        }
+    /// Holds the events of the slots, or goes on with that.
+    async fn hold(&self, taken: Position) -> Result<(), QueueError> {
+        let change = MapChange::Hold { epoch: self.moving.epoch, taken };
+        self.known.tell(self.known.maps().change_map(change).await?);
+        Ok(())
     }
 
     /// Lets held events go on. If it can't be said now, dispatchers find that they were held for too long.
@@ -236,7 +248,7 @@ impl Giver {
 }
 
 /// Where the giving shard ends, if that is known.
-fn end(state: &MapState) -> Option<Position> {
+fn end_of(state: &MapState) -> Option<Position> {
     match &state.moving.as_ref()?.stage {
         Stage::Held(Some(Final { position, .. })) => *position,
         Stage::Held(None) | Stage::Copying => None,

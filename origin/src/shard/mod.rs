@@ -29,6 +29,8 @@ mod read;
 mod state;
 
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod running;
 #[cfg(test)]
 mod simulation;

@@ -427,7 +427,7 @@ mod tests {
         let elsewhere = of(other, "p/elsewhere", Version::new(1, 9));
         assert_eq!((live.judge(&before, 9), live.vouches_for(&before, clock::wall_ms())), (Verdict::Current, true));
 
-        let ended = Some(Final { offsets: Default::default(), position: Some(9) });
+        let ended = Some(Final { offsets: Vec::new(), position: Some(9) });
         let moved = first.begin([slot].into_iter().collect(), to).and_then(|state| state.hold(2, ended));
         let moved = moved.and_then(|state| state.complete(2, 5)).expect("moved");
         live.heard(to, &ChangeMessage::Map { at: 9, map: moved.map.clone() });

@@ -10,7 +10,7 @@ use millpond_shared::projection::Projection;
 use millpond_shared::route;
 use millpond_shared::shard_map::{Owner, Slot};
 use millpond_shared::version::ShardId;
-use millpond_shared::wire;
+use millpond_shared::wire::{self, headers};
 
 use super::answer::{Answer, Payload};
 use super::outgoing::Outgoing;
@@ -84,10 +84,13 @@ impl Shards {
                 Place::Here(origin) => role::ask(origin.as_ref(), &outgoing, payload).await?,
                 Place::There(replicas) => replicas.ask(pool, &outgoing, payload, retry).await?,
             };
-            if answer.head.status != StatusCode::MISDIRECTED_REQUEST || !can_be_sent_again {
+            let by = answer.head.fields.get_str(headers::MAP_VERSION).and_then(|version| version.parse::<u32>().ok());
+            let has_moved = answer.head.status == StatusCode::MISDIRECTED_REQUEST
+                && by.is_some_and(|version| version > map.version());
+            if !has_moved || !can_be_sent_again {
                 return Ok(answer);
             }
-            // The document has moved. Its shard tells those who follow it before it says so here.
+            // Those who follow its shard hear of that at the same time.
             map = self.live.map_above(map.version(), MAP_WAIT).await.ok_or_else(unknown)?;
         }
         Err(unknown())

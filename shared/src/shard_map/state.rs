@@ -5,8 +5,6 @@
 //! the end of them and hands over what has changed meanwhile. Then the taking shard owns them. A hold that takes too
 //! long is let go, and a move can be stopped, at any time before its end: the giving shard never stopped owning.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Owner, SHARDS_MAX, ShardMap, Slot, Slots};
@@ -52,7 +50,7 @@ pub enum Stage {
 pub struct Final {
     /// By event queue: events up to here are still filed with the giving shard, those behind it wait. Queues that are not
     /// named have no event for it.
-    pub offsets: BTreeMap<QueueId, Offset>,
+    pub offsets: Vec<(QueueId, Offset)>,
     /// Position in the giving shard's queue behind which nothing of the slots comes; `None` while events up to `offsets`
     /// are still being filed.
     pub position: Option<Position>,
@@ -195,8 +193,8 @@ impl MapState {
         let owner = self.map.owner(slot).shard;
         match &self.moving {
             Some(Move { stage: Stage::Held(known), slots, .. }) if slots.contains(slot) => {
-                let last = known.as_ref().and_then(|known| known.offsets.get(&queue)).copied().unwrap_or(0);
-                (offset <= last).then_some(owner)
+                let mut ends = known.iter().flat_map(|known| &known.offsets);
+                ends.any(|(other, last)| *other == queue && offset <= *last).then_some(owner)
             }
             _ => Some(owner),
         }
@@ -225,7 +223,7 @@ mod tests {
     }
 
     fn ends(offset: Offset, position: Option<Position>) -> Option<Final> {
-        Some(Final { offsets: BTreeMap::from([(0, offset)]), position })
+        Some(Final { offsets: vec![(0, offset)], position })
     }
 
     #[test]

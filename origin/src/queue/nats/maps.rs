@@ -6,7 +6,6 @@
 //! shard ends: rounds that were filed in a part of their shards are completed by the old map, all that comes behind them
 //! waits. Without the fence at the taking shard, its mark could pass events that are then filed with it, and lose them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,8 +137,12 @@ impl Maps {
         };
         Ok(match change {
             MapChange::First(first) => state.with_shards(*first)?,
-            MapChange::Begin { slots, to } => state.begin(slots.clone(), *to)?,
-            MapChange::Hold { epoch } => self.held(state, *epoch).await?,
+            MapChange::Begin { slots, to } => {
+                let begun = state.begin(slots.clone(), *to)?;
+                self.committed(*to).await?.ok_or(QueueError::nobody_serves(*to))?;
+                begun
+            }
+            MapChange::Hold { epoch, taken } => self.held(state, *epoch, *taken).await?,
             MapChange::LetGo { version } => state.let_go(*version)?,
             MapChange::Complete { epoch, since } => {
                 let to = state.attempt(*epoch)?.to;
@@ -154,9 +157,12 @@ impl Maps {
     }
 
     /// One step: events are held; dispatchers that don't know of it are fenced out; what they had begun is filed.
-    async fn held(&self, state: &MapState, epoch: u32) -> Result<MapState, QueueError> {
+    async fn held(&self, state: &MapState, epoch: u32, taken: Position) -> Result<MapState, QueueError> {
         let moving = state.attempt(epoch)?;
         match &moving.stage {
+            Stage::Copying if self.committed(moving.to).await?.is_none_or(|committed| committed < taken) => {
+                Err(QueueError::ShardFull { shard: moving.to })
+            }
             Stage::Copying => Ok(state.hold(epoch, None)?),
             Stage::Held(None) => {
                 let offsets = self.fence(moving, state.version()).await?;
@@ -176,8 +182,13 @@ impl Maps {
         }
     }
 
+    /// What any consumer of a shard queue has committed; `None` if it has none.
+    async fn committed(&self, shard: ShardId) -> Result<Option<Position>, QueueError> {
+        Ok(self.shards.record(shard).await?.consumers.into_values().max())
+    }
+
     /// Fences out who routes by an older map; how far each event queue is filed with either shard.
-    async fn fence(&self, moving: &Move, version: u32) -> Result<BTreeMap<QueueId, Offset>, QueueError> {
+    async fn fence(&self, moving: &Move, version: u32) -> Result<Vec<(QueueId, Offset)>, QueueError> {
         // A process that has more event queues makes their streams first, and then asks for the map.
         let prefix = self.plan.events_prefix();
         let names: Vec<String> = self.connection.jetstream.stream_names().try_collect().await.map_err(unreachable)?;

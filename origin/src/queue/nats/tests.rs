@@ -9,6 +9,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::stream::{Config, StorageType};
 use bytes::Bytes;
+use millpond_shared::shard_map::{Final, FirstMap, Slot, Stage};
 use millpond_shared::wire::{FiledEvent, ShardFrame};
 use prometheus::Registry;
 
@@ -322,4 +323,46 @@ async fn what_was_acknowledged_outlives_the_server_and_everybody_goes_on() {
         }
     }
     assert_eq!(queues.pull(0, last, 99, Duration::ZERO).await.unwrap().frames, [], "nothing was filed twice");
+}
+
+/// A dispatcher dies when the taking shard has its part of a round, and the giving one does not: the round is completed by
+/// the map it was begun with, since the taking shard's mark has passed its events.
+#[tokio::test]
+async fn a_round_that_was_filed_in_part_is_completed_before_its_slots_move() {
+    let mut machine = Machine::new(1);
+    let first = machine.open_on_nats().await;
+    first.append(0, WINDOW, (1..=4).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    first.change_map(MapChange::First(FirstMap { version: 1, shards: 2 })).await.unwrap();
+    first.committed(1, "primary", 0).await.unwrap();
+    let begun = first.change_map(MapChange::Begin { slots: "0".parse().unwrap(), to: 1 }).await.unwrap();
+    let epoch = begun.version();
+    let lease = first.acquire(0, "a", TTL).await.unwrap();
+    let frame = |shard, bytes: Bytes, events| RoundFrame { shard, events, bytes };
+    {
+        let filer = first.parts.queues[0].filer.lock().await;
+        filer.shared().file(lease, 1, (1, 3), frame(1, filed(1, 3, &[2]), 1), None).await.unwrap();
+    }
+    machine.pass_ms(TTL.as_millis() as u64);
+
+    let second = machine.open_on_nats().await;
+    let hold = async || second.change_map(MapChange::Hold { epoch, taken: 0 }).await.unwrap();
+    hold().await;
+    let state = hold().await;
+    let slot = Slot(0);
+    assert_eq!((state.filed_with(slot, 0, 3), state.filed_with(slot, 0, 4)), (Some(0), None), "up to the mark it had");
+    assert_eq!(hold().await, state, "the giving shard does not have them yet");
+
+    let lease = second.acquire(0, "b", TTL).await.unwrap();
+    second.take(lease, 9, LONG).await.unwrap().unwrap();
+    let frames = vec![frame(0, filed(1, 3, &[1, 3]), 2), frame(1, filed(1, 3, &[2]), 1)];
+    second.push(lease, Round { first: 1, last: 3, map_version: state.version(), frames }).await.unwrap();
+    second.release(lease).await.unwrap();
+    let ended = hold().await;
+    let Some(Stage::Held(Some(Final { position: Some(end), .. }))) = ended.moving.map(|moving| moving.stage) else {
+        panic!("the end is not known");
+    };
+    let given = second.pull(0, 0, 1 << 20, LONG).await.unwrap();
+    let events = |(position, bytes): &(u64, Bytes)| (*position, ShardFrame::decode(bytes).unwrap().events.len());
+    let filled: Vec<_> = given.frames.iter().map(events).filter(|(_, events)| *events > 0).collect();
+    assert!(matches!(filled.as_slice(), [(position, 2)] if *position <= end), "{filled:?} up to {end}");
 }

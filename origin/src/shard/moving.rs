@@ -1,0 +1,227 @@
+//! Slots that move between two shards while events flow, and whoever is at work is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use millpond_shared::clock;
+use millpond_shared::event::Event;
+use millpond_shared::projection::Projection;
+use millpond_shared::shard_map::{FirstMap, MapState, Slots};
+use millpond_shared::version::{ShardId, Version};
+use millpond_shared::wire::{Origin, headers};
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{Opening, Shard, ShardMetrics, ShardSettings};
+use crate::api::documents::Documents;
+use crate::dispatch::{Dispatcher, DispatcherSettings};
+use crate::projection::testing::{declared, event};
+use crate::queue::testing::{Machine, Random};
+use crate::queue::{EventQueues, KnownMap, MapChange, QueueError, Queues, ShardMaps};
+use crate::store::Place;
+use crate::store::forgetful::Forgetful;
+
+const FIRST: FirstMap = FirstMap { version: 1, shards: 2 };
+const USERS: u64 = 40;
+/// A wait that no test sees the end of, unless it fails.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Disks, which outlive what runs on them.
+struct World {
+    machine: Machine,
+    disks: Vec<Forgetful>,
+    projections: Arc<Vec<Projection>>,
+    /// Events by user.
+    events: BTreeMap<String, BTreeSet<String>>,
+    made: u64,
+    /// The last version of each document that a reader was given.
+    seen: BTreeMap<String, Version>,
+}
+
+/// Everything in one process, which ends as in a power cut when this is dropped.
+struct Running {
+    queues: Arc<Queues>,
+    known: KnownMap,
+    documents: Documents,
+    _tasks: JoinSet<()>,
+    _stop: watch::Sender<bool>,
+}
+
+impl World {
+    fn new() -> World {
+        let projections = declared(
+            "name = \"p\"\nkind = \"feed\"\nkeep = 1000\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }\n\
+             [[projection.output]]\npath = \"/p/{key}\"\nformat = \"json\"",
+        );
+        let disks = (0..FIRST.shards).map(|_| Forgetful::new()).collect();
+        let (events, seen) = (BTreeMap::new(), BTreeMap::new());
+        World { machine: Machine::new(2), disks, projections: Arc::new(projections), events, made: 0, seen }
+    }
+
+    fn start(&self) -> Running {
+        let queues = self.machine.open();
+        let known = KnownMap::new(queues.clone(), FIRST);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let following = known.clone();
+        tasks.spawn(async move { panic!("{}", following.follow().await) });
+        let metrics = ShardMetrics::register(&Registry::new()).expect("metrics");
+        let mut shards = Vec::new();
+        for (shard, disk) in (0..).zip(&self.disks) {
+            let settings = ShardSettings { flush_every: Duration::from_millis(3), ..ShardSettings::default() };
+            let opening = Opening {
+                shard,
+                map_version: FIRST.version,
+                projections: self.projections.clone(),
+                place: Place::Backend(Box::new(disk.clone())),
+                queues: queues.clone(),
+                settings,
+            };
+            let shard = Shard::open(opening, &metrics).expect("opened");
+            let (running, stopped_too) = (shard.clone(), stopped.clone());
+            tasks.spawn(async move { drop(running.run(stopped_too).await) });
+            let following = shard.clone().follow_map(known.clone(), stopped.clone());
+            tasks.spawn(async move { drop(following.await) });
+            shards.push(shard);
+        }
+        let settings = DispatcherSettings { max_events: 7, ..DispatcherSettings::default() };
+        let registry = Registry::new();
+        let dispatcher = Dispatcher::new(queues.clone(), self.projections.clone(), known.clone(), settings, &registry)
+            .expect("metrics");
+        tasks.spawn(dispatcher.run(stopped));
+        let documents = Documents::new(self.projections.clone(), known.clone(), shards);
+        Running { queues, known, documents, _tasks: tasks, _stop: stop }
+    }
+
+    /// The same disks after a power cut.
+    fn crash(self, running: Running) -> World {
+        let (machine, disks) = (self.machine.crash(), self.disks.iter().map(Forgetful::crash).collect());
+        drop(running);
+        // Claims of the dead dispatcher run out.
+        machine.pass_ms(60_000);
+        World { machine, disks, ..self }
+    }
+
+    fn make(&mut self, random: &mut Random) -> (u16, Event<'static>) {
+        self.made += 1;
+        let (id, user) = (format!("e{}", self.made), format!("u{}", random.below(USERS)));
+        let event = event(&id, i64::try_from(self.made).unwrap_or(0), &format!("{{\"user\":\"{user}\"}}"));
+        self.events.entry(user.clone()).or_default().insert(id);
+        (u16::try_from(user.len() % 2).unwrap_or(0), event)
+    }
+
+    async fn append(&mut self, running: &Running, random: &mut Random) {
+        let (queue, event) = self.make(random);
+        running.queues.append(queue, None, vec![event]).await.expect("appended");
+    }
+
+    /// Reads a document as clients do: it never goes back.
+    async fn read(&mut self, running: &Running, user: &str) -> Option<BTreeSet<String>> {
+        let request = Request::get(format!("/p/{user}")).body(Bytes::new()).expect("a request");
+        let answer = running.documents.answer(request).await;
+        let field = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        if field(headers::BEHIND).is_some() || !answer.status().is_success() {
+            return None;
+        }
+        let version: Version = field(headers::VERSION).and_then(|version| version.parse().ok()).expect("a version");
+        let before = self.seen.insert(user.to_owned(), version);
+        assert!(before.is_none_or(|before| before <= version), "{user}: {version} after {before:?}");
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
+        let ids =
+            body["items"].as_array().expect("items").iter().map(|item| item["id"].as_str().expect("an id").to_owned());
+        let ids: Vec<String> = ids.collect();
+        let set: BTreeSet<String> = ids.iter().cloned().collect();
+        assert_eq!(set.len(), ids.len(), "nothing is there twice");
+        Some(set)
+    }
+
+    /// Waits until every document holds all of its events, and nothing else.
+    async fn compare(&mut self, running: &Running) {
+        let began = clock::monotonic();
+        for (user, ids) in self.events.clone() {
+            loop {
+                let found = self.read(running, &user).await;
+                if found.as_ref() == Some(&ids) {
+                    break;
+                }
+                assert!(began.elapsed() < LONG, "{user}: {found:?}, not {ids:?}; {:?}", running.known.get());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+}
+
+impl Running {
+    async fn state(&self) -> Arc<MapState> {
+        assert!(self.known.known_within(LONG).await);
+        self.known.get().expect("known")
+    }
+
+    /// Begins to move half of what a shard has, unless something moves already.
+    async fn begin(&self, from: ShardId) {
+        let owned = self.state().await.map.slots_of(from);
+        let slots: Slots = owned.iter().take(owned.len().div_ceil(2)).collect();
+        match self.queues.change_map(MapChange::Begin { slots, to: 1 - from }).await {
+            Ok(state) => self.known.tell(state),
+            Err(QueueError::Map { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn until_moved(&self) {
+        let mut told = self.known.watch();
+        let is_over = |told: &Option<Arc<MapState>>| told.as_ref().is_some_and(|state| state.moving.is_none());
+        tokio::time::timeout(LONG, told.wait_for(is_over)).await.expect("in time").expect("followed");
+    }
+}
+
+#[tokio::test]
+async fn slots_move_to_and_fro_while_events_flow() {
+    let mut random = Random::new(1);
+    let mut world = World::new();
+    let running = world.start();
+    for round in 0..6 {
+        for _ in 0..60 {
+            world.append(&running, &mut random).await;
+        }
+        running.begin(round % 2).await;
+        for _ in 0..60 {
+            world.append(&running, &mut random).await;
+            let user = format!("u{}", random.below(USERS));
+            world.read(&running, &user).await;
+        }
+        running.until_moved().await;
+    }
+    world.compare(&running).await;
+    let state = running.state().await;
+    assert!(state.map.slots_of(0).len() != 512, "they have moved: {state:?}");
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_moment_of_a_move_loses_and_doubles_nothing() {
+    let mut random = Random::new(7);
+    let mut world = World::new();
+    for _ in 0..30 {
+        let running = world.start();
+        let from = ShardId::try_from(random.below(2)).unwrap_or(0);
+        for _ in 0..random.below(30) {
+            world.append(&running, &mut random).await;
+        }
+        running.begin(from).await;
+        for _ in 0..random.below(60) {
+            world.append(&running, &mut random).await;
+            let user = format!("u{}", random.below(USERS));
+            world.read(&running, &user).await;
+        }
+        world = world.crash(running);
+    }
+    let running = world.start();
+    world.compare(&running).await;
+    running.state().await;
+    running.until_moved().await;
+    world.compare(&running).await;
+}
