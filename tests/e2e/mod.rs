@@ -15,6 +15,7 @@ mod forwarding;
 mod frames;
 mod framing;
 mod held_back;
+mod hostile;
 mod hot;
 mod http2;
 mod ingest;

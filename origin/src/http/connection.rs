@@ -15,9 +15,9 @@ use millpond_shared::wire::{Intake, Taker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Sleep, timeout};
+use tokio::time::{Sleep, timeout, timeout_at};
 
-use super::end::{End, no_room, too_large, too_slow};
+use super::end::{End, body_too_slow, no_room, too_large, too_slow};
 use super::server::Shared;
 use super::{Answer, refusal};
 
@@ -128,11 +128,8 @@ impl Connection {
             Intake::Nothing(response) => self.skip(framing, response)?,
             Intake::Pieces(taker) => (self.pieces(&head, framing, taker).await?.into(), None),
             Intake::Whole { max_bytes } => {
-                let (limit, mut room) = (self.shared.limits.body_time, None);
-                let body = match timeout(limit, self.body(&head, framing, max_bytes, &mut room)).await {
-                    Ok(body) => body?,
-                    Err(_) => return Err(too_slow("the body", limit)),
-                };
+                let mut room = None;
+                let body = self.body(&head, framing, max_bytes, &mut room).await?;
                 (handler.handle_parsed(&head, body).await?, room)
             }
         };
@@ -172,14 +169,16 @@ impl Connection {
         }
     }
 
+    /// The whole of a body. What came with its head is in the connection's buffer and needs no room of its own; beyond
+    /// that a body takes as much as has come of it, whatever it promises.
     async fn body(&mut self, head: &RequestHead, framing: Framing, limit: u64, room: &mut Room) -> Result<Bytes, End> {
-        if let Framing::Length(length) = framing {
-            if length > limit {
-                return Err(too_large(limit));
-            }
-            self.reserve(room, length)?;
+        if let Framing::Length(length) = framing
+            && length > limit
+        {
+            return Err(too_large(limit));
         }
         self.expectation(head, framing).await?;
+        let began = clock::monotonic();
         let mut reader = BodyReader::new(framing);
         let mut whole = Bytes::new();
         let mut parts = BytesMut::new();
@@ -192,13 +191,19 @@ impl Connection {
                 }
                 Step::End { .. } if parts.is_empty() => return Ok(whole),
                 Step::End { .. } => return Ok(parts.freeze()),
-                Step::NeedMore => self.more().await?,
+                Step::NeedMore => {
+                    let come = (whole.len() + parts.len()) as u64;
+                    self.reserve(room, come)?;
+                    let due = began + self.shared.limits.body_due(come);
+                    match timeout_at(due.into(), self.more()).await {
+                        Ok(more) => more?,
+                        Err(_) => return Err(body_too_slow(&self.shared.limits)),
+                    }
+                }
             }
-            let length = (whole.len() + parts.len()) as u64;
-            if length > limit {
+            if (whole.len() + parts.len()) as u64 > limit {
                 return Err(too_large(limit));
             }
-            self.reserve(room, length)?;
         }
     }
 
@@ -211,7 +216,7 @@ impl Connection {
     ) -> Result<Response<Bytes>, End> {
         self.expectation(head, framing).await?;
         let mut reader = BodyReader::new(framing);
-        let limit = self.shared.limits.body_time;
+        let limit = self.shared.limits.piece_time;
         loop {
             match reader.step(&mut self.buf)? {
                 Step::Data(piece) => {

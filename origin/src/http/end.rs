@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use millpond_shared::http1::Refusal;
 
-use super::refusal;
+use super::{ServerLimits, refusal};
 
 /// Why a connection ends.
 pub enum End {
@@ -33,9 +33,20 @@ pub fn no_room() -> End {
 }
 
 pub fn too_slow(what: &str, limit: Duration) -> End {
-    let problem = format!("{what} did not arrive within {} s", limit.as_secs_f64());
+    too_slow_in_words(format!("{what} did not arrive within {} s", limit.as_secs_f64()))
+}
+
+fn too_slow_in_words(problem: String) -> End {
     let response = refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts");
     End::Refused("too_slow", Box::new(response))
+}
+
+pub fn body_too_slow(limits: &ServerLimits) -> End {
+    let ServerLimits { body_time, body_rate, .. } = limits;
+    too_slow_in_words(format!(
+        "the body comes slower than {body_rate} bytes a second, {} s after it began",
+        body_time.as_secs_f64()
+    ))
 }
 
 impl From<Refusal> for End {

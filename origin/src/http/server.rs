@@ -59,15 +59,20 @@ impl From<Response<Bytes>> for Answer {
 pub struct ServerLimits {
     /// Open connections; one more is answered 503 and closed.
     pub connections: usize,
-    /// Bytes of the bodies of all requests in flight; a body that does not fit is answered 503.
+    /// Bytes of the bodies of all requests in flight, as far as they have come and but for what came with their heads; a
+    /// body that does not fit is answered 503.
     pub bodies: u64,
     /// Of a request head; see there.
     pub head: Limits,
     /// From the first byte of a head to its last; beyond it 408.
     pub head_time: Duration,
-    /// From the end of a head to the last byte of the body, or between two pieces of a body that is taken as it arrives;
+    /// From the end of a head to the last byte of the body, and a second more for each `body_rate` bytes that have come;
     /// beyond it 408.
     pub body_time: Duration,
+    /// Slowest that a body may come, in bytes a second.
+    pub body_rate: u64,
+    /// Between two pieces of a body that is taken as it arrives; beyond it 408.
+    pub piece_time: Duration,
     /// Between requests; then the connection is closed.
     pub idle_time: Duration,
     /// Until a piece of an answer is taken by the client; then the connection is closed.
@@ -83,11 +88,20 @@ impl Default for ServerLimits {
             bodies: 512 << 20,
             head: Limits::default(),
             head_time: Duration::from_secs(10),
-            body_time: Duration::from_secs(60),
+            body_time: Duration::from_secs(10),
+            body_rate: 16 << 10,
+            piece_time: Duration::from_secs(60),
             idle_time: Duration::from_secs(75),
             write_time: Duration::from_secs(30),
             drain_time: Duration::from_secs(10),
         }
+    }
+}
+
+impl ServerLimits {
+    /// How long after its head more of a body must come, of which so many bytes have come.
+    pub(super) fn body_due(&self, come: u64) -> Duration {
+        self.body_time + Duration::from_millis(come.saturating_mul(1000) / self.body_rate.max(1))
     }
 }
 
