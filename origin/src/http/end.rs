@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use millpond_shared::http1::Refusal;
 
-use super::{ServerLimits, refusal};
+use super::{NoRoom, ServerLimits, refusal};
 
 /// Why a connection ends.
 pub enum End {
@@ -25,28 +25,20 @@ pub fn too_large(limit: u64) -> End {
     End::Refused("body_too_large", Box::new(response))
 }
 
-pub fn no_room() -> End {
-    let problem = "the bodies of other requests take all the memory that bodies may take";
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, problem, "send it again later");
+pub fn no_room(none: NoRoom) -> End {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, none.to_string(), "send it again later");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     End::Refused("no_room", Box::new(response))
 }
 
 pub fn too_slow(what: &str, limit: Duration) -> End {
-    too_slow_in_words(format!("{what} did not arrive within {} s", limit.as_secs_f64()))
-}
-
-fn too_slow_in_words(problem: String) -> End {
+    let problem = format!("{what} did not arrive within {} s", limit.as_secs_f64());
     let response = refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts");
     End::Refused("too_slow", Box::new(response))
 }
 
 pub fn body_too_slow(limits: &ServerLimits) -> End {
-    let ServerLimits { body_time, body_rate, .. } = limits;
-    too_slow_in_words(format!(
-        "the body comes slower than {body_rate} bytes a second, {} s after it began",
-        body_time.as_secs_f64()
-    ))
+    End::Refused("too_slow", Box::new(limits.too_slow()))
 }
 
 impl From<Refusal> for End {

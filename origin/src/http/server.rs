@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connection::{self, ROOM_UNIT};
+use super::{Room, connection};
 
 /// What answers the requests of a server.
 #[async_trait]
@@ -100,8 +100,15 @@ impl Default for ServerLimits {
 
 impl ServerLimits {
     /// How long after its head more of a body must come, of which so many bytes have come.
-    pub(super) fn body_due(&self, come: u64) -> Duration {
+    pub fn body_due(&self, come: u64) -> Duration {
         self.body_time + Duration::from_millis(come.saturating_mul(1000) / self.body_rate.max(1))
+    }
+
+    /// 408: a body was not there when it was due.
+    pub fn too_slow(&self) -> Response<Bytes> {
+        let (rate, after) = (self.body_rate, self.body_time.as_secs_f64());
+        let problem = format!("the body comes slower than {rate} bytes a second, {after} s after it began");
+        super::refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts")
     }
 }
 
@@ -109,8 +116,7 @@ impl ServerLimits {
 pub(super) struct Shared {
     pub handler: Arc<dyn Handler>,
     pub limits: ServerLimits,
-    /// Room for bodies, in units of [`ROOM_UNIT`] bytes.
-    pub bodies: Arc<Semaphore>,
+    pub bodies: Room,
 }
 
 /// Serves until `shutdown` becomes true (or its sender is gone), then drains and returns.
@@ -126,8 +132,7 @@ pub async fn serve_within(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
-    let bodies = usize::try_from(limits.bodies.div_ceil(ROOM_UNIT)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let shared = Arc::new(Shared { handler, limits, bodies: Arc::new(Semaphore::new(bodies)) });
+    let shared = Arc::new(Shared { handler, limits, bodies: Room::of(limits.bodies) });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
