@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
+use millpond_shared::clock::Stopwatch;
 use millpond_shared::event::Event;
 use millpond_shared::version::Offset;
 use millpond_shared::wire::EventFrame;
@@ -13,10 +15,10 @@ use tokio::sync::oneshot;
 
 use super::event_queue::{Shared, event_bytes};
 use super::ids::IdSet;
-use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES};
+use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
 use super::{Fate, QueueError, Runtime};
 use crate::store::StoreError;
-use crate::store::event_queue_file::{FrameInfo, Loaded, Transaction};
+use crate::store::event_queue_file::{FrameInfo, ID_BYTES, Loaded, Transaction};
 
 /// An append that waits for the writer.
 pub(super) struct Call {
@@ -41,6 +43,8 @@ pub(super) struct Writer {
     ids: IdSet,
     /// When it is looked next for ids whose window has ended.
     forget_after_ms: u64,
+    /// How many calls the last group had, and how long it took to write.
+    last_group: (usize, Duration),
 }
 
 /// A group on its way to the disk.
@@ -67,6 +71,7 @@ impl Writer {
             frames: loaded.frames.into(),
             ids: IdSet::default(),
             forget_after_ms: 0,
+            last_group: (0, Duration::ZERO),
         };
         writer.ids.extend(loaded.ids);
         writer.drop_filed();
@@ -78,7 +83,7 @@ impl Writer {
     pub fn run(mut self, calls: &Receiver<Call>) {
         loop {
             let written = match calls.recv_timeout(self.shared.limits.tidy_every) {
-                Ok(first) => self.write(gather(first, calls, &self.shared)),
+                Ok(first) => self.write_group(first, calls),
                 Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -88,6 +93,22 @@ impl Writer {
         }
         // What is trimmed now need not be read by the next opening. Nothing is lost if it fails.
         let _ = self.write(Vec::new());
+    }
+
+    /// Writes what is waiting; under load, with what comes while the others who were answered last may call again.
+    fn write_group(&mut self, first: Call, calls: &Receiver<Call>) -> Result<(), StoreError> {
+        let mut group = Gathered::default();
+        group.add(first);
+        group.add_waiting(calls, &self.shared);
+        let (before, took) = self.last_group;
+        if before >= LOAD_FROM_CALLS && group.calls.len() < before {
+            thread::sleep(took.min(GATHER_MAX));
+            group.add_waiting(calls, &self.shared);
+        }
+        let (size, started) = (group.calls.len(), Stopwatch::start());
+        let written = self.write(group.calls);
+        self.last_group = (size, started.elapsed());
+        written
     }
 
     /// Commits the calls, and what is to be tidied, in one transaction; then answers.
@@ -101,7 +122,8 @@ impl Writer {
             return Ok(());
         }
         let now_ms = self.runtime.now_ms();
-        let begun = file.begin().and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
+        let begun =
+            file.begin(self.bytes_held()).and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
         let (tidied, transaction) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -209,6 +231,11 @@ impl Writer {
         group.ids.iter().try_for_each(|(ends_ms, hashes)| transaction.remember(*ends_ms, first, hashes))
     }
 
+    /// What is in the file, in bytes.
+    fn bytes_held(&self) -> u64 {
+        self.depth_bytes + (self.ids.len() * ID_BYTES) as u64
+    }
+
     fn first_kept(&self) -> Offset {
         self.frames.front().map_or(self.last + 1, |frame| frame.first)
     }
@@ -241,19 +268,31 @@ impl Writer {
     }
 }
 
-/// All that is waiting, up to the limits of a group.
-fn gather(first: Call, calls: &Receiver<Call>, shared: &Shared) -> Vec<Call> {
-    let (mut events, mut bytes) = (0, 0);
-    let mut group = Vec::new();
-    let mut next = Some(first);
-    while let Some(call) = next {
-        events += call.events.len();
-        bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
-        group.push(call);
-        let full = events >= shared.limits.group_max_events || bytes >= shared.limits.group_max_bytes;
-        next = if full { None } else { calls.try_recv().ok() };
+/// Calls that are to be committed together.
+#[derive(Default)]
+struct Gathered {
+    calls: Vec<Call>,
+    events: usize,
+    bytes: u64,
+}
+
+impl Gathered {
+    fn add(&mut self, call: Call) {
+        self.events += call.events.len();
+        self.bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
+        self.calls.push(call);
     }
-    group
+
+    /// All that is waiting, up to the limits of a group.
+    fn add_waiting(&mut self, calls: &Receiver<Call>, shared: &Shared) {
+        let limits = &shared.limits;
+        while self.events < limits.group_max_events
+            && self.bytes < limits.group_max_bytes
+            && let Ok(call) = calls.try_recv()
+        {
+            self.add(call);
+        }
+    }
 }
 
 fn refuse(calls: Vec<Call>, error: &QueueError) {

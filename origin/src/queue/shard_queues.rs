@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub file: RwLock<Option<ShardQueueFile>>,
     /// By shard; as of the last commit.
     pub ends: Vec<watch::Sender<Ends>>,
+    /// What the frames of all shards take on disk, in bytes; as of the last commit.
+    pub bytes_held: AtomicU64,
     /// By event queue: the last offset that was filed.
     pub cursors: Vec<Arc<AtomicU64>>,
     /// By event queue; as of the last commit.
@@ -62,6 +64,7 @@ impl ShardQueueSet {
             runtime: runtime.clone(),
             file: RwLock::new(Some(file)),
             ends: ends.collect(),
+            bytes_held: AtomicU64::new(loaded.ends.values().map(|ends| ends.bytes).sum()),
             cursors: cursors.collect(),
             claims: Mutex::new(loaded.claims),
             dead: Mutex::new(loaded.dead),
@@ -182,7 +185,7 @@ impl ShardQueueSet {
     #[cfg(test)]
     pub(super) fn append_without_a_word(&self, shard: ShardId, events: u64, frame: &[u8]) -> Result<(), StoreError> {
         let file = self.shared.file.read();
-        let transaction = file.as_ref().expect("it is open").begin()?;
+        let transaction = file.as_ref().expect("it is open").begin(0)?;
         transaction.append(shard, events, frame)?;
         transaction.commit()
     }

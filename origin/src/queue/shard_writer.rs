@@ -104,7 +104,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(calls.len());
         let mut waiting = calls.into_iter();
         let mut attempt = || -> Result<(), StoreError> {
-            let transaction = file.begin()?;
+            let transaction = file.begin(self.shared.bytes_held.load(Ordering::Relaxed))?;
             let mut changes = Changes::default();
             for Call { ask, answer } in waiting.by_ref() {
                 if answer.is_closed() && matches!(ask, Ask::Acquire { .. }) {
@@ -253,7 +253,8 @@ impl Writer {
     fn publish(&self, changes: Changes) {
         for (shard, ends) in changes.ends {
             if let Ok(sender) = self.shared.ends(shard) {
-                sender.send_replace(ends);
+                let before = sender.send_replace(ends).bytes;
+                self.shared.bytes_held.fetch_add(ends.bytes.wrapping_sub(before), Ordering::Relaxed);
             }
         }
         for (queue, cursor) in changes.cursors {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Shard;
 use super::state::Looked;
 use crate::projection::Document;
-use crate::render::{NotRendered, Rendered, render};
+use crate::render::{NotRendered, Rendered};
 use crate::store::shard_file::ShardFileError;
 
 /// How long a reader that wants a position is kept waiting for it.
@@ -139,8 +139,6 @@ impl Shard {
     }
 
     fn render(&self, route: &Route, document: &Document) -> Result<Arc<Rendered>, NotRead> {
-        let projection = self.projections.get(route.projection).ok_or(NotRead::NoOutput)?;
-        let output = projection.outputs.get(route.output).ok_or(NotRead::NoOutput)?;
-        Ok(Arc::new(render(projection, output, &route.key, document)?))
+        Ok(Arc::new(self.renderer.render(route.projection, route.output, &route.key, document)?))
     }
 }
