@@ -79,7 +79,7 @@ const MEMORY_MAX_MIB: usize = 256;
 /// Bodies that become large, all at once, while nothing can be stored; and what the process may take for them, in MiB.
 /// They would be more than 2 GiB, each of them several times. There is a quarter of a GiB of room for them.
 const LARGE: usize = 300;
-const LARGE_MEMORY_MAX_MIB: usize = 1_536;
+const LARGE_MEMORY_MAX_MIB: usize = 1_024;
 
 /// A request that attacks, as it is sent.
 struct Attack {
