@@ -6,6 +6,7 @@ mod compression;
 mod deception;
 mod downstream;
 mod drain;
+mod edges;
 mod examples;
 mod existing_api;
 mod failing;
