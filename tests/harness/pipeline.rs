@@ -217,6 +217,11 @@ impl Pipeline {
         self.process(part).log()
     }
 
+    /// Memory that a process has in use, in MiB.
+    pub fn resident_mib(&self, part: Part) -> usize {
+        self.process(part).resident_mib()
+    }
+
     /// The folder of the data that the roles keep.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")

@@ -31,7 +31,9 @@ impl Gateway {
         let tag = fields.get_str(headers::CACHE_TAG)?.into();
         // Where the document has moved while it was asked for, another shard has answered.
         let shard = fields.get_str(headers::SHARD).and_then(|shard| shard.parse().ok()).unwrap_or(shard);
-        Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
+        let refresh = fields.get_str(headers::REFRESH).and_then(|milliseconds| milliseconds.parse::<u64>().ok());
+        let lags_until = refresh.map_or(0, |refresh| clock::wall_ms().saturating_add(refresh));
+        Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard), lags_until })
     }
 
     /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.
