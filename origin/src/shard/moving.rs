@@ -99,7 +99,11 @@ impl World {
 
     /// The same disks after a power cut.
     fn crash(self, running: Running) -> World {
+        // All at one moment: what each has synced by then was known to those behind it in this order.
+        let all = self.machine.events.iter().chain([&self.machine.shards]).chain(&self.disks);
+        let still: Vec<_> = all.map(Forgetful::hold_syncs).collect();
         let (machine, disks) = (self.machine.crash(), self.disks.iter().map(Forgetful::crash).collect());
+        drop(still);
         drop(running);
         // Claims of the dead dispatcher run out.
         machine.pass_ms(60_000);

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::testing::{Call, Site, TestQueue};
 use super::*;
+use crate::projection::Document;
 use crate::projection::testing::{declared, event};
 use crate::queue::testing::Machine;
 use crate::queue::{DispatchQueues, EventQueues, Queues, Round, RoundFrame};
@@ -360,8 +361,9 @@ async fn a_queue_that_is_away_is_tried_again_and_one_that_lost_data_is_not() {
 async fn a_frame_that_cannot_be_read_stops_the_shard_behind_the_one_before() {
     let site = site(NEVER);
     site.push(event("a", 1, r#"{"user":"x"}"#));
-    let blob = vec![99].into();
-    let document = HandedDocument { projection: 0, key: "x".into(), blob };
+    let mut blob = Document::empty(&site.projections[0].kind).encode();
+    blob[0] = 99;
+    let document = HandedDocument { projection: 0, key: "x".into(), blob: blob.into() };
     let fingerprint = site.projections[0].state_fingerprint();
     let projections = vec![("p".into(), fingerprint)];
     site.queue.hand_over(&Handover { epoch: 2, from: 1, is_last: true, projections, documents: vec![document] });
