@@ -13,7 +13,7 @@ use crate::queue::KnownMap;
 impl Shard {
     /// The shard map that is in the shard's file.
     pub fn kept_map(&self) -> Option<Arc<MapState>> {
-        self.kept_map.lock().clone()
+        self.kept_map.borrow().clone()
     }
 
     /// Does what each version of the map asks for, until `stop` is true.
@@ -57,7 +57,7 @@ impl Shard {
         let kept = spawn_blocking(move || shard.file.keep_map(&keeping)).await?;
         kept.map_err(|problem| ShardError::Commit { shard: self.id, problem })?;
         self.changes.tell_map(Arc::new(state.map.clone()));
-        *self.kept_map.lock() = Some(state);
+        self.kept_map.send_replace(Some(state));
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ mod held;
 mod maps;
 mod memo;
 mod metrics;
+mod outbox;
 mod prepare;
 mod pull;
 mod read;
@@ -64,6 +65,7 @@ use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 
 pub use self::copy::{CopyError, Copying, copy};
 pub use self::metrics::ShardMetrics;
+pub use self::outbox::Attached;
 pub use self::prepare::FrameError;
 pub use self::read::{Found, NotRead, Read};
 
@@ -114,6 +116,8 @@ pub struct Opening {
     pub place: Place,
     pub queues: Arc<dyn ShardQueues>,
     pub settings: ShardSettings,
+    /// Databases that documents are sent to; a projection is in one of them at most.
+    pub attached: Vec<Attached>,
 }
 
 /// Why a shard can't be opened, or stopped.
@@ -157,16 +161,21 @@ pub struct Shard {
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
     /// The shard map that is in the file.
-    kept_map: Mutex<Option<Arc<MapState>>>,
+    kept_map: watch::Sender<Option<Arc<MapState>>>,
     /// What changed of slots that move, since it was handed over.
     touched: Touched,
+    attached: Vec<Attached>,
 }
 
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map_version, projections, place, queues, settings } = opening;
-        let (file, mut opened) = ShardFile::open(place, Identity { shard, map_version }, &projections)?;
+        let Opening { shard, map_version, projections, place, queues, settings, attached } = opening;
+        let (mut file, mut opened) = ShardFile::open(place, Identity { shard, map_version }, &projections)?;
+        let one = |attached: &Attached| {
+            attached.projections.iter().map(|projection| (*projection, attached.name.clone())).collect::<Vec<_>>()
+        };
+        file.attach(&attached.iter().flat_map(one).collect())?;
         for projection in &opened.undeclared {
             tracing::warn!(shard, projection, "not declared any more: its documents stay in the file");
         }
@@ -178,7 +187,7 @@ impl Shard {
             id: shard,
             state: RwLock::new(State::restored(&projections, opened)),
             changes: ChangeLog::new(shard, committed, map.as_ref().map(|state| Arc::new(state.map.clone()))),
-            kept_map: Mutex::new(map.map(Arc::new)),
+            kept_map: watch::Sender::new(map.map(Arc::new)),
             touched: Touched::default(),
             memo: Mutex::new(Memo::new(usize::try_from(settings.render_cache).unwrap_or(usize::MAX))),
             applied: watch::Sender::new(committed),
@@ -187,6 +196,7 @@ impl Shard {
             opened_at: clock::monotonic(),
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
+            attached,
             wanted: Wanted::of(projections.iter().flat_map(Projection::paths)),
             renderer: Renderer::new(projections.clone()),
             projections,
@@ -217,7 +227,11 @@ impl Shard {
             broken.send_replace(flushed.is_err());
             flushed
         };
-        let (pulled, flushed) = tokio::join!(pulling, flushing);
+        let (pulled, flushed) = tokio::select! {
+            ended = async { tokio::join!(pulling, flushing) } => ended,
+            // What is not sent yet is sent after the next start.
+            sent = self.send_out() => (Ok(()), sent.map(|never| match never {})),
+        };
         self.changes.close();
         flushed.and(pulled)
     }

@@ -80,6 +80,7 @@ impl World {
                 place: Place::Backend(Box::new(disk.clone())),
                 queues: queues.clone(),
                 settings,
+                attached: Vec::new(),
             };
             let shard = Shard::open(opening, &metrics).expect("opened");
             let (running, stopped_too) = (shard.clone(), stopped.clone());

@@ -18,6 +18,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::outbox::OUTBOX;
 use super::{Place, StoreError, open};
 use crate::projection::Document;
 
@@ -93,6 +94,8 @@ pub struct ShardFile {
     pub(super) name: String,
     /// Names and kinds of the declared projections, in their order.
     pub(super) projections: Vec<(String, Kind)>,
+    /// For each of them: whether its documents are sent to another database.
+    pub(super) attached: Vec<bool>,
 }
 
 /// A document with its place: index into the declared projections, and key.
@@ -141,7 +144,8 @@ impl ShardFile {
         let database = open(place, "shard", CACHE_BYTES)?;
         let projection_names =
             projections.iter().map(|projection| (projection.name.clone(), projection.kind.clone())).collect();
-        let file = ShardFile { database, name, projections: projection_names };
+        let attached = vec![false; projections.len()];
+        let file = ShardFile { database, name, projections: projection_names, attached };
         file.prepare(identity, projections)?;
         let opened = file.look()?;
         Ok((file, opened))
@@ -177,6 +181,14 @@ impl ShardFile {
             for (projection, key, document) in &write.documents {
                 documents.insert((self.projection(*projection), key.as_ref()), document.encode().as_slice())?;
             }
+            if self.attached.contains(&true) {
+                let mut outbox = transaction.open_table(OUTBOX)?;
+                for (projection, key, document) in &write.documents {
+                    if self.attached.get(usize::from(*projection)) == Some(&true) {
+                        outbox.insert((self.projection(*projection), key.as_ref()), document.version.position)?;
+                    }
+                }
+            }
             let mut marks = transaction.open_table(MARKS)?;
             for (queue, offset) in &write.marks {
                 marks.insert(queue, offset)?;
@@ -200,7 +212,7 @@ impl ShardFile {
         Ok(())
     }
 
-    fn projection(&self, index: u16) -> &str {
+    pub(super) fn projection(&self, index: u16) -> &str {
         self.projections.get(usize::from(index)).map_or("", |(name, _)| name.as_str())
     }
 
