@@ -57,7 +57,7 @@ use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 pub use self::copy::{CopyError, Copying, copy};
 pub use self::metrics::ShardMetrics;
 pub use self::prepare::FrameError;
-pub use self::read::{Found, NotRead, Read};
+pub use self::read::{Behind, Found, NotRead, Read};
 
 /// How a shard writes and remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
