@@ -3,6 +3,7 @@
 mod admin;
 mod completing;
 mod compression;
+mod databases;
 mod deception;
 mod downstream;
 mod drain;

@@ -18,6 +18,7 @@ mod flusher;
 mod held;
 mod memo;
 mod metrics;
+mod outbox;
 mod prepare;
 mod pull;
 mod read;
@@ -56,6 +57,7 @@ use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 
 pub use self::copy::{CopyError, Copying, copy};
 pub use self::metrics::ShardMetrics;
+pub use self::outbox::Attached;
 pub use self::prepare::FrameError;
 pub use self::read::{Behind, Found, NotRead, Read};
 
@@ -105,6 +107,8 @@ pub struct Opening {
     pub place: Place,
     pub queues: Arc<dyn ShardQueues>,
     pub settings: ShardSettings,
+    /// Databases that documents are sent to; a projection is in one of them at most.
+    pub attached: Vec<Attached>,
 }
 
 /// Why a shard can't be opened, or stopped.
@@ -148,14 +152,19 @@ pub struct Shard {
     flush_wanted: Notify,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
+    attached: Vec<Attached>,
 }
 
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map, projections, place, queues, settings } = opening;
+        let Opening { shard, map, projections, place, queues, settings, attached } = opening;
         let identity = Identity { shard, shards: map.shards(), map_version: map.version };
-        let (file, opened) = ShardFile::open(place, identity, &projections)?;
+        let (mut file, opened) = ShardFile::open(place, identity, &projections)?;
+        let one = |attached: &Attached| {
+            attached.projections.iter().map(|projection| (*projection, attached.name.clone())).collect::<Vec<_>>()
+        };
+        file.attach(&attached.iter().flat_map(one).collect())?;
         for projection in &opened.undeclared {
             tracing::warn!(shard, projection, "not declared any more: its documents stay in the file");
         }
@@ -174,6 +183,7 @@ impl Shard {
             opened_at: clock::monotonic(),
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
+            attached,
             map,
             wanted: Wanted::of(projections.iter().flat_map(Projection::paths)),
             renderer: Renderer::new(projections.clone()),
@@ -205,7 +215,11 @@ impl Shard {
             broken.send_replace(flushed.is_err());
             flushed
         };
-        let (pulled, flushed) = tokio::join!(pulling, flushing);
+        let (pulled, flushed) = tokio::select! {
+            ended = async { tokio::join!(pulling, flushing) } => ended,
+            // What is not sent yet is sent after the next start.
+            sent = self.send_out() => (Ok(()), sent.map(|never| match never {})),
+        };
         self.changes.close();
         flushed.and(pulled)
     }
