@@ -107,22 +107,20 @@ impl Shard {
                 .into_iter()
                 .map(|(projection, key, document)| (*projection, key.clone(), document.version.position))
                 .collect();
+            let waiting = shard.file.outbox_len()?;
+            shard.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
             Ok::<_, ShardError>((rows, sent))
         });
         let (rows, sent) = reading.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
+        if sent.is_empty() {
+            return Ok(0);
+        }
         let count = sent.len();
         if !rows.is_empty() {
             attached.database.put(&rows).await.map_err(Failed::Database)?;
         }
         let shard = self.clone();
-        let removing = tokio::task::spawn_blocking(move || {
-            if !sent.is_empty() {
-                shard.file.sent(&sent)?;
-            }
-            let left = shard.file.outbox_len()?;
-            shard.metrics.outbox.set(i64::try_from(left).unwrap_or(i64::MAX));
-            Ok(())
-        });
+        let removing = tokio::task::spawn_blocking(move || Ok(shard.file.sent(&sent)?));
         removing.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
         Ok(count)
     }
