@@ -18,8 +18,10 @@ use super::metrics::Gauges;
 use super::shard_queues::ShardQueueSet;
 use super::shard_writer::Ask;
 use super::*;
+use crate::blocking::apart;
 use crate::store::shard_queue_file::Ends;
 use crate::store::{Place, StoreError};
+use crate::timing;
 
 /// All queues of one role.
 pub struct Queues {
@@ -90,11 +92,17 @@ impl Queues {
     pub async fn close(&self) {
         self.parts.runtime.end();
         let parts = self.parts.clone();
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = apart(move || {
             parts.events.iter().for_each(EventQueue::close);
             parts.shards.close();
         });
         let _ = closed.await;
+    }
+
+    /// Files a frame without its round, as an engine without transactions does when a dispatcher dies half way.
+    #[cfg(test)]
+    pub(crate) fn file_half(&self, frame: &RoundFrame) -> Result<(), StoreError> {
+        self.parts.shards.append_without_a_word(frame.shard, frame.events, &frame.bytes)
     }
 
     fn event_queue(&self, queue: QueueId) -> Result<&EventQueue, QueueError> {
@@ -340,7 +348,7 @@ impl Runtime {
             biased;
             wished = value.wait_for(wish) => wished.map(|_| true).map_err(|_| QueueError::Closed),
             () = self.ended() => Err(QueueError::Closed),
-            () = tokio::time::sleep(wait) => Ok(false),
+            () = timing::sleep(wait) => Ok(false),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use millpond_shared::event::Event;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::event_queue::{Shared, event_bytes};
 use super::ids::IdSet;
 use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES};
+use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
 use crate::store::StoreError;
 use crate::store::event_queue_file::{FrameInfo, Loaded, Transaction};
@@ -29,7 +30,7 @@ pub(super) struct Call {
 type Answer = oneshot::Sender<Result<Vec<Fate>, QueueError>>;
 
 /// Owns all that changes with a commit.
-pub(super) struct Writer {
+pub(super) struct EventWriter {
     shared: Arc<Shared>,
     runtime: Runtime,
     last: Offset,
@@ -55,10 +56,10 @@ struct Group {
     answers: Vec<(Answer, Vec<Fate>)>,
 }
 
-impl Writer {
-    pub fn new(shared: Arc<Shared>, runtime: Runtime, loaded: Loaded) -> Writer {
+impl EventWriter {
+    pub fn new(shared: Arc<Shared>, runtime: Runtime, loaded: Loaded) -> EventWriter {
         let last = *shared.last.borrow();
-        let mut writer = Writer {
+        let mut writer = EventWriter {
             shared,
             runtime,
             last,
@@ -73,24 +74,31 @@ impl Writer {
         writer.publish();
         writer
     }
+}
 
-    /// Ends when the handle was closed and every call is answered, or when a commit failed.
-    pub fn run(mut self, calls: &Receiver<Call>) {
-        loop {
-            let written = match calls.recv_timeout(self.shared.limits.tidy_every) {
-                Ok(first) => self.write(gather(first, calls, &self.shared)),
-                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if let Err(error) = written {
-                return self.fail(&error, calls);
-            }
-        }
-        // What is trimmed now need not be read by the next opening. Nothing is lost if it fails.
-        let _ = self.write(Vec::new());
+impl Writer for EventWriter {
+    type Call = Call;
+
+    fn tidy_every(&self) -> Duration {
+        self.shared.limits.tidy_every
     }
 
-    /// Commits the calls, and what is to be tidied, in one transaction; then answers.
+    /// All that is waiting, up to the limits of a group.
+    fn gather(&self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
+        let limits = &self.shared.limits;
+        let (mut events, mut bytes) = (0, 0);
+        let mut group = Vec::new();
+        let mut next = Some(first);
+        while let Some(call) = next {
+            events += call.events.len();
+            bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
+            group.push(call);
+            let full = events >= limits.group_max_events || bytes >= limits.group_max_bytes;
+            next = if full { None } else { waiting.try_recv().ok() };
+        }
+        group
+    }
+
     fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let file = shared.file.read();
@@ -105,7 +113,9 @@ impl Writer {
         let (tidied, transaction) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                refuse(calls, &self.failed(&error));
+                for call in calls {
+                    Self::refuse(call, self.failed(&error));
+                }
                 return Err(error);
             }
         };
@@ -125,6 +135,18 @@ impl Writer {
         Ok(())
     }
 
+    fn fail(&self, error: &StoreError) -> QueueError {
+        self.runtime.fail(self.failed(error));
+        self.failed(error)
+    }
+
+    fn refuse(call: Call, error: QueueError) {
+        // Whoever asked may be gone.
+        let _ = call.answer.send(Err(error));
+    }
+}
+
+impl EventWriter {
     /// Removes what was filed, and ids whose window is over; whether there was any.
     fn tidy(&mut self, transaction: &Transaction, now_ms: u64) -> Result<bool, StoreError> {
         let mut forgotten = Vec::new();
@@ -228,37 +250,8 @@ impl Writer {
         self.shared.last.send_if_modified(|last| std::mem::replace(last, self.last) != self.last);
     }
 
-    /// The outcome of the commit is unknown: whatever is asked from now on, this queue can't tell the truth.
-    fn fail(&self, error: &StoreError, calls: &Receiver<Call>) {
-        self.runtime.fail(self.failed(error));
-        while let Ok(call) = calls.recv() {
-            refuse(vec![call], &self.failed(error));
-        }
-    }
-
     fn failed(&self, error: &StoreError) -> QueueError {
         QueueError::Failed { problem: format!("event queue {}: {error}", self.shared.queue) }
-    }
-}
-
-/// All that is waiting, up to the limits of a group.
-fn gather(first: Call, calls: &Receiver<Call>, shared: &Shared) -> Vec<Call> {
-    let (mut events, mut bytes) = (0, 0);
-    let mut group = Vec::new();
-    let mut next = Some(first);
-    while let Some(call) = next {
-        events += call.events.len();
-        bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
-        group.push(call);
-        let full = events >= shared.limits.group_max_events || bytes >= shared.limits.group_max_bytes;
-        next = if full { None } else { calls.try_recv().ok() };
-    }
-    group
-}
-
-fn refuse(calls: Vec<Call>, error: &QueueError) {
-    for call in calls {
-        let _ = call.answer.send(Err(error.clone()));
     }
 }
 

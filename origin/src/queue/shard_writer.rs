@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use millpond_shared::version::{Offset, QueueId, ShardId};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::dead::{DEAD_MAX, DEAD_MAX_BYTES};
 use super::limits::PUSHES_MAX;
 use super::shard_queues::Shared;
+use super::writer_thread::Writer;
 use super::{DeadKey, DeadLetter, Lease, QueueError, Round, RoundFrame, lease};
 use crate::store::StoreError;
 use crate::store::dead_letters::{Dead, DeadRow};
@@ -50,7 +51,7 @@ pub(super) enum Ask {
     Unbury { key: DeadKey },
 }
 
-pub(super) struct Writer {
+pub(super) struct ShardWriter {
     shared: Arc<Shared>,
 }
 
@@ -70,32 +71,24 @@ enum Stop {
     Broken(StoreError),
 }
 
-impl Writer {
-    pub fn new(shared: Arc<Shared>) -> Writer {
-        Writer { shared }
+impl ShardWriter {
+    pub fn new(shared: Arc<Shared>) -> ShardWriter {
+        ShardWriter { shared }
+    }
+}
+
+impl Writer for ShardWriter {
+    type Call = Call;
+
+    fn tidy_every(&self) -> Duration {
+        self.shared.runtime.limits.tidy_every
     }
 
-    /// Ends when the handle was closed and every call is answered, or when a commit failed.
-    pub fn run(self, calls: &Receiver<Call>) {
-        loop {
-            let written = match calls.recv_timeout(self.shared.runtime.limits.tidy_every) {
-                Ok(first) => {
-                    let waiting = calls.try_iter().take(PUSHES_MAX - 1);
-                    self.write(std::iter::once(first).chain(waiting).collect())
-                }
-                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if let Err(error) = written {
-                return self.fail(&error, calls);
-            }
-        }
-        // What consumers have committed since is worth keeping, but nothing is lost without it.
-        let _ = self.write(Vec::new());
+    fn gather(&self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
+        std::iter::once(first).chain(waiting.try_iter().take(PUSHES_MAX - 1)).collect()
     }
 
-    /// Does the calls, and what is to be tidied, in one transaction; then answers.
-    fn write(&self, calls: Vec<Call>) -> Result<(), StoreError> {
+    fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
         let file = self.shared.file.read();
         let Some(file) = file.as_ref() else { return Ok(()) };
         if calls.is_empty() && self.shared.consumers.lock().changed.is_empty() {
@@ -138,6 +131,18 @@ impl Writer {
         outcome
     }
 
+    fn fail(&self, error: &StoreError) -> QueueError {
+        self.shared.runtime.fail(failed(error));
+        failed(error)
+    }
+
+    fn refuse(call: Call, error: QueueError) {
+        // Whoever asked may be gone.
+        let _ = call.answer.send(Err(error));
+    }
+}
+
+impl ShardWriter {
     fn apply(&self, transaction: &Transaction, ask: Ask, changes: &mut Changes) -> Result<Done, Stop> {
         let now_ms = self.shared.runtime.now_ms();
         let (lease, claim) = match ask {
@@ -264,14 +269,6 @@ impl Writer {
         self.shared.claims.lock().extend(changes.claims);
         if let Some(dead) = changes.dead {
             *self.shared.dead.lock() = dead;
-        }
-    }
-
-    /// The outcome of the commit is unknown: whatever is asked from now on, these queues can't tell the truth.
-    fn fail(&self, error: &StoreError, calls: &Receiver<Call>) {
-        self.shared.runtime.fail(failed(error));
-        while let Ok(call) = calls.recv() {
-            let _ = call.answer.send(Err(failed(error)));
         }
     }
 }

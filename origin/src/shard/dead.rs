@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
 use super::Shard;
 use crate::queue::DeadLetter;
+use crate::timing::timeout;
 
 /// Letters that wait to be laid aside.
 #[derive(Default)]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_shared::clock;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
 
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::store::shard_file::Write;
+use crate::timing::{self, sleep, timeout};
 
 /// How long the queue is given to take note of a committed position.
 const TELL_WAIT: Duration = Duration::from_secs(5);
@@ -23,6 +23,7 @@ impl Shard {
         let mut told = *self.committed.borrow();
         loop {
             let last = tokio::select! {
+                biased;
                 _ = over.wait_for(|over| *over) => true,
                 _ = self.flush_wanted.notified() => false,
                 _ = sleep(self.settings.flush_every) => false,
@@ -46,7 +47,7 @@ impl Shard {
             if let Some(write) = write {
                 self.bury().await;
                 let shard = self.clone();
-                tokio::task::spawn_blocking(move || shard.commit(write)).await??;
+                apart(move || shard.commit(write)).await??;
                 self.tell(told).await;
             } else {
                 // What the queue could not be told before.
@@ -58,9 +59,9 @@ impl Shard {
 
     /// Writes a slice.
     pub(super) fn commit(&self, write: Write) -> Result<(), ShardError> {
-        let (position, started) = (write.committed, clock::monotonic());
+        let (position, started) = (write.committed, timing::now());
         self.file.commit(write).map_err(|problem| ShardError::Commit { shard: self.id, problem })?;
-        self.metrics.flush_seconds.observe(clock::monotonic().duration_since(started).as_secs_f64());
+        self.metrics.flush_seconds.observe(timing::now().duration_since(started).as_secs_f64());
         self.metrics.committed.set(i64::try_from(position).unwrap_or(i64::MAX));
         self.state.write().committed();
         self.committed.send_replace(position);

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::prepare::{Prepared, Preparer};
 use super::state::announcements;
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::queue::{Pulled, QueueError};
+use crate::timing::sleep;
 
 /// How much is asked for in one pull, in bytes. One pull is one batch: its changes are announced together.
 const PULL_BYTES: usize = 1 << 20;
@@ -113,7 +114,7 @@ impl Shard {
                 self.apply(&frames)?
             } else {
                 let shard = self.clone();
-                tokio::task::spawn_blocking(move || shard.apply(&frames)).await??
+                apart(move || shard.apply(&frames)).await??
             };
             lag(events_after.saturating_sub(applied));
         }

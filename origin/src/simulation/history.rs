@@ -1,0 +1,253 @@
+//! One history: a pond, its traffic, and what befalls it, all by one seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_shared::version::{QueueId, ShardId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::model::{items, model};
+use super::pond::{Crash, Plan, Pond, projections};
+use super::scheduler::{Process, Simulation};
+use super::traffic::Traffic;
+use super::watcher::{self, Directory, Followed};
+use crate::queue::testing::Random;
+use crate::queue::{DeadLetter, Limits, QueueRole};
+use crate::render::Rendered;
+use crate::shard::ShardSettings;
+use crate::store::forgetful::FailedSync;
+
+/// How many times something befalls the pond.
+const BLOWS: u64 = 14;
+/// How long, in its own time, a pond may take to be done once nothing befalls it any more.
+const DONE_WITHIN: Duration = Duration::from_secs(600);
+/// Producers and clients: nothing befalls them.
+const CLIENTS: Process = Process(0);
+/// Bytes of a document of these histories, near enough.
+const DOCUMENT: u64 = 400;
+
+struct History {
+    pond: Pond,
+    traffic: Arc<Traffic>,
+    directory: Arc<Directory>,
+    followed: Vec<Arc<Mutex<Followed>>>,
+}
+
+/// Runs the history of a seed; a number that is another one for another course.
+pub fn run(seed: u64) -> u64 {
+    let _began = Simulation::begin(Random::seeded(seed));
+    let mut history = History::new();
+    for _ in 0..BLOWS {
+        history.blow();
+        history.pass(Duration::from_millis(Simulation::below(1_500)));
+        history.pond.start(|| Simulation::one_in(2));
+    }
+    history.mend();
+    history.finish();
+    let documents = history.check();
+    // Once more from what the disks hold alone.
+    history.crash_all();
+    history.finish();
+    assert_eq!(history.check(), documents, "after everything was started again");
+    Simulation::digest()
+}
+
+fn plan() -> Plan {
+    let pick = |choices: &[u64]| choices[Simulation::below(choices.len() as u64) as usize];
+    let limits = Limits {
+        depth_max_events: pick(&[6, 1_000]),
+        shard_depth_max_bytes: pick(&[1, 1_500, 1 << 20]),
+        tidy_every: Duration::from_millis(pick(&[100, 1_000])),
+        cache_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let shard = ShardSettings {
+        flush_every: Duration::from_millis(pick(&[20, 300, 2_000])),
+        flush_bytes: pick(&[DOCUMENT, 1 << 20]),
+        flush_events: pick(&[2, 1_000]),
+        flush_slice: pick(&[1, 3 * DOCUMENT, 1 << 20]),
+        memory: pick(&[0, 3 * DOCUMENT, 1 << 20]),
+        uncommitted_events: pick(&[3, 1_000]),
+        ..ShardSettings::default()
+    };
+    Plan {
+        queues: pick(&[1, 2]) as QueueId,
+        shards: pick(&[1, 2]) as ShardId,
+        replicas: pick(&[1, 2]) as usize,
+        dispatchers: pick(&[1, 2]) as usize,
+        one_process: Simulation::one_in(4),
+        max_events: pick(&[1, 3, 100]) as usize,
+        lease_ttl: Duration::from_secs(pick(&[3, 10])),
+        limits,
+        shard,
+        page: pick(&[1, 1 << 20]) as usize,
+    }
+}
+
+impl History {
+    fn new() -> History {
+        let mut pond = Pond::new(plan());
+        pond.start(|| true);
+        let (traffic, directory) = (Arc::<Traffic>::default(), Arc::<Directory>::default());
+        for queue in 0..pond.plan.queues {
+            let batches = 3 + Simulation::below(6);
+            let (wire, ledger) = (pond.wire.clone(), pond.ledger.clone());
+            let producing = traffic.clone().produce(queue, pond.plan.queues, batches, wire, ledger);
+            Simulation::spawn(CLIENTS, producing);
+        }
+        let documents = watcher::documents(&pond);
+        for _ in 0..2 {
+            let reading = watcher::read_on(documents.clone(), directory.clone(), pond.ledger.clone());
+            Simulation::spawn(CLIENTS, reading);
+        }
+        let followed: Vec<_> = (0..pond.plan.shards).map(|_| Arc::<Mutex<Followed>>::default()).collect();
+        for (shard, known) in (0..).zip(&followed) {
+            let following = watcher::follow_on(shard, documents.clone(), directory.clone(), known.clone());
+            Simulation::spawn(CLIENTS, following);
+        }
+        History { pond, traffic, directory, followed }
+    }
+
+    /// Lets time pass a little at a time, so that what has ended is noticed.
+    fn pass(&mut self, duration: Duration) {
+        let until = Simulation::elapsed() + duration;
+        while Simulation::elapsed() < until {
+            self.directory.update(&self.pond);
+            Simulation::pass(Duration::from_millis(100).min(until - Simulation::elapsed()));
+            self.pond.tend();
+        }
+    }
+
+    /// Something befalls the pond.
+    fn blow(&mut self) {
+        let pond = &mut self.pond;
+        let replica = Simulation::below(pond.replicas.len() as u64) as usize;
+        let dispatcher = Simulation::below(pond.dispatchers.len() as u64) as usize;
+        let crash = [Crash::Process, Crash::Power, Crash::Torn][Simulation::below(3) as usize];
+        match Simulation::below(20) {
+            0 | 1 => pond.crash_queue(crash),
+            2 => pond.queue.power.cut_after(1 + Simulation::below(30)),
+            3 => pond.crash_dispatcher(dispatcher),
+            4 => pond.stop_dispatcher(dispatcher),
+            5 | 6 => pond.crash_replica(replica, crash),
+            7 => pond.replicas[replica].power.cut_after(1 + Simulation::below(30)),
+            8 => pond.stop_replica(replica),
+            9 => pond.lose_disk(replica),
+            10 | 11 => {
+                // At times beyond the lease.
+                let asleep = pond.running();
+                if asleep.is_empty() {
+                    return;
+                }
+                let asleep = asleep[Simulation::below(asleep.len() as u64) as usize];
+                Simulation::pause(asleep);
+                self.pass(Duration::from_millis(Simulation::below(15_000)));
+                Simulation::go_on(asleep);
+            }
+            12 => pond.set_clock(|now| now + Simulation::below(20_000)),
+            13 => pond.set_clock(|now| now - Simulation::below(20_000)),
+            14 => {
+                let how = if Simulation::one_in(2) { FailedSync::Nothing } else { FailedSync::Everything };
+                pond.fail_a_sync(Simulation::below(16), how);
+            }
+            15 => pond.set_full(Simulation::below(16), true),
+            16 => pond.mend_disks(),
+            17 => pond.wire.set_troubled(Simulation::one_in(2)),
+            _ => pond.file_half(Simulation::below(pond.plan.queues.into()) as QueueId),
+        }
+    }
+
+    /// From here on nothing befalls it.
+    fn mend(&mut self) {
+        self.pond.wire.set_troubled(false);
+        self.pond.mend_disks();
+    }
+
+    fn crash_all(&mut self) {
+        self.pond.crash_queue(Crash::Power);
+        for number in 0..self.pond.replicas.len() {
+            self.pond.crash_replica(number, Crash::Power);
+        }
+    }
+
+    /// Until everything that was sent is done with, and everybody who follows knows.
+    fn finish(&mut self) {
+        let until = Simulation::elapsed() + DONE_WITHIN;
+        while !(self.traffic.is_over() && self.pond.is_done() && self.all_know()) {
+            assert!(Simulation::elapsed() < until, "it comes to no end: {}", self.standing());
+            self.pond.start(|| true);
+            self.pass(Duration::from_millis(300));
+        }
+    }
+
+    fn all_know(&self) -> bool {
+        let Some(lasts) = self.pond.lasts() else { return false };
+        lasts.iter().zip(&self.followed).all(|(last, known)| known.lock().at == Some(*last))
+    }
+
+    fn standing(&self) -> String {
+        let queues = self.pond.queue.up.as_ref().map(|(_, queues)| queues.status());
+        let replicas = self.pond.replicas.iter().map(|replica| {
+            let open = replica.open.lock().upgrade();
+            let at = open.map(|shard| (*shard.applied().borrow(), *shard.committed().borrow()));
+            format!("shard {} up {} disk {} at {at:?}", replica.shard, replica.up.is_some(), replica.disk.is_some())
+        });
+        let replicas: Vec<String> = replicas.collect();
+        let followed: Vec<_> = self.followed.iter().map(|known| known.lock().at).collect();
+        let over = self.traffic.is_over();
+        format!("{queues:?}; {replicas:?}; followed {followed:?}; traffic over: {over}; {:?}", self.pond.plan)
+    }
+
+    /// What must hold of a pond that is done; its documents.
+    fn check(&self) -> BTreeMap<String, Rendered> {
+        let (sent, map) = (self.traffic.sent(), &self.pond.map);
+        let lasts = self.pond.lasts().expect("up");
+        self.pond.ledger.assert_filed_once(&sent, map, &lasts);
+        let (expected, dead) = model(&sent, map);
+
+        let mut documents: BTreeMap<String, Rendered> = BTreeMap::new();
+        for replica in &self.pond.replicas {
+            let shard = replica.open.lock().upgrade().expect("up");
+            let all = ask(watcher::all(shard, watcher::documents(&self.pond)));
+            for (tag, rendered) in all {
+                self.pond.ledger.read(&tag, &rendered);
+                let elsewhere = documents.entry(tag.clone()).or_insert_with(|| rendered.clone());
+                assert_eq!(*elsewhere, rendered, "{tag}: two replicas differ");
+            }
+        }
+        let tags: Vec<&String> = documents.keys().collect();
+        assert_eq!(tags, expected.keys().collect::<Vec<_>>(), "documents that are there");
+        for (tag, rendered) in &documents {
+            let projection = projections().iter().find(|projection| tag.starts_with(&projection.name));
+            assert_eq!(items(projection.expect("it"), rendered), expected[tag], "{tag}");
+        }
+        for known in &self.followed {
+            for (tag, version) in &known.lock().versions {
+                assert_eq!(documents[tag].version, *version, "{tag}: a follower was not told");
+            }
+        }
+        let told: usize = self.followed.iter().map(|known| known.lock().versions.len()).sum();
+        assert_eq!(told, documents.len(), "documents that followers know of");
+
+        let (_, queues) = self.pond.queue.up.clone().expect("up");
+        let letters: Vec<DeadLetter> = ask(async move { QueueRole::dead(&*queues, usize::MAX).await.expect("read") });
+        let found: Vec<_> = letters.iter().map(|letter| (letter.event.id.to_string(), letter.key.shard)).collect();
+        assert_eq!(found.len(), dead.len(), "dead letters: {found:?}, expected {dead:?}");
+        assert_eq!(found.into_iter().collect::<super::model::Dead>(), dead, "dead letters");
+        documents
+    }
+}
+
+/// What `work` comes to, with everything else going on.
+fn ask<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
+    let (answer, mut answered) = oneshot::channel();
+    Simulation::spawn(CLIENTS, async move { drop(answer.send(work.await)) });
+    loop {
+        Simulation::steps(1);
+        if let Ok(outcome) = answered.try_recv() {
+            return outcome;
+        }
+    }
+}
