@@ -3,13 +3,15 @@
 CARGO := tools/with-cmake cargo
 # What `make demo ARGS="--events FILE --config FILE"` passes on.
 ARGS ?=
+# What `make chaos` runs: so many seeds from 1 on, or those from one to another, as in SEEDS=60-80.
+SEEDS ?= 50
 # How long `make fuzz` spends on each target, in seconds, and on which of them.
 SECONDS_EACH ?= 600
 TARGETS ?= $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 # The compiler that it is done with, as in FUZZER=+nightly; docs/TESTING.md.
 FUZZER ?=
 
-.PHONY: demo test fuzz fuzz-keep lint format build release clean
+.PHONY: demo test chaos fuzz fuzz-keep lint format build release clean
 
 # Builds, runs every role in one process on a temporary directory, sends events, and shows the feeds.
 demo:
@@ -20,6 +22,11 @@ demo:
 test:
 	@tools/nats-server >/dev/null
 	$(CARGO) test --workspace --lib --bins --tests
+
+# Everything goes wrong, by the plan of each seed; docs/TESTING.md.
+chaos:
+	@tools/nats-server >/dev/null
+	MILLPOND_CHAOS_SEEDS=$(SEEDS) $(CARGO) test --test suite chaos -- --nocapture
 
 # Looks for inputs that break a property. What it learns goes to fuzz/grown, what breaks one to fuzz/artifacts.
 fuzz:

@@ -3,6 +3,7 @@
 //!
 //! `cargo test --test suite`, or a part of it: `cargo e2e`, `cargo test --test suite config_cases`.
 
+mod chaos;
 mod config_cases;
 mod crash;
 mod e2e;

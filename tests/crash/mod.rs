@@ -8,9 +8,9 @@
 
 mod leases;
 mod one_process;
-mod several_processes;
-mod spare;
-mod traffic;
+pub mod several_processes;
+pub mod spare;
+pub mod traffic;
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ const READS_MAX: usize = 400;
 pub const SHORT_LEASE: (&str, &str) = ("[dispatcher]", "lease_ttl = \"1s\"");
 
 /// The same in the examples on NATS, which say how long theirs run.
-const SHORT_LEASE_ON_NATS: (&str, &str) = ("lease_ttl = \"15s\"", "lease_ttl = \"1s\"");
+pub const SHORT_LEASE_ON_NATS: (&str, &str) = ("lease_ttl = \"15s\"", "lease_ttl = \"1s\"");
 
 #[test]
 fn each_role_is_killed_again_and_again() {

@@ -10,8 +10,7 @@ use crate::harness::pipeline::{Part, Pipeline, SEVERAL_PROCESSES, SHARD_A, SPARE
 use crate::harness::random::Random;
 
 /// The spare is in the shard map; each copies from the other.
-const WITH_SPARE: [(&str, &str); 3] = [
-    SHORT_LEASE,
+pub const WITH_SPARE: [(&str, &str); 2] = [
     ("  \"127.0.0.1:7102\" = [2, 3]", "  \"127.0.0.1:7103\" = [0, 1]"),
     ("listen = \"127.0.0.1:7101\"", "copy_from = \"127.0.0.1:7103\""),
 ];
@@ -27,7 +26,7 @@ const P99_MAX: Duration = Duration::from_secs(1);
 #[test]
 fn a_spare_answers_at_once_for_a_primary_that_is_killed_and_gives_it_its_documents_back() {
     let mut random = Random::told("crash::spare");
-    let mut pipeline = Pipeline::prepared(&WITH_SPARE);
+    let mut pipeline = Pipeline::prepared(&[&WITH_SPARE[..], &[SHORT_LEASE]].concat());
     SEVERAL_PROCESSES.iter().for_each(|part| pipeline.start(*part));
     let traffic = Traffic::to(pipeline.proxy());
     thread::scope(|scope| {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millpond_shared::clock;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::e2e::feeds::{compare, version};
 use crate::e2e::model::{Expected, Fate, Model, encoded};
@@ -23,6 +23,9 @@ const READERS: usize = 2;
 const BATCH_MAX: usize = 40;
 /// Documents that readers choose from: those that changed last.
 const RECENT: usize = 40;
+/// Users of one producer that events are about in turn, and for how many events.
+const USERS: usize = 8;
+const USERS_FOR: usize = 360;
 
 /// What readers were given since somebody looked.
 #[derive(Debug, Default)]
@@ -114,7 +117,7 @@ impl Traffic {
                 assert_eq!(told["rejected"], json!([]));
                 Ok(())
             }
-            502 | 503 => Err(format!("{}: {}", answer.status(), answer.text())),
+            502..=504 => Err(format!("{}: {}", answer.status(), answer.text())),
             other => panic!("{other}: {:?}, {}", answer.head, answer.text()),
         }
     }
@@ -122,7 +125,7 @@ impl Traffic {
     fn read(&self, mut random: Random) {
         let mut client = Client::of(self.proxy);
         let mut life = usize::MAX;
-        let mut seen: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         let mut kept: BTreeSet<String> = BTreeSet::new();
         while !self.over.load(Ordering::SeqCst) {
             let url = {
@@ -205,8 +208,16 @@ impl Traffic {
     }
 }
 
+/// What a reader was given of a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    version: (u64, u64),
+    /// In the feed of a user.
+    events: usize,
+}
+
 /// What a reader may be given.
-fn judge(answer: &Response, url: &str, seen: &mut BTreeMap<String, (u64, u64)>, kept: &mut BTreeSet<String>) {
+fn judge(answer: &Response, url: &str, seen: &mut BTreeMap<String, Seen>, kept: &mut BTreeSet<String>) {
     // It says that it may be older: its shard has not caught up since it was started again.
     if answer.field("millpond-behind").is_some() {
         assert!(!kept.contains(url), "{url} was in the cache: {:?}", answer.head);
@@ -214,9 +225,10 @@ fn judge(answer: &Response, url: &str, seen: &mut BTreeMap<String, (u64, u64)>, 
     }
     match answer.status() {
         200 => {
-            let version = version(answer);
-            let before = seen.insert(url.to_owned(), version);
-            assert!(Some(version) >= before, "{url}: {version:?} after {before:?}: {:?}", answer.head);
+            let now = Seen { version: version(answer), events: in_order(answer, url) };
+            let before = seen.insert(url.to_owned(), now).unwrap_or_default();
+            let goes_on = now.version >= before.version && now.events >= before.events;
+            assert!(goes_on, "{url}: {now:?} after {before:?}: {:?}", answer.head);
             let status = answer.field("cache-status").unwrap_or_default();
             if status.contains("; stored") || status.contains("; hit") {
                 kept.insert(url.to_owned());
@@ -224,9 +236,25 @@ fn judge(answer: &Response, url: &str, seen: &mut BTreeMap<String, (u64, u64)>, 
         }
         // Not applied yet.
         404 => assert!(!seen.contains_key(url), "{url} was there: {:?}", answer.head),
-        502 | 503 => assert!(!kept.contains(url), "{url} was in the cache: {:?}", answer.head),
+        502..=504 => assert!(!kept.contains(url), "{url} was in the cache: {:?}", answer.head),
         other => panic!("{url}: {other}: {:?}, {}", answer.head, answer.text()),
     }
+}
+
+/// How many events a user's feed has: always the first so many that were sent of this user, since their order is kept.
+fn in_order(answer: &Response, url: &str) -> usize {
+    if !url.ends_with("/feed.json") {
+        return 0;
+    }
+    let document = answer.json();
+    let number = |item: &Value| item["content_text"].as_str()?.rsplit_once('.')?.1.parse::<usize>().ok();
+    let items = document["items"].as_array().expect("a feed has items");
+    let mut numbers: Vec<usize> = items.iter().map(|item| number(item).expect("a number")).collect();
+    numbers.sort_unstable();
+    let first = numbers.first().map_or(0, |n| n / USERS_FOR * USERS_FOR + n % USERS);
+    let sent: Vec<usize> = (first..).step_by(USERS).take(numbers.len()).collect();
+    assert_eq!(numbers, sent, "{url}: an event is there before one that was sent earlier");
+    numbers.len()
 }
 
 /// The clients, at work.
@@ -246,6 +274,16 @@ impl Running<'_> {
     #[track_caller]
     pub fn wait_for_reads(&self, count: usize) {
         self.wait_for(&self.traffic.reads, count, "reads");
+    }
+
+    /// Waits for a moment that is set.
+    #[track_caller]
+    pub fn wait_until(&self, moment: Instant) {
+        eventually("a moment", || {
+            assert!(!self.clients.iter().any(ScopedJoinHandle::is_finished), "a client has failed");
+            let left = moment.saturating_duration_since(clock::monotonic());
+            if left.is_zero() { Ok(()) } else { Err(format!("{left:?} to go")) }
+        });
     }
 
     #[track_caller]
@@ -283,7 +321,7 @@ struct Made {
 impl Made {
     /// Few enough in every feed that none is ever too old for it; some late, some at the same time.
     fn new(producer: usize, n: usize) -> Made {
-        let user = format!("{producer}/user {}", n / 360 * 8 + n % 8);
+        let user = format!("{producer}/user {}", n / USERS_FOR * USERS + n % USERS);
         let channel = format!("#{producer} {}", n / 90);
         let page = format!("page {}", n % 5);
         let text = json!({

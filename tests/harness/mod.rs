@@ -3,13 +3,15 @@
 //! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket, `http2` HTTP/2;
 //! `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does what the test tells it, `tls_origin` puts TLS in front of it;
 //! `witness` compares what the program told of the same requests in headers, metrics and log; `metrics` reads `/metrics`;
-//! `pipeline` runs the examples of `config/` in one process or in one for each role, `nats` the server that some of them need; `random` is chance that can be told
-//! again.
+//! `pipeline` runs the examples of `config/` in one process or in one for each role, `nats` the server that some of them
+//! need; `relay` is a wire between two of them that can be slow, dead or cut, `disk` a disk that can be full; `random` is
+//! chance that can be told again.
 //!
 //! Nobody sleeps to let something happen: a test waits for a line, a request, a gate, or polls with [`eventually`].
 
 pub mod certificates;
 pub mod client;
+pub mod disk;
 pub mod http2;
 pub mod metrics;
 pub mod nats;
@@ -17,6 +19,7 @@ pub mod origin;
 pub mod pipeline;
 pub mod process;
 pub mod random;
+pub mod relay;
 pub mod tls_origin;
 pub mod witness;
 

@@ -37,6 +37,12 @@ impl NatsServer {
         panic!("the NATS server did not become ready:\n{}", said.join("\n"))
     }
 
+    /// Sends a signal by name, as in `"STOP"`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.expect("the command kill exists").success(), "SIG{name} could not be sent");
+    }
+
     /// Ends it at once, as `kill -9` does, and waits until it is gone. It must not have ended by itself.
     pub fn kill9(&mut self) {
         let ended = self.child.try_wait().expect("it can be waited for");

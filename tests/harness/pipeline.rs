@@ -12,34 +12,62 @@ use super::eventually;
 use super::metrics::Metrics;
 use super::nats::NatsServer;
 use super::process::{Lines, Millpond};
+use super::relay::Relay;
 
 /// A process: its configuration file below `config/`, and the sockets it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
     pub file: &'static str,
     ready: &'static [&'static str],
+    /// Where the others connect to it, as the examples have it; `""`: nobody does.
+    at: &'static str,
 }
 
-pub const ALL: Part = Part { file: "local.toml", ready: &["proxy", "admin"] };
-pub const QUEUE: Part = Part { file: "cluster/queue.toml", ready: &["queue", "admin"] };
-pub const INGEST: Part = Part { file: "cluster/ingest.toml", ready: &["ingest", "admin"] };
-pub const DISPATCHER: Part = Part { file: "cluster/dispatcher.toml", ready: &["admin"] };
+pub const ALL: Part = Part { file: "local.toml", ready: &["proxy", "admin"], at: "127.0.0.1:8080" };
+pub const QUEUE: Part = Part { file: "cluster/queue.toml", ready: &["queue", "admin"], at: "127.0.0.1:7001" };
+pub const INGEST: Part = Part { file: "cluster/ingest.toml", ready: &["ingest", "admin"], at: "127.0.0.1:7002" };
+pub const DISPATCHER: Part = Part { file: "cluster/dispatcher.toml", ready: &["admin"], at: "" };
 /// The same as [`DISPATCHER`] at another address; no example, but made of it.
-pub const DISPATCHER_2: Part = Part { file: "cluster/dispatcher-2.toml", ready: &["admin"] };
-pub const SHARD_A: Part = Part { file: "cluster/shard-a.toml", ready: &["shards", "admin"] };
-pub const SHARD_B: Part = Part { file: "cluster/shard-b.toml", ready: &["shards", "admin"] };
+pub const DISPATCHER_2: Part = Part { file: "cluster/dispatcher-2.toml", ready: &["admin"], at: "" };
+pub const SHARD_A: Part = Part { file: "cluster/shard-a.toml", ready: &["shards", "admin"], at: "127.0.0.1:7101" };
+pub const SHARD_B: Part = Part { file: "cluster/shard-b.toml", ready: &["shards", "admin"], at: "127.0.0.1:7102" };
 /// A spare of [`SHARD_A`].
-pub const SPARE: Part = Part { file: "cluster/spare.toml", ready: &["shards", "admin"] };
-pub const PROXY: Part = Part { file: "cluster/proxy.toml", ready: &["proxy", "admin"] };
+pub const SPARE: Part = Part { file: "cluster/spare.toml", ready: &["shards", "admin"], at: "127.0.0.1:7103" };
+pub const PROXY: Part = Part { file: "cluster/proxy.toml", ready: &["proxy", "admin"], at: "127.0.0.1:8080" };
 
 /// The server that the parts below `nats/` share, in place of [`QUEUE`].
-pub const NATS: Part = Part { file: "nats/nats-server.conf", ready: &[] };
-pub const INGEST_ON_NATS: Part = Part { file: "nats/ingest.toml", ready: &["ingest", "admin"] };
-pub const DISPATCHER_ON_NATS: Part = Part { file: "nats/dispatcher.toml", ready: &["admin"] };
+pub const NATS: Part = Part { file: "nats/nats-server.conf", ready: &[], at: "127.0.0.1:4222" };
+pub const INGEST_ON_NATS: Part = Part { file: "nats/ingest.toml", ready: &["ingest", "admin"], at: "127.0.0.1:7002" };
+pub const DISPATCHER_ON_NATS: Part = Part { file: "nats/dispatcher.toml", ready: &["admin"], at: "" };
 /// The same as [`DISPATCHER_ON_NATS`] at another address; no example, but made of it.
-pub const DISPATCHER_2_ON_NATS: Part = Part { file: "nats/dispatcher-2.toml", ready: &["admin"] };
-pub const SHARD_A_ON_NATS: Part = Part { file: "nats/shard-a.toml", ready: &["shards", "admin"] };
-pub const SHARD_B_ON_NATS: Part = Part { file: "nats/shard-b.toml", ready: &["shards", "admin"] };
+pub const DISPATCHER_2_ON_NATS: Part = Part { file: "nats/dispatcher-2.toml", ready: &["admin"], at: "" };
+pub const SHARD_A_ON_NATS: Part = Part { file: "nats/shard-a.toml", ready: &["shards", "admin"], at: "127.0.0.1:7101" };
+pub const SHARD_B_ON_NATS: Part = Part { file: "nats/shard-b.toml", ready: &["shards", "admin"], at: "127.0.0.1:7102" };
+
+/// A spare of [`SHARD_A_ON_NATS`]; no example, but made of it.
+pub const SPARE_ON_NATS: Part = Part { file: "nats/spare.toml", ready: &["shards", "admin"], at: "127.0.0.1:7103" };
+
+/// What is no example, but made of one.
+struct Made {
+    file: &'static str,
+    of: &'static str,
+    /// What stands there, and what in its place.
+    other: &'static [(&'static str, &'static str)],
+}
+
+const MADE: [Made; 3] = [
+    Made { file: "cluster/dispatcher-2.toml", of: "cluster/dispatcher.toml", other: &[(":9183\"", ":9193\"")] },
+    Made { file: "nats/dispatcher-2.toml", of: "nats/dispatcher.toml", other: &[(":9183\"", ":9193\"")] },
+    Made {
+        file: "nats/spare.toml",
+        of: "nats/shard-a.toml",
+        other: &[
+            ("listen = \"127.0.0.1:7101\"", "listen = \"127.0.0.1:7103\"\nconsumer = \"spare\""),
+            ("dir = \"data/shards\"", "dir = \"data/spare\"\ncopy_from = \"127.0.0.1:7101\""),
+            (":9184\"", ":9186\""),
+        ],
+    },
+];
 
 pub const ONE_PROCESS: [Part; 1] = [ALL];
 pub const SEVERAL_PROCESSES: [Part; 6] = [QUEUE, INGEST, DISPATCHER, SHARD_A, SHARD_B, PROXY];
@@ -57,28 +85,33 @@ pub struct Pipeline {
     insertions: Vec<(String, String)>,
     /// Lines in whose place others are put.
     replacements: Vec<(String, String)>,
+    /// Between whom, and to which address as the examples have it.
+    relays: BTreeMap<(Part, &'static str), Relay>,
 }
 
 impl Pipeline {
     /// The examples, with `insertions` of lines (behind which line, what); nothing runs yet.
     pub fn prepared(insertions: &[(&str, &str)]) -> Pipeline {
-        let owned = |(line, more): &(&str, &str)| ((*line).to_owned(), (*more).to_owned());
-        let insertions = insertions.iter().map(owned).collect();
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        Pipeline {
-            dir,
-            addresses: BTreeMap::new(),
-            running: BTreeMap::new(),
-            nats: None,
-            insertions,
-            replacements: Vec::new(),
-        }
+        Pipeline::changed(insertions, &[])
     }
 
     /// The examples, with other lines (in place of which, what); nothing runs yet.
     pub fn replacing(replacements: &[(&str, &str)]) -> Pipeline {
-        let owned = |(line, other): &(&str, &str)| ((*line).to_owned(), (*other).to_owned());
-        Pipeline { replacements: replacements.iter().map(owned).collect(), ..Pipeline::prepared(&[]) }
+        Pipeline::changed(&[], replacements)
+    }
+
+    /// Both.
+    pub fn changed(insertions: &[(&str, &str)], replacements: &[(&str, &str)]) -> Pipeline {
+        let owned = |(line, text): &(&str, &str)| ((*line).to_owned(), (*text).to_owned());
+        Pipeline {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            addresses: BTreeMap::new(),
+            running: BTreeMap::new(),
+            nats: None,
+            insertions: insertions.iter().map(owned).collect(),
+            replacements: replacements.iter().map(owned).collect(),
+            relays: BTreeMap::new(),
+        }
     }
 
     /// The examples as they are, running.
@@ -91,15 +124,14 @@ impl Pipeline {
     /// Starts a process, for the first time or again, and waits until it is ready.
     pub fn start(&mut self, part: Part) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-        let mut files = vec![(part.file, part.file.replace("dispatcher-2", "dispatcher"))];
-        let included = ["pipeline.toml", "cluster/shard-map.toml", "nats/queue.toml"];
-        files.extend(included.map(|file| (file, file.to_owned())));
-        for (file, example) in files {
-            let text = std::fs::read_to_string(examples.join(&example)).expect("an example");
-            let text = if file == example { text } else { text.replace(":9183\"", ":9193\"") };
+        for file in [part.file, "pipeline.toml", "cluster/shard-map.toml", "nats/queue.toml"] {
+            let made = MADE.iter().find(|made| made.file == file);
+            let (example, other) = made.map_or((file, [].as_slice()), |made| (made.of, made.other));
+            let text = std::fs::read_to_string(examples.join(example)).expect("an example");
+            let text = other.iter().fold(text, |text, (old, new)| text.replace(old, new));
             let copy = self.dir.path().join("config").join(file);
             std::fs::create_dir_all(copy.parent().expect("a folder")).expect("the folder can be made");
-            std::fs::write(copy, self.adapted(&text)).expect("the folder can be written");
+            std::fs::write(copy, self.adapted(&text, part)).expect("the folder can be written");
         }
         let file = format!("config/{}", part.file);
         if part == NATS {
@@ -112,7 +144,7 @@ impl Pipeline {
     }
 
     /// On the addresses of this folder, with what is to be put in, and without a line for every request.
-    fn adapted(&mut self, text: &str) -> String {
+    fn adapted(&mut self, text: &str, part: Part) -> String {
         let mut adapted = String::new();
         for line in text.lines() {
             if line == "[proxy]" {
@@ -122,22 +154,36 @@ impl Pipeline {
             let line = replaced.as_deref().unwrap_or(line);
             let more = self.insertions.iter().filter(|(behind, _)| behind == line).map(|(_, more)| more.clone());
             for line in std::iter::once(line.to_owned()).chain(more.collect::<Vec<_>>()) {
-                let pieces: Vec<String> = line.split('"').map(|piece| self.moved(piece)).collect();
+                let listens = line.starts_with("listen");
+                let moved = |piece| if listens { self.moved(piece) } else { self.reached(part, piece) };
+                let pieces: Vec<String> = line.split('"').map(moved).collect();
                 adapted += &format!("{}\n", pieces.join("\""));
             }
         }
         adapted
     }
 
-    fn moved(&mut self, text: &str) -> String {
+    /// The same for whoever connects there: maybe by a relay.
+    fn reached(&mut self, part: Part, text: &str) -> String {
         if let Some(address) = text.strip_prefix("nats://") {
-            return format!("nats://{}", self.moved(address));
+            return format!("nats://{}", self.reached(part, address));
         }
+        let relay = self.relays.iter().find(|((from, to), _)| (*from, *to) == (part, text));
+        relay.map(|(_, relay)| relay.address().to_string()).unwrap_or_else(|| self.moved(text))
+    }
+
+    fn moved(&mut self, text: &str) -> String {
         let is_port = |(host, port): (&str, &str)| host == "127.0.0.1" && port.parse::<u16>().is_ok();
         if !text.rsplit_once(':').is_some_and(is_port) {
             return text.to_owned();
         }
         self.addresses.entry(text.to_owned()).or_insert_with(free_address).to_string()
+    }
+
+    /// What carries the connections of one part to another, once the one is started: from now on there is a relay.
+    pub fn relay(&mut self, from: Part, to: Part) -> &Relay {
+        let address = self.moved(to.at).parse().expect("others connect to it");
+        self.relays.entry((from, to.at)).or_insert_with(|| Relay::to(address))
     }
 
     fn process(&self, part: Part) -> &Millpond {
@@ -152,6 +198,17 @@ impl Pipeline {
         self.running.remove(&part).expect("it runs").kill9();
     }
 
+    /// Ends a process at once, unless it has ended by itself; whether it had.
+    pub fn end(&mut self, part: Part) -> bool {
+        match self.running.remove(&part) {
+            Some(mut process) => process.end(),
+            None => {
+                self.kill9(part);
+                false
+            }
+        }
+    }
+
     /// What a process has written to its log.
     pub fn log(&self, part: Part) -> &Lines {
         self.process(part).log()
@@ -163,7 +220,10 @@ impl Pipeline {
     }
 
     pub fn signal(&self, part: Part, name: &str) {
-        self.process(part).signal(name);
+        match &self.nats {
+            Some(server) if part == NATS => server.signal(name),
+            _ => self.process(part).signal(name),
+        }
     }
 
     /// Where clients connect, whether somebody listens there or not.

@@ -134,6 +134,16 @@ impl Millpond {
         self.gone = true;
     }
 
+    /// Ends it at once, unless it has ended by itself; whether it had.
+    pub fn end(&mut self) -> bool {
+        let by_itself = self.child.try_wait().expect("it can be waited for").is_some();
+        if !by_itself {
+            self.kill9();
+        }
+        self.gone = true;
+        by_itself
+    }
+
     /// Waits until it has ended by itself; its exit code, `None` if a signal ended it.
     pub fn wait(&mut self) -> Option<i32> {
         let status = eventually("the end of the process", || match self.child.try_wait() {
