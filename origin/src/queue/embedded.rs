@@ -265,7 +265,7 @@ impl ShardQueues for Queues {
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
-        self.parts.shards.committed(shard, consumer, position)
+        self.parts.shards.committed(shard, consumer, position).await
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub dead: Mutex<Dead>,
 }
 
-/// What consumers have committed. It is written down with the next commit: if that is lost, less is trimmed.
+/// What consumers have committed. It is written down with the next commit, or when the writer has nothing else to do.
 #[derive(Default)]
 pub(super) struct Consumers {
     pub committed: BTreeMap<(ShardId, String), Position>,
@@ -112,19 +112,28 @@ impl ShardQueueSet {
     }
 
     /// See [`ShardQueues::committed`](super::ShardQueues::committed).
-    pub fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+    pub async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
         let ends = self.ends(shard)?;
         if position > ends.last {
             return Err(QueueError::Ahead { shard, after: position, last: ends.last });
         }
         valid_name(consumer)?;
-        let mut consumers = self.shared.consumers.lock();
-        let key = (shard, consumer.to_owned());
-        if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
-            return Err(too_many_consumers(shard));
-        }
-        if consumers.committed.insert(key.clone(), position) != Some(position) {
-            consumers.changed.insert(key);
+        let before = {
+            let mut consumers = self.shared.consumers.lock();
+            let key = (shard, consumer.to_owned());
+            if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
+                return Err(too_many_consumers(shard));
+            }
+            let before = consumers.committed.insert(key.clone(), position);
+            if before != Some(position) {
+                consumers.changed.insert(key);
+            }
+            before
+        };
+        // A position that is lost in a crash means that less is trimmed. A consumer that is lost, or one that went back,
+        // means that more is: what it has yet to pull, once the others have passed that.
+        if before.is_none_or(|before| before > position) {
+            self.ask(Ask::Note).await?;
         }
         Ok(())
     }

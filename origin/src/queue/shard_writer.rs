@@ -43,12 +43,31 @@ impl Done {
 }
 
 pub(super) enum Ask {
-    Acquire { queue: QueueId, holder: String, in_process: bool, ttl: Duration },
-    Renew { lease: Lease, ttl: Duration },
-    Release { lease: Lease },
-    Push { lease: Lease, round: Round },
-    Bury { letters: Vec<DeadLetter> },
-    Unbury { key: DeadKey },
+    Acquire {
+        queue: QueueId,
+        holder: String,
+        in_process: bool,
+        ttl: Duration,
+    },
+    Renew {
+        lease: Lease,
+        ttl: Duration,
+    },
+    Release {
+        lease: Lease,
+    },
+    Push {
+        lease: Lease,
+        round: Round,
+    },
+    Bury {
+        letters: Vec<DeadLetter>,
+    },
+    Unbury {
+        key: DeadKey,
+    },
+    /// To write down what consumers have committed, as every transaction does.
+    Note,
 }
 
 pub(super) struct ShardWriter {
@@ -152,6 +171,7 @@ impl ShardWriter {
             }
             Ask::Bury { letters } => return self.bury(transaction, letters, now_ms, changes),
             Ask::Unbury { key } => return self.unbury(transaction, key, changes),
+            Ask::Note => return Ok(Done::Number(0)),
             Ask::Acquire { queue, holder, in_process, ttl } => {
                 let current = transaction.claim(queue)?;
                 let claim = lease::acquire(current.as_ref(), &holder, in_process, now_ms, ttl)

@@ -178,8 +178,8 @@ impl Shard {
     }
 }
 
-/// Whether pulling again may help: not where the queue and this shard disagree about what there is.
-fn can_pass(error: &QueueError) -> bool {
+/// Whether asking again may help: not where the queue and this shard disagree about what there is.
+pub(super) fn can_pass(error: &QueueError) -> bool {
     use QueueError::{Ahead, Invalid, NoQueue, Trimmed};
     !matches!(error, NoQueue { .. } | Trimmed { .. } | Ahead { .. } | Invalid { .. })
 }

@@ -35,6 +35,61 @@ struct History {
     followed: Vec<Arc<Mutex<Followed>>>,
 }
 
+/// What may befall a pond.
+#[derive(Debug)]
+enum Blow {
+    CrashQueue(Crash),
+    CrashDispatcher(usize),
+    CrashReplica(usize, Crash),
+    /// The power is cut after so many more writes and syncs: in the middle of a commit, mostly.
+    CutQueue(u64),
+    CutReplica(usize, u64),
+    StopDispatcher(usize),
+    StopReplica(usize),
+    LoseDisk(usize),
+    /// At times beyond the lease.
+    Sleep(Process, Duration),
+    ClockForward(u64),
+    ClockBack(u64),
+    /// A commit fails, and nobody knows what it has done.
+    FailSync(usize, FailedSync),
+    Fill(usize),
+    MendDisks,
+    /// Whether calls between processes get lost.
+    Wires(bool),
+    HalfRound(QueueId),
+}
+
+impl Blow {
+    fn next(pond: &Pond) -> Blow {
+        let pick = |count: usize| Simulation::below(count.max(1) as u64) as usize;
+        let (replica, dispatcher) = (pick(pond.replicas.len()), pick(pond.dispatchers.len()));
+        let disk = pick(pond.disks().count());
+        let crash = [Crash::Process, Crash::Power, Crash::Torn][pick(3)];
+        let running = pond.running();
+        match Simulation::below(20) {
+            0 | 1 => Blow::CrashQueue(crash),
+            2 => Blow::CutQueue(1 + Simulation::below(30)),
+            3 => Blow::CrashDispatcher(dispatcher),
+            4 => Blow::StopDispatcher(dispatcher),
+            5 | 6 => Blow::CrashReplica(replica, crash),
+            7 => Blow::CutReplica(replica, 1 + Simulation::below(30)),
+            8 => Blow::StopReplica(replica),
+            9 => Blow::LoseDisk(replica),
+            10 | 11 if !running.is_empty() => {
+                Blow::Sleep(running[pick(running.len())], Duration::from_millis(Simulation::below(15_000)))
+            }
+            12 => Blow::ClockForward(Simulation::below(20_000)),
+            13 => Blow::ClockBack(Simulation::below(20_000)),
+            14 => Blow::FailSync(disk, [FailedSync::Nothing, FailedSync::Everything][pick(2)]),
+            15 => Blow::Fill(disk),
+            16 => Blow::MendDisks,
+            17 => Blow::Wires(Simulation::one_in(2)),
+            _ => Blow::HalfRound(pick(pond.plan.queues.into()) as QueueId),
+        }
+    }
+}
+
 /// Runs the history of a seed; a number that is another one for another course.
 pub fn run(seed: u64) -> u64 {
     let _began = Simulation::begin(Random::seeded(seed));
@@ -89,6 +144,7 @@ fn plan() -> Plan {
 impl History {
     fn new() -> History {
         let mut pond = Pond::new(plan());
+        Simulation::tell(format_args!("{:?}", pond.plan));
         pond.start(|| true);
         let (traffic, directory) = (Arc::<Traffic>::default(), Arc::<Directory>::default());
         for queue in 0..pond.plan.queues {
@@ -120,42 +176,31 @@ impl History {
         }
     }
 
-    /// Something befalls the pond.
     fn blow(&mut self) {
+        let blow = Blow::next(&self.pond);
+        Simulation::tell(format_args!("{blow:?}"));
         let pond = &mut self.pond;
-        let replica = Simulation::below(pond.replicas.len() as u64) as usize;
-        let dispatcher = Simulation::below(pond.dispatchers.len() as u64) as usize;
-        let crash = [Crash::Process, Crash::Power, Crash::Torn][Simulation::below(3) as usize];
-        match Simulation::below(20) {
-            0 | 1 => pond.crash_queue(crash),
-            2 => pond.queue.power.cut_after(1 + Simulation::below(30)),
-            3 => pond.crash_dispatcher(dispatcher),
-            4 => pond.stop_dispatcher(dispatcher),
-            5 | 6 => pond.crash_replica(replica, crash),
-            7 => pond.replicas[replica].power.cut_after(1 + Simulation::below(30)),
-            8 => pond.stop_replica(replica),
-            9 => pond.lose_disk(replica),
-            10 | 11 => {
-                // At times beyond the lease.
-                let asleep = pond.running();
-                if asleep.is_empty() {
-                    return;
-                }
-                let asleep = asleep[Simulation::below(asleep.len() as u64) as usize];
-                Simulation::pause(asleep);
-                self.pass(Duration::from_millis(Simulation::below(15_000)));
-                Simulation::go_on(asleep);
+        match blow {
+            Blow::CrashQueue(crash) => pond.crash_queue(crash),
+            Blow::CrashDispatcher(number) => pond.crash_dispatcher(number),
+            Blow::CrashReplica(number, crash) => pond.crash_replica(number, crash),
+            Blow::CutQueue(operations) => pond.queue.power.cut_after(operations),
+            Blow::CutReplica(number, operations) => pond.replicas[number].power.cut_after(operations),
+            Blow::StopDispatcher(number) => pond.stop_dispatcher(number),
+            Blow::StopReplica(number) => pond.stop_replica(number),
+            Blow::LoseDisk(number) => pond.lose_disk(number),
+            Blow::Sleep(process, how_long) => {
+                Simulation::pause(process);
+                self.pass(how_long);
+                Simulation::go_on(process);
             }
-            12 => pond.set_clock(|now| now + Simulation::below(20_000)),
-            13 => pond.set_clock(|now| now - Simulation::below(20_000)),
-            14 => {
-                let how = if Simulation::one_in(2) { FailedSync::Nothing } else { FailedSync::Everything };
-                pond.fail_a_sync(Simulation::below(16), how);
-            }
-            15 => pond.set_full(Simulation::below(16), true),
-            16 => pond.mend_disks(),
-            17 => pond.wire.set_troubled(Simulation::one_in(2)),
-            _ => pond.file_half(Simulation::below(pond.plan.queues.into()) as QueueId),
+            Blow::ClockForward(by_ms) => pond.set_clock(|now_ms| now_ms + by_ms),
+            Blow::ClockBack(by_ms) => pond.set_clock(|now_ms| now_ms - by_ms),
+            Blow::FailSync(disk, how) => pond.disk(disk).fail_once(how),
+            Blow::Fill(disk) => pond.disk(disk).set_full(true),
+            Blow::MendDisks => pond.mend_disks(),
+            Blow::Wires(troubled) => pond.wire.set_troubled(troubled),
+            Blow::HalfRound(queue) => pond.file_half(queue),
         }
     }
 
@@ -197,7 +242,11 @@ impl History {
         let replicas: Vec<String> = replicas.collect();
         let followed: Vec<_> = self.followed.iter().map(|known| known.lock().at).collect();
         let over = self.traffic.is_over();
-        format!("{queues:?}; {replicas:?}; followed {followed:?}; traffic over: {over}; {:?}", self.pond.plan)
+        let not_opened = &self.pond.not_opened;
+        format!(
+            "{queues:?} ({not_opened}); {replicas:?}; followed {followed:?}; traffic over: {over}; {:?}",
+            self.pond.plan
+        )
     }
 
     /// What must hold of a pond that is done; its documents.
@@ -244,7 +293,9 @@ impl History {
 fn ask<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
     let (answer, mut answered) = oneshot::channel();
     Simulation::spawn(CLIENTS, async move { drop(answer.send(work.await)) });
+    let until = Simulation::elapsed() + DONE_WITHIN;
     loop {
+        assert!(Simulation::elapsed() < until, "it is never answered");
         Simulation::steps(1);
         if let Ok(outcome) = answered.try_recv() {
             return outcome;

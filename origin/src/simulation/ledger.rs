@@ -25,6 +25,7 @@ struct Seen {
     stored: BTreeMap<(QueueId, Offset), String>,
     frames: BTreeMap<(ShardId, Position), Bytes>,
     bodies: BTreeMap<(String, Version), Bytes>,
+    consumers: BTreeSet<(ShardId, String)>,
 }
 
 impl Ledger {
@@ -54,6 +55,20 @@ impl Ledger {
             let before = seen.frames.entry((shard, *position)).or_insert_with(|| frame.clone());
             assert_eq!(before, frame, "position {position} of shard {shard} holds another frame than before");
         }
+    }
+
+    /// A consumer was told that the queue knows it, in time: from then on nothing is trimmed that it has not committed.
+    pub fn registered(&self, shard: ShardId, consumer: &str) {
+        self.seen.lock().consumers.insert((shard, consumer.to_owned()));
+    }
+
+    pub fn is_registered(&self, shard: ShardId, consumer: &str) -> bool {
+        self.seen.lock().consumers.contains(&(shard, consumer.to_owned()))
+    }
+
+    /// A consumer has lost its disk.
+    pub fn forget_consumer(&self, shard: ShardId, consumer: &str) {
+        self.seen.lock().consumers.remove(&(shard, consumer.to_owned()));
     }
 
     /// A reader was given a document: whoever gives this version gives these bytes.

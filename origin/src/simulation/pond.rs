@@ -1,8 +1,8 @@
 //! The processes of one pond, each as it really is but for its time, its disks and its wires: they start, stop, sleep,
 //! die in several ways, and start again from what their disks hold.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ use super::wire::{Doors, Wire};
 use crate::dispatch::{Dispatcher, DispatcherSettings, Routing};
 use crate::projection::testing::declared;
 use crate::queue::testing::START_MS;
-use crate::queue::{DispatchQueues, Files, Limits, Options, QueueRole, Queues, ShardQueues};
+use crate::queue::{DispatchQueues, Files, Limits, Options, QueueError, QueueRole, Queues, ShardQueues};
 use crate::shard::{CopyError, Opening, Pages, Shard, ShardError, ShardMetrics, ShardSettings, adopt};
 use crate::store::Place;
 use crate::store::event_queue_file::EventQueueFile;
-use crate::store::forgetful::{FailedSync, Forgetful, Power};
+use crate::store::forgetful::{Forgetful, Power};
 use crate::store::shard_copy::Page;
 use crate::store::shard_file::{Identity, ShardFile};
 use crate::store::shard_queue_file::ShardQueueFile;
@@ -85,6 +85,8 @@ pub struct Pond {
     pub wire: Arc<Wire>,
     pub ledger: Arc<Ledger>,
     pub queue: QueueMachine,
+    /// Why the queues could not be opened last.
+    pub not_opened: String,
     pub dispatchers: Vec<DispatcherMachine>,
     pub replicas: Vec<ReplicaMachine>,
     /// Processes that have ended by themselves.
@@ -118,6 +120,8 @@ pub struct ReplicaMachine {
     pub open: Arc<Mutex<Weak<Shard>>>,
     /// A copy that is whole: the disk to start from.
     copied: Arc<Mutex<Option<Forgetful>>>,
+    /// Whether the queue holds no longer what the shard has yet to pull.
+    too_late: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
 }
 
@@ -139,29 +143,55 @@ impl Crash {
             Crash::Power => before.crash(),
             Crash::Torn => before.crash_keeping(|| Simulation::one_in(2)),
         };
+        after.set_full(before.is_full());
         after.on(power)
     }
 }
 
-/// The files of a pond that nothing was ever written to, made once: making them takes longer than a history.
+/// The files of a pond that nothing was ever written to, made once, as a file gets its name only when it is whole.
 struct Blank {
     events: Vec<Forgetful>,
     shard_queues: Forgetful,
+    /// By identity: of one shard, and of two.
+    shards: BTreeMap<(ShardId, u16), Forgetful>,
 }
 
 const CACHE_BYTES: usize = 1 << 20;
+const QUEUES_MAX: QueueId = 2;
+const SHARDS_MAX: u16 = 2;
 
 fn blank() -> &'static Blank {
     static BLANK: OnceLock<Blank> = OnceLock::new();
-    let place = |disk: &Forgetful| Place::Backend(Box::new(disk.clone()));
-    BLANK.get_or_init(|| {
-        let blank = Blank { events: vec![Forgetful::new(), Forgetful::new()], shard_queues: Forgetful::new() };
-        for (queue, disk) in (0..).zip(&blank.events) {
-            drop(EventQueueFile::open(place(disk), queue, CACHE_BYTES).expect("made"));
-        }
-        drop(ShardQueueFile::open(place(&blank.shard_queues), CACHE_BYTES).expect("made"));
-        blank
+    let made = |make: &dyn Fn(Place)| {
+        let disk = Forgetful::new();
+        make(Place::Backend(Box::new(disk.clone())));
+        disk
+    };
+    let shard_file = |shard, shards| {
+        let identity = Identity { shard, shards, map_version: MAP_VERSION };
+        made(&|place| drop(ShardFile::open(place, identity, projections()).expect("made")))
+    };
+    BLANK.get_or_init(|| Blank {
+        events: (0..QUEUES_MAX)
+            .map(|queue| made(&|place| drop(EventQueueFile::open(place, queue, CACHE_BYTES).expect("made"))))
+            .collect(),
+        shard_queues: made(&|place| drop(ShardQueueFile::open(place, CACHE_BYTES).expect("made"))),
+        shards: (1..=SHARDS_MAX)
+            .flat_map(|shards| (0..shards).map(move |shard| ((shard, shards), shard_file(shard, shards))))
+            .collect(),
     })
+}
+
+const MAP_VERSION: u32 = 1;
+
+impl QueueMachine {
+    /// From here on whoever has the disks open writes nothing more; another process finds what the crash has left.
+    fn lose(&mut self, crash: Crash) {
+        self.power.cut_after(0);
+        let power = Power::default();
+        self.disks = self.disks.iter().map(|disk| crash.disk(disk, &power)).collect();
+        self.power = power;
+    }
 }
 
 impl Pond {
@@ -173,19 +203,22 @@ impl Pond {
         let replica = |shard, number: usize| ReplicaMachine {
             shard,
             consumer: format!("replica-{number}"),
-            disk: Some(Forgetful::new()),
+            disk: Some(blank.shards[&(shard, plan.shards)].copied()),
             power: Power::default(),
             up: None,
             open: Arc::default(),
             copied: Arc::default(),
+            too_late: Arc::default(),
             stop: watch::Sender::default(),
         };
         let replicas = (0..plan.shards).flat_map(|shard| (0..plan.replicas).map(move |number| replica(shard, number)));
+        let wire = Arc::<Wire>::default();
         Pond {
-            map: Arc::new(ShardMap::even(1, plan.shards)),
-            wire: Arc::default(),
-            ledger: Arc::default(),
+            ledger: wire.ledger.clone(),
+            wire,
+            map: Arc::new(ShardMap::even(MAP_VERSION, plan.shards)),
             queue: QueueMachine { disks, power, up: None },
+            not_opened: String::new(),
             dispatchers: (0..plan.dispatchers).map(|_| DispatcherMachine::default()).collect(),
             replicas: replicas.collect(),
             ended: Arc::default(),
@@ -206,10 +239,12 @@ impl Pond {
     }
 
     /// Has `work` done by `process`, which ends with it.
-    fn run(&self, process: Process, work: impl Future<Output = ()> + 'static) {
+    fn run(&self, process: Process, what: std::fmt::Arguments<'_>, work: impl Future<Output = ()> + 'static) {
+        Simulation::tell(format_args!("{process:?} is {what}"));
         let ended = self.ended.clone();
         Simulation::spawn(process, async move {
             work.await;
+            Simulation::tell(format_args!("{process:?} ends"));
             ended.lock().insert(process);
         });
     }
@@ -224,13 +259,18 @@ impl Pond {
         let clock = Arc::new(move || wall_ms.load(Ordering::Relaxed) + Simulation::elapsed().as_millis() as u64);
         let options = Options { limits: self.plan.limits, clock };
         let opened = Simulation::within(process, || Queues::open(files, options, &Registry::new()));
-        let Ok(queues) = opened.map(Arc::new) else {
-            Simulation::kill(process);
-            return;
+        let queues = match opened {
+            Ok(queues) => Arc::new(queues),
+            Err(error) => {
+                self.not_opened = error.to_string();
+                Simulation::kill(process);
+                self.queue.lose(if self.queue.power.is_cut() { Crash::Torn } else { Crash::Process });
+                return;
+            }
         };
         let doors = Doors { queues: queues.clone(), ledger: self.ledger.clone(), from_elsewhere: true };
         let failing = queues.clone();
-        self.run(process, async move { drop(failing.failed().await) });
+        self.run(process, format_args!("the queues"), async move { drop(failing.failed().await) });
         self.wire.leads_to(Some((process, doors.clone())));
         self.queue.up = Some((process, queues));
         if self.plan.one_process {
@@ -255,8 +295,10 @@ impl Pond {
         let routing = Routing { projections: projections().to_vec(), map: (*self.map).clone() };
         let dispatcher = Dispatcher::new(queues, routing, settings, &Registry::new()).expect("metrics");
         let (stop, stopped) = watch::channel(false);
-        let works: Vec<_> = (0..self.plan.queues).map(|queue| dispatcher.clone().work(queue, stopped.clone())).collect();
-        self.run(process, async move { drop(futures_util::future::join_all(works).await) });
+        let works: Vec<_> =
+            (0..self.plan.queues).map(|queue| dispatcher.clone().work(queue, stopped.clone())).collect();
+        let what = format_args!("dispatcher {number}");
+        self.run(process, what, async move { drop(futures_util::future::join_all(works).await) });
         self.dispatchers[number] = DispatcherMachine { up: Some(process), stop };
     }
 
@@ -264,9 +306,13 @@ impl Pond {
     pub fn start_replica(&mut self, number: usize) {
         let process = self.process();
         let replica = &mut self.replicas[number];
-        if let Some(copied) = replica.copied.lock().take() {
-            replica.disk = Some(copied.on(&replica.power));
+        if replica.too_late.swap(false, Ordering::Relaxed) {
+            replica.disk = None;
         }
+        if let Some(copied) = replica.copied.lock().take() {
+            replica.disk = Some(copied);
+        }
+        replica.disk = replica.disk.take().map(|disk| disk.on(&replica.power));
         let Some(disk) = replica.disk.clone() else {
             self.start_copy(process, number);
             return;
@@ -283,13 +329,18 @@ impl Pond {
             settings: ShardSettings { consumer: replica.consumer.clone(), ..self.plan.shard.clone() },
         };
         let (open, stopped) = (replica.open.clone(), replica.stop.subscribe());
-        self.run(process, async move {
+        let (id, consumer, too_late) = (replica.shard, replica.consumer.clone(), replica.too_late.clone());
+        let ledger = self.ledger.clone();
+        self.run(process, format_args!("replica {number}, shard {id}"), async move {
             let metrics = ShardMetrics::register(&Registry::new()).expect("metrics");
             if let Ok(shard) = Shard::open(opening, &metrics) {
                 *open.lock() = Arc::downgrade(&shard);
                 match shard.run(stopped).await {
                     // What ends a process that then starts again.
                     Ok(()) | Err(ShardError::Commit { .. } | ShardError::File(_)) => {}
+                    Err(ShardError::Queue(QueueError::Trimmed { .. })) if !ledger.is_registered(id, &consumer) => {
+                        too_late.store(true, Ordering::Relaxed);
+                    }
                     Err(error) => panic!("a shard can't go on, and never will: {error}"),
                 }
             }
@@ -308,15 +359,15 @@ impl Pond {
         };
         let (wire, bytes_max) = (self.wire.clone(), self.plan.page);
         let identity = Identity { shard, shards: self.map.shards(), map_version: self.map.version };
-        self.run(process, async move {
+        self.run(process, format_args!("a copy for replica {number}, shard {shard}"), async move {
             if wire.committed(shard, &consumer, 0).await.is_err() {
                 return;
             }
             let from = PagesOf { process: process_there, open, shard, bytes_max };
             let Ok(first) = from.page(None).await else { return };
-            let disk = Forgetful::new();
+            let disk = blank().shards[&(identity.shard, identity.shards)].copied();
             let place = Place::Backend(Box::new(disk.clone()));
-            let (file, _) = ShardFile::open(place, identity, projections()).expect("made");
+            let (file, _) = ShardFile::open(place, identity, projections()).expect("opened");
             if adopt(file, first, &from).await.is_ok() {
                 *copied.lock() = Some(disk);
             }
@@ -365,11 +416,7 @@ impl Pond {
     pub fn crash_queue(&mut self, crash: Crash) {
         let Some((process, queues)) = self.queue.up.take() else { return };
         self.wire.leads_to(None);
-        // From here on the dead one writes nothing, whatever it does when it is dropped.
-        self.queue.power.cut_after(0);
-        let power = Power::default();
-        self.queue.disks = self.queue.disks.iter().map(|disk| crash.disk(disk, &power)).collect();
-        self.queue.power = power;
+        self.queue.lose(crash);
         Simulation::kill(process);
         drop(queues);
         if self.plan.one_process {
@@ -408,22 +455,17 @@ impl Pond {
     pub fn lose_disk(&mut self, number: usize) {
         let shard = self.replicas[number].shard;
         let others = self.replicas.iter().enumerate().filter(|(other, there)| *other != number && there.shard == shard);
-        let held_elsewhere = others.filter(|(_, other)| other.disk.is_some()).count() > 0;
+        let registered = |other: &ReplicaMachine| self.ledger.is_registered(shard, &other.consumer);
+        let held_elsewhere = others.filter(|(_, other)| other.disk.is_some() && registered(other)).count() > 0;
         if held_elsewhere {
+            self.ledger.forget_consumer(shard, &self.replicas[number].consumer);
             self.crash_replica(number, Crash::Process);
             self.replicas[number].disk = None;
         }
     }
 
-    /// Has a commit of some disk fail, with an outcome that nobody knows.
-    pub fn fail_a_sync(&self, disk: u64, how: FailedSync) {
-        let disks: Vec<&Forgetful> = self.disks().collect();
-        disks[disk as usize % disks.len()].fail_once(how);
-    }
-
-    pub fn set_full(&self, disk: u64, full: bool) {
-        let disks: Vec<&Forgetful> = self.disks().collect();
-        disks[disk as usize % disks.len()].set_full(full);
+    pub fn disk(&self, number: usize) -> &Forgetful {
+        self.disks().nth(number).expect("a disk")
     }
 
     /// Whatever was done to a disk is undone.
@@ -431,7 +473,8 @@ impl Pond {
         self.disks().for_each(|disk| disk.set_full(false));
     }
 
-    fn disks(&self) -> impl Iterator<Item = &Forgetful> {
+    /// Those of the queues, then those of the replicas that have one.
+    pub fn disks(&self) -> impl Iterator<Item = &Forgetful> {
         self.queue.disks.iter().chain(self.replicas.iter().filter_map(|replica| replica.disk.as_ref()))
     }
 
@@ -479,11 +522,12 @@ impl Pond {
     pub fn is_done(&self) -> bool {
         let (Some((_, queues)), Some(lasts)) = (self.queue.up.as_ref(), self.lasts()) else { return false };
         let filed = queues.status().event_queues.iter().all(|queue| queue.filed == queue.last);
-        filed && self.replicas.iter().all(|replica| {
-            let last = lasts[usize::from(replica.shard)];
-            let open = replica.open.lock().upgrade().filter(|_| replica.up.is_some());
-            open.is_some_and(|shard| *shard.applied().borrow() == last && *shard.committed().borrow() == last)
-        })
+        filed
+            && self.replicas.iter().all(|replica| {
+                let last = lasts[usize::from(replica.shard)];
+                let open = replica.open.lock().upgrade().filter(|_| replica.up.is_some());
+                open.is_some_and(|shard| *shard.applied().borrow() == last && *shard.committed().borrow() == last)
+            })
     }
 }
 

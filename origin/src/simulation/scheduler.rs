@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ struct Scheduler {
     running: Cell<Process>,
     /// Of all steps so far: two runs of one seed have the same.
     digest: Cell<u64>,
+    is_told: bool,
 }
 
 struct Task {
@@ -72,12 +73,10 @@ pub struct Began(());
 
 impl Drop for Began {
     fn drop(&mut self) {
-        let scheduler = CURRENT.with(RefCell::take);
-        // What is dropped with its tasks may still ask for the time.
-        if let Some(scheduler) = scheduler {
-            let tasks = scheduler.tasks.take();
-            drop(tasks);
-        }
+        // What is dropped with the tasks may still ask for the time.
+        let tasks = Simulation::scheduler().tasks.take();
+        drop(tasks);
+        CURRENT.with(RefCell::take);
     }
 }
 
@@ -95,6 +94,7 @@ impl Simulation {
             paused: RefCell::default(),
             running: Cell::new(Process(0)),
             digest: Cell::default(),
+            is_told: std::env::var_os("SEED").is_some(),
         };
         CURRENT.with(|current| *current.borrow_mut() = Some(Rc::new(scheduler)));
         Began(())
@@ -115,6 +115,14 @@ impl Simulation {
     /// The moment, if a simulation runs on this thread.
     pub fn now() -> Option<Instant> {
         Simulation::current().map(|scheduler| scheduler.began + scheduler.now.get())
+    }
+
+    /// Says what happens, where one seed is asked for.
+    pub fn tell(what: std::fmt::Arguments<'_>) {
+        let scheduler = Simulation::scheduler();
+        if scheduler.is_told {
+            println!("{:>7} ms  {what}", scheduler.now.get().as_millis());
+        }
     }
 
     /// Time since the beginning.
@@ -138,19 +146,6 @@ impl Simulation {
     pub fn sleep(duration: Duration) -> Option<Sleep> {
         let scheduler = Simulation::current()?;
         Some(Sleep { at: scheduler.now.get().saturating_add(duration), id: scheduler.id(), waits: false })
-    }
-
-    /// Lets others go first, at times.
-    pub async fn step_back() {
-        let mut once = false;
-        poll_fn(|context| {
-            if std::mem::replace(&mut once, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
     }
 
     /// Has `work` done by a task of its own, as a thread of the process that is running does it.

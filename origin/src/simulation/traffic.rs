@@ -38,7 +38,14 @@ impl Traffic {
     }
 
     /// Sends the events of an event queue's users in `batches`, each until it is acknowledged.
-    pub async fn produce(self: Arc<Self>, queue: QueueId, queues: u16, batches: u64, wire: Arc<Wire>, ledger: Arc<Ledger>) {
+    pub async fn produce(
+        self: Arc<Self>,
+        queue: QueueId,
+        queues: u16,
+        batches: u64,
+        wire: Arc<Wire>,
+        ledger: Arc<Ledger>,
+    ) {
         *self.working.lock() += 1;
         let users: Vec<&str> = USERS.into_iter().skip(queue.into()).step_by(queues.into()).collect();
         let mut acknowledged: Vec<Event<'static>> = Vec::new();

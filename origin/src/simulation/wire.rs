@@ -27,6 +27,7 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
 pub struct Wire {
     there: Mutex<Option<(Process, Doors)>>,
     troubled: AtomicBool,
+    pub ledger: Arc<Ledger>,
 }
 
 /// The doors of one run of the queue role, with what goes through them noted.
@@ -97,7 +98,10 @@ impl Wire {
             return Err(unreachable());
         }
         let patience = if way == Way::Late { GIVEN_UP_AFTER } else { Duration::MAX };
-        timeout(patience, answered).await.unwrap_or_else(|_| Ok(Err(unreachable()))).unwrap_or_else(|_| Err(unreachable()))
+        timeout(patience, answered)
+            .await
+            .unwrap_or_else(|_| Ok(Err(unreachable())))
+            .unwrap_or_else(|_| Err(unreachable()))
     }
 }
 
@@ -166,11 +170,19 @@ impl ShardQueues for Wire {
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
-        let consumer = consumer.to_owned();
+        let name = consumer.to_owned();
         let ask = move |doors: Doors| -> BoxFuture<'static, _> {
-            Box::pin(async move { doors.queues.committed(shard, &consumer, position).await })
+            Box::pin(async move {
+                doors.queues.committed(shard, &name, position).await?;
+                let status = doors.queues.status().shard_queues;
+                let trimmed = status.iter().find(|queue| queue.shard == shard).map_or(0, |queue| queue.trimmed);
+                Ok(position >= trimmed)
+            })
         };
-        self.call(ask).await
+        if self.call(ask).await? {
+            self.ledger.registered(shard, consumer);
+        }
+        Ok(())
     }
 }
 

@@ -153,6 +153,10 @@ impl Forgetful {
         self.state().fails_once = Some(how);
     }
 
+    pub fn is_full(&self) -> bool {
+        self.state().full
+    }
+
     /// Whether there is no room for another page.
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
