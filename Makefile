@@ -22,6 +22,7 @@ demo:
 test:
 	@tools/nats-server >/dev/null
 	$(CARGO) test --workspace --lib --bins --tests
+	$(CARGO) test --manifest-path tests/validators/Cargo.toml
 
 # Everything goes wrong, by the plan of each seed; docs/TESTING.md.
 chaos:

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use millpond_origin::projection::KeyState;
 use millpond_origin::queue::wire::{Acquire, Append, Committed, Fates, Message, PulledHead, RoundHead, TakenHead};
-use millpond_shared::projection::Kind;
+use millpond_shared::projection::{Counting, Filter, Kind, Measures, Removal, Windows};
 use millpond_shared::version::Version;
 use millpond_shared::wire::{ChangeMessage, EventFrame, ShardFrame};
 use serde::Serialize;
@@ -54,7 +54,10 @@ pub fn changes(data: &[u8]) {
 /// The format of a key's state, and its bytes in the file of a shard.
 pub fn key_state(data: &[u8]) {
     let Some((format, blob)) = data.split_first() else { return };
-    for kind in [Kind::Feed { keep: 5 }, Kind::Latest] {
+    let removal = "{id}".parse().ok().map(|id| Removal { filter: Filter::default(), id, keep: 3 });
+    let measures = Measures { count: true, ..Measures::default() };
+    let counter = Kind::Counter(Counting { measures, windows: vec![Windows::All] });
+    for kind in [Kind::Feed { keep: 5, removal: None }, Kind::Feed { keep: 5, removal }, Kind::Latest, counter] {
         match KeyState::restore(&kind, *format, blob) {
             Ok(state) => {
                 assert_eq!(state.format(), *format);

@@ -1,9 +1,10 @@
-//! What applying costs: `cargo bench -p millpond-origin --bench apply [-- EVENTS [KEYS]]`.
+//! What applying costs: `cargo bench -p millpond-origin --bench apply [-- EVENTS [KEYS] [KIND…]]`.
 //!
 //! A shard pulls ready frames of 1,000 events of about 200 bytes, over keys of which few are frequent (Zipf), into a feed
-//! of 50 items. Told is the processor time of the whole process for each event, which other programs on the machine
-//! do not change much: parsing alone, applying alone, and applying beside the flusher with the default settings; and
-//! how long, by the clock, pulling was held up at most while the flusher wrote.
+//! of 50 items, a counter, or a group. Told is the processor time of the whole process for each event, which other
+//! programs on the machine do not change much: parsing alone, the whole and as much of it as the kind asks for; applying
+//! alone; and applying beside the flusher with the default settings; and how long, by the clock, pulling was held up at
+//! most while the flusher wrote.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use millpond_shared::event::{Event, View};
 use millpond_shared::projection::{Projection, WrittenProjection, judge};
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
+use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, ShardFrame};
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -33,35 +35,59 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EVENTS: usize = 1_000_000;
 const KEYS: usize = 10_000;
 const FRAME_EVENTS: usize = 1_000;
+/// Name of the projection.
+const NAME: &str = "edits";
 
-const PROJECTION: &str = r#"
-    [[projection]]
-    name = "edits"
-    kind = "feed"
-    keep = 50
-    key = "{data.user}"
-    item = { id = "{id}", title = "{data.page}", content_text = "{data.comment}", date_published = "{time}" }
-    [[projection.output]]
-    path = "/users/{key}/feed.json"
-    format = "json"
-"#;
+/// What each kind is declared with.
+const KINDS: [(&str, &str); 3] = [
+    (
+        "feed",
+        r#"
+            keep = 50
+            item = { id = "{id}", title = "{data.page}", content_text = "{data.comment}", date_published = "{time}" }
+        "#,
+    ),
+    (
+        "counter",
+        r#"
+            count = true
+            sum = ["data.delta"]
+            windows = [{ every = "1m", keep = "3h" }, { every = "all" }]
+        "#,
+    ),
+    (
+        "group",
+        r#"
+            count = true
+            by = ["data.page"]
+            windows = [{ every = "1h", keep = "7d" }, { every = "all" }]
+        "#,
+    ),
+];
 
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let (events, keys) = (numbers.next().unwrap_or(EVENTS), numbers.next().unwrap_or(KEYS));
-    let projections = Arc::new(projections());
-    let frames = frames(&projections, events, keys);
+    let frames = frames(events, keys);
     let bytes: usize = frames.iter().map(Bytes::len).sum();
     println!("{events} events over {keys} keys, {} bytes each in their frames", bytes / events);
-
-    let parsing = measured(|| {
-        for frame in &frames {
-            let frame = ShardFrame::decode(frame).expect("a frame");
-            frame.events.iter().for_each(|filed| drop(View::new(&filed.event).expect("JSON")));
-        }
-    });
+    let parsing = parsed(&frames, |event| drop(View::new(event).expect("JSON")));
     tell("parsing alone", events, parsing, parsing);
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let none_asked = !KINDS.iter().any(|(kind, _)| asked.iter().any(|asked| asked == kind));
+    for (kind, declaration) in KINDS {
+        if none_asked || asked.iter().any(|asked| asked == kind) {
+            println!("{kind}:");
+            of_kind(projections(kind, declaration), &frames, events, parsing);
+        }
+    }
+}
 
+fn of_kind(projections: Vec<Projection>, frames: &[Bytes], events: usize, parsing: Duration) {
+    let wanted = Wanted::of(projections.iter().flat_map(Projection::paths));
+    let reading = parsed(frames, |event| drop(View::of(event, &wanted).expect("JSON")));
+    tell("  parsing what it asks for", events, reading, parsing);
+    let projections = Arc::new(projections);
     let never = ShardSettings {
         flush_every: Duration::from_secs(3600),
         flush_bytes: u64::MAX,
@@ -70,8 +96,8 @@ fn main() {
         memory: u64::MAX,
         ..ShardSettings::default()
     };
-    for (what, settings) in [("applying", never), ("applying and writing behind", ShardSettings::default())] {
-        let queue = Arc::new(Ready::new(frames.clone()));
+    for (what, settings) in [("  applying", never), ("  applying and writing behind", ShardSettings::default())] {
+        let queue = Arc::new(Ready::new(frames.to_vec()));
         let dir = tempfile::tempdir().expect("a folder");
         let opening = Opening {
             shard: 0,
@@ -86,6 +112,15 @@ fn main() {
         tell(what, events, took, parsing);
         println!("    pulling was held up for {:?} at most", Duration::from_micros(queue.gap.load(Ordering::Relaxed)));
     }
+}
+
+/// Processor time that decoding the frames and reading their events takes.
+fn parsed(frames: &[Bytes], read: impl Fn(&Event<'_>)) -> Duration {
+    measured(|| {
+        for frame in frames {
+            ShardFrame::decode(frame).expect("a frame").events.iter().for_each(|filed| read(&filed.event));
+        }
+    })
 }
 
 /// Runs the shard until it has applied `last`. What is not on disk by then is not waited for.
@@ -121,19 +156,31 @@ fn tell(what: &str, events: usize, took: Duration, parsing: Duration) {
     println!("{what}: {each:.2} µs an event, {rate:.0} k events/s of one core, {ratio:.1} × parsing");
 }
 
-fn projections() -> Vec<Projection> {
+fn projections(kind: &str, declaration: &str) -> Vec<Projection> {
     #[derive(Default, serde::Deserialize)]
     struct Written {
         projection: Vec<At<WrittenProjection>>,
     }
     let (mut source, mut complaints) = (Source::default(), Complaints::default());
-    let written: Written = source.read("bench.toml", PROJECTION, &mut complaints);
-    let projections = judge(&written.projection, &mut complaints);
+    let text = format!(
+        r#"
+            [[projection]]
+            name = "{NAME}"
+            kind = "{kind}"
+            key = "{{data.user}}"
+            {declaration}
+            [[projection.output]]
+            path = "/users/{{key}}"
+            format = "json"
+        "#
+    );
+    let written: Written = source.read("bench.toml", &text, &mut complaints);
+    let projections = judge(&written.projection, &|_| Err(Default::default()), &mut complaints);
     assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
     projections
 }
 
-fn frames(projections: &[Projection], events: usize, keys: usize) -> Vec<Bytes> {
+fn frames(events: usize, keys: usize) -> Vec<Bytes> {
     let zipf = Zipf::new(keys);
     let mut random = 1;
     let mut made = 0;
@@ -159,7 +206,7 @@ fn frames(projections: &[Projection], events: usize, keys: usize) -> Vec<Bytes> 
             last: (made + count) as u64,
             epoch: 1,
             map_version: 1,
-            projections: projections.iter().map(|projection| projection.name.as_str().into()).collect(),
+            projections: vec![NAME.into()],
             events: filed.collect(),
         };
         frames.push(frame.encode().into());

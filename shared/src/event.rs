@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::wanted::Wanted;
+
 /// What was POSTed, with the attributes of CloudEvents 1.0, as it is stored in queues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event<'a> {
@@ -81,6 +83,11 @@ impl<'a> View<'a> {
     /// Parses the payload. Fails where it is not JSON or nested deeper than 128 levels.
     pub fn new(event: &'a Event<'a>) -> Result<View<'a>, serde_json::Error> {
         Ok(View { data: serde_json::from_str(&event.data)?, event })
+    }
+
+    /// The same, with no more of the payload than is wanted.
+    pub fn of(event: &'a Event<'a>, wanted: &Wanted) -> Result<View<'a>, serde_json::Error> {
+        Ok(View { data: wanted.read(&event.data)?, event })
     }
 
     /// An event whose payload nobody asks for: paths into it find nothing.

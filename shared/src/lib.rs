@@ -14,6 +14,7 @@
 //! | [`route`] | from a URL to a document and back |
 //! | [`shard_map`] | key → slot → shard |
 //! | [`version`] | positions, offsets, versions |
+//! | [`wanted`] | reading only those members of a payload that somebody asks for |
 //! | [`wire`] | frames, the change stream, and the traits by which roles call each other |
 
 pub mod clock;
@@ -25,4 +26,5 @@ pub mod route;
 pub mod shard_map;
 pub mod template;
 pub mod version;
+pub mod wanted;
 pub mod wire;

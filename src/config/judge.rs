@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_origin::config::{roles, shards as shard_sections, source as source_section};
+use millpond_origin::render::check_template;
 use millpond_proxy::rules::{self, Forwarding, Known, WrittenRule};
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::projection;
@@ -19,10 +20,14 @@ use crate::token::Token;
 /// Levels that `log.level` can name.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
+/// Largest template file, in bytes.
+const TEMPLATE_MAX_BYTES: usize = 1 << 20;
+
 /// Builds the configuration. `None` where a part is missing without which nothing can be built; every mistake is in
 /// `complaints`.
 pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) -> Option<Config> {
-    let projections = projection::judge(written.projection.as_deref().unwrap_or_default(), complaints);
+    let templates = |file: &At<PathBuf>| template(&folder_of(source, &file.span).join(&file.value));
+    let projections = projection::judge(written.projection.as_deref().unwrap_or_default(), &templates, complaints);
     let sources =
         source_section::judge(written.source.as_deref().unwrap_or_default(), written.ingest.is_some(), complaints);
     let ingest = written.ingest.as_ref().and_then(|at| roles::judge_ingest(at, complaints));
@@ -50,6 +55,22 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
         shards,
         projections: Arc::new(projections),
     })
+}
+
+/// The text of a template, once it was read and compiled; the problem and the fix otherwise.
+fn template(file: &Path) -> Result<String, (String, String)> {
+    let place = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| (format!("{place}: {error}"), "name a file beside this one".to_owned()))?;
+    if text.len() > TEMPLATE_MAX_BYTES {
+        let fix = format!("keep templates below {TEMPLATE_MAX_BYTES} bytes");
+        return Err((format!("{place}: has {} bytes", text.len()), fix));
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    match check_template(&name, &text) {
+        Ok(()) => Ok(text),
+        Err(problem) => Err((format!("{place}: {problem}"), "mend the template".to_owned())),
+    }
 }
 
 fn log(written: &Written, complaints: &mut Complaints) -> Log {

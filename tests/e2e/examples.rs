@@ -123,6 +123,8 @@ impl Place {
             std::fs::create_dir_all(copy.parent().expect("a folder")).expect("the folder can be made");
             std::fs::write(copy, self.moved(&text)).expect("the folder can be written");
         }
+        let template = "countries.html.j2";
+        std::fs::copy(examples().join(template), self.dir.path().join("config").join(template)).expect("a template");
         Millpond::start_in(self.dir.path(), &["run", "--config", &format!("config/{file}")], roles)
     }
 

@@ -28,6 +28,7 @@ mod purges;
 mod queues;
 mod ranges;
 mod reload;
+mod removals;
 mod replay;
 mod semantics;
 mod sharing;

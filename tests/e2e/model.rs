@@ -1,14 +1,19 @@
 //! What `config/pipeline.toml` must make of events, worked out the naive way: all events in memory, grouped by key, sorted,
 //! cut. Shares no code with the program.
 //!
-//! Documents are compared as parsed values, Atom as what its elements say.
+//! Documents are compared as parsed values, Atom and RSS as what their elements say, other XML as the JSON that it stands
+//! for, HTML as its text.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
-use roxmltree::{Document as Xml, Node};
 use serde_json::{Map, Value, json};
+
+mod numbers;
+mod reading;
+
+pub use reading::read;
 
 /// Most items of a feed of a user, and of one of a channel.
 const USER_FEED_ITEMS: usize = 50;
@@ -50,7 +55,14 @@ pub enum Format {
     Json,
     JsonFeed,
     Atom,
+    Rss,
+    ActivityStreams,
+    Xml,
+    Html,
 }
+
+/// Where the examples say that clients get the documents.
+const SITE: &str = "http://127.0.0.1:8080";
 
 /// The id of an event: of what was sent, without white space around it.
 pub fn id_of(text: &str) -> String {
@@ -87,10 +99,15 @@ impl Model {
         for (key, events) in self.newest(USER_FEED_ITEMS, |event| key_part(event.data.get("user"))) {
             let tag = format!("user-edits/{key}");
             let (name, encoded) = (scalar(events[0].data.get("user")).unwrap_or_default(), &key);
-            let feed = Expected { format: Format::JsonFeed, tag: tag.clone(), value: json_feed(&name, &events) };
-            documents.insert(format!("/users/{encoded}/feed.json"), feed);
-            let feed = Expected { format: Format::Atom, tag, value: atom(&name, encoded, &events) };
-            documents.insert(format!("/users/{encoded}/feed.xml"), feed);
+            for (file, format, value) in [
+                ("feed.json", Format::JsonFeed, json_feed(&name, encoded, &events)),
+                ("feed.xml", Format::Atom, atom(&name, encoded, &events)),
+                ("feed.rss", Format::Rss, rss(&name, encoded, &events)),
+                ("activities.json", Format::ActivityStreams, activities(&name, encoded, &events)),
+            ] {
+                let tag = tag.clone();
+                documents.insert(format!("/users/{encoded}/{file}"), Expected { format, tag, value });
+            }
         }
         let page = |event: &Event| {
             Some(format!("{}/{}", key_part(event.data.get("channel"))?, key_part(event.data.get("page"))?))
@@ -109,8 +126,28 @@ impl Model {
             let items: Vec<Value> =
                 events.iter().map(|event| json_item(event, &["page", "user", "delta"], &[], true)).collect();
             let value = json!({ "key": name, "title": name, "items": items });
-            let feed = Expected { format: Format::Json, tag: format!("channel-edits/{key}"), value };
-            documents.insert(format!("/channels/{key}/edits.json"), feed);
+            let in_xml = with_forbidden_replaced(&value);
+            for (file, format, value) in [("edits.json", Format::Json, value), ("edits.xml", Format::Xml, in_xml)] {
+                let tag = format!("channel-edits/{key}");
+                documents.insert(format!("/channels/{key}/{file}"), Expected { format, tag, value });
+            }
+        }
+        for (key, events) in self.newest(usize::MAX, page) {
+            let counts = Expected {
+                format: Format::Json,
+                tag: format!("page-counts/{key}"),
+                value: numbers::page_counts(&plain_page(events[0]), &events),
+            };
+            documents.insert(format!("/pages/{key}/counts.json"), counts);
+        }
+        for (key, events) in self.newest(usize::MAX, from_a_country) {
+            let name = scalar(events[0].data.get("channel")).unwrap_or_default();
+            let tag = format!("channel-countries/{key}");
+            let value = numbers::channel_countries(&name, &events);
+            let html =
+                Expected { format: Format::Html, tag: tag.clone(), value: numbers::countries_page(&name, &value) };
+            documents.insert(format!("/channels/{key}/countries.html"), html);
+            documents.insert(format!("/channels/{key}/countries.json"), Expected { format: Format::Json, tag, value });
         }
         documents
     }
@@ -121,7 +158,11 @@ impl Model {
         let filings = |event: &Event| {
             let by_human = event.data.get("isRobot") == Some(&Value::Bool(false));
             let (user, channel, page) = (part(event, "user"), part(event, "channel"), part(event, "page"));
-            usize::from(user) + usize::from(channel && page) + usize::from(channel && by_human)
+            let country = from_a_country(event).is_some();
+            usize::from(user)
+                + 2 * usize::from(channel && page)
+                + usize::from(channel && by_human)
+                + usize::from(country)
         };
         self.events.iter().map(filings).sum()
     }
@@ -140,6 +181,19 @@ impl Model {
         }
         groups
     }
+}
+
+/// Key of the channel, of an event from a known country that added something, or nothing.
+fn from_a_country(event: &Event) -> Option<String> {
+    let country = event.data.get("countryName").is_some_and(|name| !name.is_null());
+    let added = event.data.get("added").and_then(Value::as_f64).is_some_and(|added| added >= 0.0);
+    key_part(event.data.get("channel")).filter(|_| country && added)
+}
+
+/// Channel and page, as they are.
+fn plain_page(event: &Event) -> String {
+    let text = |name: &str| scalar(event.data.get(name)).unwrap_or_default();
+    format!("{}/{}", text("channel"), text("page"))
 }
 
 /// A part of a key: a scalar that a URL can carry.
@@ -190,7 +244,7 @@ fn json_item(event: &Event, same: &[&str], renamed: &[(&str, &str)], with_id: bo
     Value::Object(item)
 }
 
-fn json_feed(user: &str, events: &[&Event]) -> Value {
+fn json_feed(user: &str, key: &str, events: &[&Event]) -> Value {
     let item = |event: &&Event| {
         let mut item = json!({
             "id": event.id,
@@ -210,7 +264,62 @@ fn json_feed(user: &str, events: &[&Event]) -> Value {
     json!({
         "version": "https://jsonfeed.org/version/1.1",
         "title": format!("Edits by {user}"),
+        "home_page_url": SITE,
+        "feed_url": format!("{SITE}/users/{key}/feed.json"),
         "items": events.iter().map(item).collect::<Vec<Value>>(),
+    })
+}
+
+fn rss(user: &str, key: &str, events: &[&Event]) -> Value {
+    let item = |event: &&Event| {
+        let some = |name: &str| scalar(event.data.get(name)).filter(|text| !text.trim().is_empty());
+        let escaped = |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let (title, comment) = (some("page"), some("comment"));
+        let description = match (&title, comment) {
+            (_, Some(comment)) => Some(escaped(comment)),
+            (Some(_), None) => None,
+            (None, None) => Some(event.id.clone()),
+        };
+        json!({
+            "title": title.map(|title| without_forbidden(&title)),
+            "description": description.map(|description| without_forbidden(&description)),
+            "guid": event.id,
+            "seconds": event.time.div_euclid(1_000_000_000).to_string(),
+        })
+    };
+    json!({
+        "title": without_forbidden(&format!("Edits by {user}")),
+        "link": SITE,
+        "self": format!("{SITE}/users/{key}/feed.rss"),
+        "seconds": events[0].time.div_euclid(1_000_000_000).to_string(),
+        "items": events.iter().map(item).collect::<Vec<Value>>(),
+    })
+}
+
+fn activities(user: &str, key: &str, events: &[&Event]) -> Value {
+    let item = |event: &&Event| {
+        let some = |name: &str| scalar(event.data.get(name)).filter(|text| !text.is_empty());
+        let mut item = json!({
+            "id": format!("urn:millpond:item:{}", event.id),
+            "type": "Note",
+            "published": time_text(event.time),
+        });
+        if let Some(page) = some("page") {
+            item["name"] = page.into();
+        }
+        if let Some(comment) = some("comment") {
+            item["content"] = comment.into();
+            item["mediaType"] = "text/plain".into();
+        }
+        item
+    };
+    json!({
+        "@context": "https://www.w3.org/ns/activitystreams",
+        "id": format!("{SITE}/users/{key}/activities.json"),
+        "type": "OrderedCollection",
+        "name": format!("Edits by {user}"),
+        "totalItems": events.len(),
+        "orderedItems": events.iter().map(item).collect::<Vec<Value>>(),
     })
 }
 
@@ -231,97 +340,30 @@ fn atom(user: &str, key: &str, events: &[&Event]) -> Value {
         "title": without_forbidden(&format!("Edits by {user}")),
         "updated": events[0].time.to_string(),
         "author": "user-edits",
-        "self": format!("/users/{key}/feed.xml"),
+        "self": format!("{SITE}/users/{key}/feed.xml"),
         "entries": events.iter().map(entry).collect::<Vec<Value>>(),
     })
 }
 
 /// Without the characters that no XML 1.0 document can hold.
 fn without_forbidden(text: &str) -> String {
-    let is_char =
-        |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     text.chars().filter(|c| is_char(*c)).collect()
 }
 
-/// What a body says: comparable with [`Expected::value`]. Fails where it is not what it should be.
-pub fn read(format: Format, body: &[u8]) -> Result<Value, String> {
-    match format {
-        Format::Json | Format::JsonFeed => serde_json::from_slice(body).map_err(|error| error.to_string()),
-        Format::Atom => read_atom(body),
+/// A value as generic XML holds it: U+FFFD stands for each of these characters.
+fn with_forbidden_replaced(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.chars().map(|c| if is_char(c) { c } else { '\u{fffd}' }).collect::<String>().into(),
+        Value::Array(list) => list.iter().map(with_forbidden_replaced).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(name, value)| (name.clone(), with_forbidden_replaced(value))).collect::<Map<_, _>>().into()
+        }
+        other => other.clone(),
     }
 }
 
-fn read_atom(body: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
-    let xml = Xml::parse(text).map_err(|error| error.to_string())?;
-    let feed = xml.root_element();
-    is(feed, "feed")?;
-    let entry = |entry: Node<'_, '_>| -> Result<Value, String> {
-        let content = one(entry, "content")?;
-        Ok(json!({
-            "id": text_of(entry, "id")?,
-            "title": text_of(entry, "title")?,
-            "updated": moment(entry, "updated")?,
-            "published": moment(entry, "published")?,
-            "content": match content.attribute("type") {
-                Some("text") | None => plain(content)?,
-                Some(other) => return Err(format!("content is of type {other}")),
-            },
-        }))
-    };
-    let link = one(feed, "link")?;
-    if link.attribute("rel") != Some("self") {
-        return Err("the link is not to the feed itself".to_owned());
-    }
-    let author = one(feed, "author")?;
-    Ok(json!({
-        "id": text_of(feed, "id")?,
-        "title": text_of(feed, "title")?,
-        "updated": moment(feed, "updated")?,
-        "author": text_of(author, "name")?,
-        "self": link.attribute("href"),
-        "entries": all(feed, "entry").map(entry).collect::<Result<Vec<Value>, String>>()?,
-    }))
-}
-
-fn is(node: Node<'_, '_>, name: &str) -> Result<(), String> {
-    let found = node.tag_name();
-    if found.namespace() == Some("http://www.w3.org/2005/Atom") && found.name() == name {
-        Ok(())
-    } else {
-        Err(format!("{found:?} is not `{name}` of Atom"))
-    }
-}
-
-fn all<'a, 'input>(parent: Node<'a, 'input>, name: &str) -> impl Iterator<Item = Node<'a, 'input>> {
-    parent.children().filter(move |child| is(*child, name).is_ok())
-}
-
-fn one<'a, 'input>(parent: Node<'a, 'input>, name: &str) -> Result<Node<'a, 'input>, String> {
-    let mut found = all(parent, name);
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one),
-        (None, _) => Err(format!("there is no `{name}`")),
-        _ => Err(format!("there is more than one `{name}`")),
-    }
-}
-
-fn text_of(parent: Node<'_, '_>, name: &str) -> Result<String, String> {
-    plain(one(parent, name)?)
-}
-
-fn plain(node: Node<'_, '_>) -> Result<String, String> {
-    match node.children().all(|child| child.is_text()) {
-        true => Ok(node.children().filter_map(|child| child.text()).collect()),
-        false => Err(format!("{:?} holds more than text", node.tag_name())),
-    }
-}
-
-/// Nanoseconds since 1970.
-fn moment(parent: Node<'_, '_>, name: &str) -> Result<String, String> {
-    let text = text_of(parent, name)?;
-    let time: Timestamp = text.parse().map_err(|error| format!("{name}: {error}"))?;
-    Ok(time.as_nanosecond().to_string())
+fn is_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 #[test]
@@ -332,16 +374,19 @@ fn the_model_knows_what_comes_out() {
     let newer = r#"{"time":2,"user":"a/b","channel":"c","page":"p","isRobot":true,"delta":5}"#;
     let fates = [newer, older, newer, "{}"].map(|text| model.take(text));
     assert_eq!(fates, [Fate::Accepted, Fate::Accepted, Fate::Duplicate, Fate::Rejected]);
-    assert_eq!(model.filings(), 5);
+    assert_eq!(model.filings(), 7);
     let documents = model.documents();
     let urls: Vec<&str> = documents.keys().map(String::as_str).collect();
-    let [channel, page, json, xml] = urls[..] else { panic!("{urls:?}") };
-    assert_eq!((channel, page), ("/channels/c/edits.json", "/pages/c/p/latest.json"));
-    assert_eq!((json, xml), ("/users/a%2Fb/feed.json", "/users/a%2Fb/feed.xml"));
+    let [channel, _, counts, page, activities, json, rss, xml] = urls[..] else { panic!("{urls:?}") };
+    assert_eq!((channel, counts), ("/channels/c/edits.json", "/pages/c/p/counts.json"));
+    assert_eq!((page, activities), ("/pages/c/p/latest.json", "/users/a%2Fb/activities.json"));
+    assert_eq!((json, rss, xml), ("/users/a%2Fb/feed.json", "/users/a%2Fb/feed.rss", "/users/a%2Fb/feed.xml"));
     let latest = json!({ "page": "p", "channel": "c", "last_user": "a/b", "delta": 5, "time": "1970-01-01T00:00:02Z" });
     assert_eq!(documents[page].value, latest);
     let items = json!([{ "id": id_of(older), "page": "p", "user": "a/b", "time": "1970-01-01T00:00:01Z" }]);
     assert_eq!(documents[channel].value, json!({ "key": "c", "title": "c", "items": items }));
     assert_eq!(documents[json].value["items"][1]["content_text"], "x");
+    assert_eq!(documents[rss].value["items"][1]["description"], "x");
+    assert_eq!(documents[counts].value["totals"]["count"], 2);
     assert_eq!(documents[xml].value["entries"][0]["id"], format!("urn:millpond:item:{}", id_of(newer)));
 }

@@ -133,6 +133,9 @@ impl Pipeline {
             std::fs::create_dir_all(copy.parent().expect("a folder")).expect("the folder can be made");
             std::fs::write(copy, self.adapted(&text, part)).expect("the folder can be written");
         }
+        let template = "config/countries.html.j2";
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(template), self.dir.path().join(template))
+            .expect("the folder can be written");
         let file = format!("config/{}", part.file);
         if part == NATS {
             let address = self.moved("127.0.0.1:4222").parse().expect("an address");

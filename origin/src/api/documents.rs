@@ -101,7 +101,7 @@ impl Asked<'_> {
                 if not_modified(conditions, &rendered.etag, &rendered.last_modified) {
                     *response.status_mut() = StatusCode::NOT_MODIFIED;
                 } else {
-                    put(response.headers_mut(), header::CONTENT_TYPE.as_str(), rendered.content_type);
+                    put(response.headers_mut(), header::CONTENT_TYPE.as_str(), &rendered.content_type);
                     *response.body_mut() = rendered.body.clone();
                 }
                 response

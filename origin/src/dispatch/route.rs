@@ -141,6 +141,7 @@ impl Part<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use std::collections::BTreeSet;
+    use std::path::PathBuf;
 
     use bytes::Bytes;
     use millpond_shared::config::{At, Complaints, Source};
@@ -176,7 +177,8 @@ pub(super) mod tests {
         "#;
         let (mut source, mut complaints) = (Source::default(), Complaints::default());
         let written: Written = source.read("m.toml", text, &mut complaints);
-        let projections = judge(&written.projection, &mut complaints);
+        let no_templates = |_: &At<PathBuf>| Err(("none".to_owned(), "none".to_owned()));
+        let projections = judge(&written.projection, &no_templates, &mut complaints);
         assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
         Routing { projections, map: ShardMap::even(1, shards) }
     }

@@ -190,6 +190,8 @@ impl Dispatcher {
                 Ok(Ok(true)) => hold.renewed(now),
                 Ok(Ok(false)) => {}
                 Ok(Err(Trouble::Lost)) | Err(_) => return End::Lost,
+                // Queues that stop say so to whoever waits for them.
+                Ok(Err(Trouble::Later(_))) if *shutdown.borrow() => return End::Shutdown,
                 Ok(Err(Trouble::Later(error))) => {
                     tracing::warn!(queue = hold.lease.queue, %error, "nothing can be filed now");
                     let why = if matches!(error, QueueError::ShardFull { .. }) { "full" } else { "failed" };

@@ -7,7 +7,7 @@ use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Effect, KeyState};
-use super::{Item, Items};
+use super::{Item, Items, Removable};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +60,13 @@ impl Document {
     }
 
     /// Its items, if it is of a kind that has some.
-    pub fn items(&self) -> impl ExactSizeIterator<Item = &Item> {
-        let KeyState::Items(items) = &self.state;
-        Items::iter(items)
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        let (items, removable) = match &self.state {
+            KeyState::Items(items) => (Some(items), None),
+            KeyState::Removable(items) => (None, Some(items)),
+            KeyState::Counter(_) | KeyState::Group(_) => (None, None),
+        };
+        items.into_iter().flat_map(Items::iter).chain(removable.into_iter().flat_map(Removable::iter))
     }
 
     /// What its state takes in memory, in bytes.
@@ -126,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    const KIND: Kind = Kind::Feed { keep: 2 };
+    const KIND: Kind = Kind::Feed { keep: 2, removal: None };
 
     fn item(order: i64, id: &str, body: &str) -> Effect {
         Effect::Item(Item { order, id: id.into(), body: Bytes::copy_from_slice(body.as_bytes()) })
@@ -189,7 +193,7 @@ mod tests {
     }
 
     fn stored(items: usize) -> Document {
-        let kind = Kind::Feed { keep: 1_000 };
+        let kind = Kind::Feed { keep: 1_000, removal: None };
         let mut document = Arc::new(Document::empty(&kind));
         for n in (0..items).rev() {
             let effect = item(-(n as i64), &format!("id {n}"), &format!("{{\"n\":{n}}}"));

@@ -28,11 +28,16 @@ const OVERHEAD_BYTES: usize = 120;
 impl Item {
     /// The item that `view` becomes in documents of `projection`.
     pub fn of(projection: &Projection, view: &View<'_>) -> Result<Item, Unordered> {
-        let order = match &projection.order {
-            None => view.event.time,
-            Some(template) => order(template, view).ok_or(Unordered)?,
-        };
+        let order = Item::order_of(projection, view)?;
         Ok(Item { order, id: view.event.id.as_ref().into(), body: body(&projection.item, view) })
+    }
+
+    /// What the event sorts by among items.
+    pub fn order_of(projection: &Projection, view: &View<'_>) -> Result<i64, Unordered> {
+        match &projection.order {
+            None => Ok(view.event.time),
+            Some(template) => order(template, view).ok_or(Unordered),
+        }
     }
 
     /// What items sort by, the greatest first.

@@ -1,17 +1,38 @@
 //! Applying events to documents (pure).
 //!
-//! `item` renders an event once, by the declaration's templates; `items` keeps the newest by (order, id); `state` is what
-//! the shard knows of a kind; `document` is a key's state with its version.
-//! The same set of events gives the same items, byte for byte, in whatever order they arrive.
+//! `state` is what the shard knows of a kind: effects, made from events before anything is locked, and the state of one
+//! key, which takes them. `document` is a key's state with its version.
+//!
+//! | kind | state |
+//! |---|---|
+//! | `feed`, `latest` | `items`: the newest by (order, id), each rendered once by `item` |
+//! | `feed` with `remove_on` | `removable` |
+//! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
+//! | `group` | `group`: the same by member |
+//!
+//! The same set of events gives the same state, byte for byte, in whatever order they arrive.
 
+mod counter;
+mod decimal;
+mod distinct;
 mod document;
+mod group;
 mod item;
 mod items;
+mod numbers;
+mod removable;
+mod series;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use counter::Counter;
+pub use decimal::Decimal;
 pub use document::{Applied, Arrival, Document};
+pub use group::{Group, Members, Ranked};
 pub use item::{Item, Unordered};
 pub use items::Items;
+pub use numbers::{Measured, Numbers};
+pub use removable::Removable;
+pub use series::Series;
 pub use state::{Effect, KeyState, keep_of};

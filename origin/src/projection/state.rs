@@ -12,9 +12,13 @@
 //!   version tells a replay what it has seen.
 
 use millpond_shared::event::View;
-use millpond_shared::projection::{Kind, Projection};
+use millpond_shared::projection::{Kind, Projection, Removal};
 
+use super::counter::Counter;
+use super::group::{Group, GroupTick};
 use super::items::Items;
+use super::numbers::Tick;
+use super::removable::{Named, Removable, Remove};
 use super::{Item, Unordered};
 
 /// What one event does to one key. All that is costly about an event is in making it.
@@ -22,6 +26,14 @@ use super::{Item, Unordered};
 pub enum Effect {
     /// An item of a `feed`, or the candidate for a `latest`.
     Item(Item),
+    /// An item of a `feed` that items are removed from.
+    Named(Named),
+    /// Removes an item.
+    Remove(Remove),
+    /// Counts in a `counter`.
+    Tick(Tick),
+    /// Counts in a `group`.
+    GroupTick(GroupTick),
 }
 
 /// What is kept for one key.
@@ -29,17 +41,39 @@ pub enum Effect {
 pub enum KeyState {
     /// Of `feed` and `latest`.
     Items(Items),
+    /// Of `feed` with `remove_on`.
+    Removable(Removable),
+    Counter(Counter),
+    Group(Group),
 }
 
 /// Format bytes of blobs, one per kind of state and layout of it. On disk: a number is never given another meaning.
 const ITEMS_FORMAT: u8 = 1;
+const REMOVABLE_FORMAT: u8 = 2;
+const COUNTER_FORMAT: u8 = 3;
+const GROUP_FORMAT: u8 = 4;
 
 impl Effect {
     /// What `view` does to the documents of `projection` that it was routed to.
     pub fn of(projection: &Projection, view: &View<'_>) -> Result<Effect, Unordered> {
-        match projection.kind {
-            Kind::Feed { .. } | Kind::Latest => Item::of(projection, view).map(Effect::Item),
+        match &projection.kind {
+            Kind::Feed { removal: Some(removal), .. } => Effect::of_removable(projection, removal, view),
+            Kind::Feed { removal: None, .. } | Kind::Latest => Item::of(projection, view).map(Effect::Item),
+            Kind::Counter(counting) => Ok(Effect::Tick(Tick::of(&counting.measures, view))),
+            Kind::Group(grouping) => Ok(Effect::GroupTick(GroupTick::of(grouping, view))),
         }
+    }
+
+    /// An event that removes is no item, even where `where` holds.
+    fn of_removable(projection: &Projection, removal: &Removal, view: &View<'_>) -> Result<Effect, Unordered> {
+        if projection.removes(view) {
+            let order = Item::order_of(projection, view)?;
+            let target = removal.id.text(view).unwrap_or_default().into();
+            return Ok(Effect::Remove(Remove { order, id: view.event.id.as_ref().into(), target }));
+        }
+        let name = projection.item.iter().find(|(name, _)| name == "id");
+        let name = name.and_then(|(_, template)| template.text(view).ok()).unwrap_or_default().into();
+        Ok(Effect::Named(Named { name, item: Item::of(projection, view)? }))
     }
 }
 
@@ -47,7 +81,10 @@ impl KeyState {
     /// State of a key that no event has reached.
     pub fn empty(kind: &Kind) -> KeyState {
         match kind {
-            Kind::Feed { .. } | Kind::Latest => KeyState::Items(Items::default()),
+            Kind::Feed { removal: Some(_), .. } => KeyState::Removable(Removable::default()),
+            Kind::Feed { removal: None, .. } | Kind::Latest => KeyState::Items(Items::default()),
+            Kind::Counter(counting) => KeyState::Counter(Counter::empty(counting)),
+            Kind::Group(grouping) => KeyState::Group(Group::empty(grouping)),
         }
     }
 
@@ -55,15 +92,29 @@ impl KeyState {
     ///
     /// Asked before a state is copied that readers or a commit hold; where the answer is costly, `true` will do.
     pub fn would_change(&self, kind: &Kind, effect: &Effect) -> bool {
-        match (self, effect) {
-            (KeyState::Items(items), Effect::Item(item)) => items.would_change(keep_of(kind), item),
+        match (self, kind, effect) {
+            (KeyState::Items(items), kind, Effect::Item(item)) => items.would_change(keep_of(kind), item),
+            (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => {
+                counter.would_change(counting, tick)
+            }
+            (KeyState::Group(group), Kind::Group(grouping), Effect::GroupTick(tick)) => {
+                group.would_change(grouping, tick)
+            }
+            _ => true,
         }
     }
 
-    /// Takes `effect` in; whether that changed anything.
+    /// Takes `effect` in; whether that changed anything. An effect that another kind made has none.
     pub fn apply(&mut self, kind: &Kind, effect: Effect) -> bool {
-        match (self, effect) {
-            (KeyState::Items(items), Effect::Item(item)) => items.apply(keep_of(kind), item),
+        match (self, kind, effect) {
+            (KeyState::Items(items), kind, Effect::Item(item)) => items.apply(keep_of(kind), item),
+            (KeyState::Removable(items), kind, Effect::Named(named)) => items.insert(keep_of(kind), named),
+            (KeyState::Removable(items), Kind::Feed { removal: Some(removal), .. }, Effect::Remove(remove)) => {
+                items.remove(removal.keep, remove)
+            }
+            (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => counter.apply(counting, &tick),
+            (KeyState::Group(group), Kind::Group(grouping), Effect::GroupTick(tick)) => group.apply(grouping, &tick),
+            _ => false,
         }
     }
 
@@ -71,6 +122,9 @@ impl KeyState {
     pub fn weight(&self) -> usize {
         match self {
             KeyState::Items(items) => items.weight(),
+            KeyState::Removable(items) => items.weight(),
+            KeyState::Counter(counter) => counter.weight(),
+            KeyState::Group(group) => group.weight(),
         }
     }
 
@@ -78,6 +132,9 @@ impl KeyState {
     pub fn format(&self) -> u8 {
         match self {
             KeyState::Items(_) => ITEMS_FORMAT,
+            KeyState::Removable(_) => REMOVABLE_FORMAT,
+            KeyState::Counter(_) => COUNTER_FORMAT,
+            KeyState::Group(_) => GROUP_FORMAT,
         }
     }
 
@@ -85,13 +142,23 @@ impl KeyState {
     pub fn put(&self, out: &mut Vec<u8>) {
         match self {
             KeyState::Items(items) => items.put(out),
+            KeyState::Removable(items) => items.put(out),
+            KeyState::Counter(counter) => counter.put(out),
+            KeyState::Group(group) => group.put(out),
         }
     }
 
     /// The state of a key of `kind` that `bytes` of `format` are; why they are none otherwise, in words.
     pub fn restore(kind: &Kind, format: u8, bytes: &[u8]) -> Result<KeyState, String> {
         match (kind, format) {
-            (Kind::Feed { .. } | Kind::Latest, ITEMS_FORMAT) => Items::restore(bytes).map(KeyState::Items),
+            (Kind::Feed { removal: None, .. } | Kind::Latest, ITEMS_FORMAT) => {
+                Items::restore(bytes).map(KeyState::Items)
+            }
+            (Kind::Feed { removal: Some(_), .. }, REMOVABLE_FORMAT) => {
+                Removable::restore(bytes).map(KeyState::Removable)
+            }
+            (Kind::Counter(counting), COUNTER_FORMAT) => Counter::restore(counting, bytes).map(KeyState::Counter),
+            (Kind::Group(grouping), GROUP_FORMAT) => Group::restore(grouping, bytes).map(KeyState::Group),
             (kind, other) => Err(format!("its state has format {other}, which no `{}` has", kind.as_str())),
         }
     }
@@ -100,7 +167,8 @@ impl KeyState {
 /// How many items documents of this kind keep: `latest` is a feed of one.
 pub fn keep_of(kind: &Kind) -> usize {
     match kind {
-        Kind::Feed { keep } => *keep,
+        Kind::Feed { keep, .. } => *keep,
         Kind::Latest => 1,
+        Kind::Counter(_) | Kind::Group(_) => 0,
     }
 }

@@ -1,8 +1,11 @@
 //! Declarations and events for tests.
 
+use std::path::PathBuf;
+
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::event::Event;
-use millpond_shared::projection::{Projection, WrittenProjection, judge};
+use millpond_shared::projection::{Projection, Span, Windows, WrittenProjection, judge};
+use std::time::Duration;
 
 #[derive(Default, serde::Deserialize)]
 struct Written {
@@ -21,9 +24,22 @@ pub(crate) fn declared(text: &str) -> Vec<Projection> {
     }
     let (mut source, mut complaints) = (Source::default(), Complaints::default());
     let written: Written = source.read("test.toml", &text, &mut complaints);
-    let projections = judge(&written.projection, &mut complaints);
+    let projections = judge(&written.projection, &template, &mut complaints);
     assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
     projections
+}
+
+/// Windows of so many milliseconds.
+pub(crate) fn tumbling(every: u64, keep: u64) -> Windows {
+    let span = |milliseconds| Span(Duration::from_millis(milliseconds));
+    Windows::Tumbling { every: span(every), keep: span(keep) }
+}
+
+/// A template stands in the name of its file: what is before the last dot but one.
+fn template(name: &At<PathBuf>) -> Result<String, (String, String)> {
+    let name = name.value.display().to_string();
+    let text = name.strip_suffix(".j2").and_then(|name| name.rsplit_once('.')).map(|(text, _)| text.to_owned());
+    text.ok_or_else(|| (format!("`{name}` is no name"), "name it as in \"TEXT.html.j2\"".to_owned()))
 }
 
 /// An event of source `s` and type `t` that happened at `time` (nanoseconds) and came in `time` milliseconds after

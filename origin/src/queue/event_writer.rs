@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::thread;
 use std::time::Duration;
 
+use millpond_shared::clock::Stopwatch;
 use millpond_shared::event::Event;
 use millpond_shared::version::Offset;
 use millpond_shared::wire::EventFrame;
@@ -13,11 +15,11 @@ use tokio::sync::oneshot;
 
 use super::event_queue::{Shared, event_bytes};
 use super::ids::IdSet;
-use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES};
+use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
 use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
 use crate::store::StoreError;
-use crate::store::event_queue_file::{FrameInfo, Loaded, Transaction};
+use crate::store::event_queue_file::{FrameInfo, ID_BYTES, Loaded, Transaction};
 
 /// An append that waits for the writer.
 pub(super) struct Call {
@@ -42,6 +44,8 @@ pub(super) struct EventWriter {
     ids: IdSet,
     /// When it is looked next for ids whose window has ended.
     forget_after_ms: u64,
+    /// How many calls the last group had, and how long it took to write.
+    last_group: (usize, Duration),
 }
 
 /// A group on its way to the disk.
@@ -68,6 +72,7 @@ impl EventWriter {
             frames: loaded.frames.into(),
             ids: IdSet::default(),
             forget_after_ms: 0,
+            last_group: (0, Duration::ZERO),
         };
         writer.ids.extend(loaded.ids);
         writer.drop_filed();
@@ -83,23 +88,42 @@ impl Writer for EventWriter {
         self.shared.limits.tidy_every
     }
 
-    /// All that is waiting, up to the limits of a group.
-    fn gather(&self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
-        let limits = &self.shared.limits;
-        let (mut events, mut bytes) = (0, 0);
-        let mut group = Vec::new();
-        let mut next = Some(first);
-        while let Some(call) = next {
-            events += call.events.len();
-            bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
-            group.push(call);
-            let full = events >= limits.group_max_events || bytes >= limits.group_max_bytes;
-            next = if full { None } else { waiting.try_recv().ok() };
+    /// What is waiting; under load, with what comes while the others who were answered last may call again.
+    fn gather(&mut self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
+        let mut group = Gathered::default();
+        group.add(first);
+        group.add_waiting(waiting, &self.shared);
+        let (before, took) = self.last_group;
+        if before >= LOAD_FROM_CALLS && group.calls.len() < before {
+            thread::sleep(took.min(GATHER_MAX));
+            group.add_waiting(waiting, &self.shared);
         }
-        group
+        group.calls
     }
 
     fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
+        let (size, started) = (calls.len(), Stopwatch::start());
+        let written = self.commit(calls);
+        if size > 0 {
+            self.last_group = (size, started.elapsed());
+        }
+        written
+    }
+
+    fn fail(&self, error: &StoreError) -> QueueError {
+        self.runtime.fail(self.failed(error));
+        self.failed(error)
+    }
+
+    fn refuse(call: Call, error: QueueError) {
+        // Whoever asked may be gone.
+        let _ = call.answer.send(Err(error));
+    }
+}
+
+impl EventWriter {
+    /// Commits the calls, and what is to be tidied, in one transaction; then answers.
+    fn commit(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let file = shared.file.read();
         let Some(file) = file.as_ref() else { return Ok(()) };
@@ -109,7 +133,8 @@ impl Writer for EventWriter {
             return Ok(());
         }
         let now_ms = self.runtime.now_ms();
-        let begun = file.begin().and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
+        let begun =
+            file.begin(self.bytes_held()).and_then(|transaction| Ok((self.tidy(&transaction, now_ms)?, transaction)));
         let (tidied, transaction) = match begun {
             Ok(begun) => begun,
             Err(error) => {
@@ -135,18 +160,6 @@ impl Writer for EventWriter {
         Ok(())
     }
 
-    fn fail(&self, error: &StoreError) -> QueueError {
-        self.runtime.fail(self.failed(error));
-        self.failed(error)
-    }
-
-    fn refuse(call: Call, error: QueueError) {
-        // Whoever asked may be gone.
-        let _ = call.answer.send(Err(error));
-    }
-}
-
-impl EventWriter {
     /// Removes what was filed, and ids whose window is over; whether there was any.
     fn tidy(&mut self, transaction: &Transaction, now_ms: u64) -> Result<bool, StoreError> {
         let mut forgotten = Vec::new();
@@ -231,6 +244,11 @@ impl EventWriter {
         group.ids.iter().try_for_each(|(ends_ms, hashes)| transaction.remember(*ends_ms, first, hashes))
     }
 
+    /// What is in the file, in bytes.
+    fn bytes_held(&self) -> u64 {
+        self.depth_bytes + (self.ids.len() * ID_BYTES) as u64
+    }
+
     fn first_kept(&self) -> Offset {
         self.frames.front().map_or(self.last + 1, |frame| frame.first)
     }
@@ -252,6 +270,33 @@ impl EventWriter {
 
     fn failed(&self, error: &StoreError) -> QueueError {
         QueueError::Failed { problem: format!("event queue {}: {error}", self.shared.queue) }
+    }
+}
+
+/// Calls that are to be committed together.
+#[derive(Default)]
+struct Gathered {
+    calls: Vec<Call>,
+    events: usize,
+    bytes: u64,
+}
+
+impl Gathered {
+    fn add(&mut self, call: Call) {
+        self.events += call.events.len();
+        self.bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
+        self.calls.push(call);
+    }
+
+    /// All that is waiting, up to the limits of a group.
+    fn add_waiting(&mut self, calls: &Receiver<Call>, shared: &Shared) {
+        let limits = &shared.limits;
+        while self.events < limits.group_max_events
+            && self.bytes < limits.group_max_bytes
+            && let Ok(call) = calls.try_recv()
+        {
+            self.add(call);
+        }
     }
 }
 

@@ -33,6 +33,11 @@ pub struct Limits {
 /// How often ids whose window has ended are looked for, in ms: so much longer they may be known. Each look is a page
 /// more to write.
 pub const FORGET_EVERY_MS: u64 = 500;
+/// Calls of a group from which on its writer is under load. It then gives the next group as long to gather as the last
+/// took to be committed: each commit costs the processor as much as dozens of events do. A lone event never waits.
+pub const LOAD_FROM_CALLS: usize = 8;
+/// The longest that a group is gathered.
+pub const GATHER_MAX: Duration = Duration::from_millis(1);
 /// Bytes of events after which a frame ends; one event more than this makes a frame of its own.
 pub const FRAME_MAX_BYTES: usize = 1 << 20;
 /// Bytes of frames after which a `take` ends.

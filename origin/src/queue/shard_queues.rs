@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub file: RwLock<Option<ShardQueueFile>>,
     /// By shard; as of the last commit.
     pub ends: Vec<watch::Sender<Ends>>,
+    /// What the frames of all shards take on disk, in bytes; as of the last commit.
+    pub bytes_held: AtomicU64,
     /// By event queue: the last offset that was filed.
     pub cursors: Vec<Arc<AtomicU64>>,
     /// By event queue; as of the last commit.
@@ -46,6 +48,8 @@ pub(super) struct Shared {
 pub(super) struct Consumers {
     pub committed: BTreeMap<(ShardId, String), Position>,
     pub changed: BTreeSet<(ShardId, String)>,
+    /// As it stands in the file.
+    pub recorded: BTreeMap<(ShardId, String), Position>,
 }
 
 impl ShardQueueSet {
@@ -63,10 +67,15 @@ impl ShardQueueSet {
             runtime: runtime.clone(),
             file: RwLock::new(Some(file)),
             ends: ends.collect(),
+            bytes_held: AtomicU64::new(loaded.ends.values().map(|ends| ends.bytes).sum()),
             cursors: cursors.collect(),
             claims: Mutex::new(loaded.claims),
             dead: Mutex::new(loaded.dead),
-            consumers: Mutex::new(Consumers { committed: loaded.committed, changed: BTreeSet::new() }),
+            consumers: Mutex::new(Consumers {
+                recorded: loaded.committed.clone(),
+                committed: loaded.committed,
+                changed: BTreeSet::new(),
+            }),
         });
         let (writer, waiting_max_calls) = (ShardWriter::new(shared.clone()), runtime.limits.waiting_max_calls);
         let writer = WriterThread::start("shard-queues", waiting_max_calls, writer)?;
@@ -118,21 +127,21 @@ impl ShardQueueSet {
             return Err(QueueError::Ahead { shard, after: position, last: ends.last });
         }
         valid_name(consumer)?;
-        let before = {
+        let relied_on = {
             let mut consumers = self.shared.consumers.lock();
             let key = (shard, consumer.to_owned());
             if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
                 return Err(too_many_consumers(shard));
             }
-            let before = consumers.committed.insert(key.clone(), position);
-            if before != Some(position) {
+            // A position that is lost in a crash means that less is trimmed. A consumer that is lost, or one that went
+            // back, means that more is: what it has yet to pull, once the others have passed that.
+            let relied_on = consumers.recorded.get(&key).is_none_or(|recorded| *recorded > position);
+            if consumers.committed.insert(key.clone(), position) != Some(position) {
                 consumers.changed.insert(key);
             }
-            before
+            relied_on
         };
-        // A position that is lost in a crash means that less is trimmed. A consumer that is lost, or one that went back,
-        // means that more is: what it has yet to pull, once the others have passed that.
-        if before.is_none_or(|before| before > position) {
+        if relied_on {
             self.ask(Ask::Note).await?;
         }
         Ok(())
@@ -193,7 +202,7 @@ impl ShardQueueSet {
     pub(super) fn append_without_a_word(&self, shard: ShardId, events: u64, frame: &[u8]) -> Result<(), StoreError> {
         let file = self.shared.file.read();
         let Some(file) = file.as_ref() else { return Ok(()) };
-        let transaction = file.begin()?;
+        let transaction = file.begin(0)?;
         transaction.append(shard, events, frame)?;
         transaction.commit()
     }

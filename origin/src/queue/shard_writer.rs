@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use tokio::sync::oneshot;
 
 use super::dead::{DEAD_MAX, DEAD_MAX_BYTES};
@@ -80,6 +80,8 @@ struct Changes {
     ends: BTreeMap<ShardId, Ends>,
     cursors: BTreeMap<QueueId, Offset>,
     claims: BTreeMap<QueueId, Claim>,
+    /// What consumers have committed; `None`: the consumer is gone.
+    committed: BTreeMap<(ShardId, String), Option<Position>>,
     /// How many dead letters there are now.
     dead: Option<Dead>,
 }
@@ -103,7 +105,7 @@ impl Writer for ShardWriter {
         self.shared.runtime.limits.tidy_every
     }
 
-    fn gather(&self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
+    fn gather(&mut self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
         std::iter::once(first).chain(waiting.try_iter().take(PUSHES_MAX - 1)).collect()
     }
 
@@ -116,7 +118,7 @@ impl Writer for ShardWriter {
         let mut answers = Vec::with_capacity(calls.len());
         let mut waiting = calls.into_iter();
         let mut attempt = || -> Result<(), StoreError> {
-            let transaction = file.begin()?;
+            let transaction = file.begin(self.shared.bytes_held.load(Ordering::Relaxed))?;
             let mut changes = Changes::default();
             for Call { ask, answer } in waiting.by_ref() {
                 if answer.is_closed() && matches!(ask, Ask::Acquire { .. }) {
@@ -263,22 +265,25 @@ impl ShardWriter {
             let shards = keys.iter().map(|(shard, _)| *shard);
             let slowest = |shard| Some((shard, consumers.of(shard).map(|(_, position)| position).min()?));
             let passed: BTreeMap<ShardId, u64> = shards.filter_map(slowest).collect();
-            let changed: Vec<_> = keys.into_iter().map(|key| (consumers.committed.get(&key).copied(), key)).collect();
+            let committed = |key: &_| consumers.committed.get(key).copied();
+            let changed: BTreeMap<_, _> = keys.into_iter().map(|key| (committed(&key), key)).map(|(at, key)| (key, at)).collect();
             (changed, passed)
         };
-        for (position, (shard, consumer)) in &changed {
+        for ((shard, consumer), position) in &changed {
             transaction.set_committed(*shard, consumer, *position)?;
         }
         for (shard, upto) in passed {
             changes.ends.insert(shard, transaction.trim(shard, upto)?);
         }
-        Ok(!changed.is_empty())
+        changes.committed = changed;
+        Ok(!changes.committed.is_empty())
     }
 
     fn publish(&self, changes: Changes) {
         for (shard, ends) in changes.ends {
             if let Ok(sender) = self.shared.ends(shard) {
-                sender.send_replace(ends);
+                let before = sender.send_replace(ends).bytes;
+                self.shared.bytes_held.fetch_add(ends.bytes.wrapping_sub(before), Ordering::Relaxed);
             }
         }
         for (queue, cursor) in changes.cursors {
@@ -287,6 +292,13 @@ impl ShardWriter {
             }
         }
         self.shared.claims.lock().extend(changes.claims);
+        for (key, position) in changes.committed {
+            let mut consumers = self.shared.consumers.lock();
+            match position {
+                Some(position) => consumers.recorded.insert(key, position),
+                None => consumers.recorded.remove(&key),
+            };
+        }
         if let Some(dead) = changes.dead {
             *self.shared.dead.lock() = dead;
         }

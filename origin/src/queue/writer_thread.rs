@@ -17,7 +17,7 @@ pub(super) trait Writer: Send + 'static {
     fn tidy_every(&self) -> Duration;
 
     /// `first`, and those of the waiting calls that are to be written together with it.
-    fn gather(&self, first: Self::Call, waiting: &Receiver<Self::Call>) -> Vec<Self::Call>;
+    fn gather(&mut self, first: Self::Call, waiting: &Receiver<Self::Call>) -> Vec<Self::Call>;
 
     /// Commits the calls, and what is to be tidied, in one transaction; then answers, whatever came of it. After an error
     /// it is not called again.

@@ -5,11 +5,10 @@
 
 use atom_syndication::{Category, Content, Entry, Feed, FixedDateTime, Link, Person, Text};
 use millpond_shared::event::time_text;
-use millpond_shared::template::encode_key_part;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use super::{Page, value};
+use super::markup::allowed;
+use super::{Page, address, value};
 use crate::projection::Item;
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
@@ -20,7 +19,7 @@ pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
         updated: entries.iter().map(|entry| entry.updated).max().unwrap_or_default(),
         // RFC 4287 §4.1.1: without it, every entry would need one.
         authors: vec![person(&page.projection.name)],
-        links: vec![link("self", &page.output.path.path_of(page.key))],
+        links: vec![link("self", &address::of_output(page))],
         entries,
         ..Feed::default()
     };
@@ -41,7 +40,7 @@ fn entry(item: &Item) -> Result<Entry, String> {
     let title = text("title").filter(|title| !title.trim().is_empty());
     Ok(Entry {
         title: plain_text(title.as_deref().unwrap_or(&id)),
-        id: iri(&id),
+        id: address::iri(&id),
         updated: updated(&fields, item),
         authors: value::author_names(&fields).iter().map(|name| person(name)).collect(),
         categories: value::tags(&fields).iter().map(|tag| category(tag)).collect(),
@@ -85,38 +84,8 @@ fn category(tag: &str) -> Category {
     Category { term: allowed(tag), ..Category::default() }
 }
 
-fn link(relation: &str, address: &str) -> Link {
-    Link { rel: relation.to_owned(), href: utf8_percent_encode(address, &NOT_IN_LINKS).to_string(), ..Link::default() }
-}
-
-/// The id itself if it is an IRI with a scheme (RFC 3987 §2.2), else a URN made of it.
-fn iri(id: &str) -> String {
-    let is_scheme = |scheme: &str| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-    };
-    let is_iri = id.split_once(':').is_some_and(|(scheme, rest)| is_scheme(scheme) && is_iri_text(rest));
-    if is_iri { id.to_owned() } else { format!("urn:millpond:item:{}", encode_key_part(id)) }
-}
-
-/// Whether an IRI may go on like this behind its scheme: not empty, no character that has to be percent-encoded, and
-/// `%` only before two hexadecimal digits.
-fn is_iri_text(text: &str) -> bool {
-    let beyond_ascii = |c: char| matches!(c, '\u{a0}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{ffef}' | '\u{10000}'..='\u{dffff}');
-    let ascii = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
-    let encoded = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
-    !text.is_empty() && text.chars().all(|c| ascii(c) || beyond_ascii(c)) && text.split('%').skip(1).all(encoded)
-}
-
-/// What has to be percent-encoded in a link, of ASCII; what is beyond ASCII always is.
-const NOT_IN_LINKS: AsciiSet =
-    CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
-
-/// The text without the characters that XML 1.0 §2.2 forbids even in encoded form.
-fn allowed(text: &str) -> String {
-    let is_forbidden =
-        |c: char| matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
-    text.chars().filter(|c| !is_forbidden(*c)).collect()
+fn link(relation: &str, to: &str) -> Link {
+    Link { rel: relation.to_owned(), href: address::link(to), ..Link::default() }
 }
 
 #[cfg(test)]
@@ -216,24 +185,5 @@ mod tests {
         assert!(!rendered.body.contains(&b'\r') && text(&rendered).contains("a&#13;\nb"), "{}", text(&rendered));
         let entry = entry(json!({"title": "a\r\nb", "text": "\r"}));
         assert_eq!((entry.title.as_str(), entry.content.expect("content").value.as_deref()), ("a\r\nb", Some("\r")));
-    }
-
-    #[test]
-    fn an_id_is_an_iri_or_becomes_one() {
-        for iri_already in ["urn:x:1", "https://a.example/%20", "tag:a.example,2015:ü", "a:b"] {
-            assert_eq!(iri(iri_already), iri_already);
-        }
-        for (id, expected) in [
-            ("12:30", "urn:millpond:item:12%3A30"),
-            ("a:", "urn:millpond:item:a%3A"),
-            (":a", "urn:millpond:item:%3Aa"),
-            ("a:b c", "urn:millpond:item:a%3Ab%20c"),
-            ("a:%zz", "urn:millpond:item:a%3A%25zz"),
-            ("a:b\n", "urn:millpond:item:a%3Ab%0A"),
-            ("ü", "urn:millpond:item:%C3%BC"),
-            ("a:\u{e000}", "urn:millpond:item:a%3A%EE%80%80"),
-        ] {
-            assert_eq!(iri(id), expected, "{id}");
-        }
     }
 }

@@ -1,24 +1,25 @@
-//! Plain JSON: a feed's items with key and title, or the one item of a `latest` (pure).
+//! Plain JSON: a feed's items with key and title, the one item of a `latest`, or measured numbers (pure).
 //!
 //! Bodies of items are objects already: they are put together, not read again.
 
 use millpond_shared::projection::Kind;
 use serde_json::Value;
 
-use super::Page;
+use super::{Page, measured};
 
-pub(super) fn body(page: &Page<'_>) -> Vec<u8> {
-    match page.projection.kind {
-        Kind::Feed { .. } => feed(page),
-        Kind::Latest => page.document.items().next().map(|item| item.body.to_vec()).unwrap_or_default(),
+pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
+    match &page.projection.kind {
+        Kind::Feed { .. } => Ok(feed(page)),
+        Kind::Latest => page.document.items().next().map(|item| item.body.to_vec()).ok_or("it has no item".to_owned()),
+        Kind::Counter(counting) => measured::counter(page, counting),
+        Kind::Group(grouping) => measured::group(page, grouping),
     }
 }
 
 fn feed(page: &Page<'_>) -> Vec<u8> {
-    let items = page.document.items();
     let mut out = Vec::with_capacity(page.document.items().map(|item| item.body.len() + 1).sum::<usize>() + 128);
     put_head(&mut out, &[("key", &page.plain), ("title", &page.title)]);
-    for (index, item) in items.enumerate() {
+    for (index, item) in page.document.items().enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -55,7 +56,7 @@ mod tests {
             text(&feed),
             r#"{"key":"a/b\"","title":"Edits \"by\" a/b\"","items":[{"id":"b","n":{"x":[]}},{"id":"a","n":1}]}"#
         );
-        assert_eq!(feed.content_type, "application/json");
+        assert_eq!(feed.content_type.as_ref(), "application/json");
     }
 
     #[test]

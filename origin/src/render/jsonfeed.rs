@@ -6,7 +6,7 @@
 use millpond_shared::event::scalar_text;
 use serde_json::{Map, Value, json};
 
-use super::{Page, json as plain, value};
+use super::{Page, address, json as plain, value};
 
 const VERSION: &str = "https://jsonfeed.org/version/1.1";
 
@@ -15,7 +15,12 @@ const EXTENSION: &str = "_millpond";
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(page.document.weight() + 128);
-    plain::put_head(&mut out, &[("version", VERSION), ("title", &page.title)]);
+    let mut head = vec![("version", VERSION), ("title", &page.title)];
+    let feed_url = address::of_output(page);
+    if let Some(site) = &page.projection.site {
+        head.extend([("home_page_url", site.as_str()), ("feed_url", &feed_url)]);
+    }
+    plain::put_head(&mut out, &head);
     for (index, item) in page.document.items().enumerate() {
         if index > 0 {
             out.push(b',');

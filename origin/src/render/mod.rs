@@ -1,22 +1,35 @@
 //! From the state of a document to the bytes of one of its outputs (pure).
 //!
-//! `json` concatenates what the items already are; `jsonfeed` (JSON Feed 1.1) and `atom` (RFC 4287) read the items'
-//! fields, and what their specifications don't allow never gets into the output. `value` holds what both need.
+//! `json` concatenates what the items already are, and writes measured numbers (`measured`); `xml` is the same document as
+//! XML. `jsonfeed` (JSON Feed 1.1), `atom` (RFC 4287), `rss` (RSS 2.0) and `activitystreams` (Activity Streams 2.0) read
+//! the items' fields, and what their specifications don't allow never gets into the output; `value`, `address` and
+//! `markup` hold what they share. `template` is what users write themselves.
 //!
 //! Nothing here depends on a clock: the same document gives the same bytes on every replica and after every restart.
 
+mod activitystreams;
+mod address;
 mod atom;
 mod json;
 mod jsonfeed;
+mod markup;
+mod measured;
+mod rss;
+#[cfg(test)]
+mod samples;
+mod template;
 mod value;
+mod xml;
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millpond_shared::projection::{Format, Output, Projection};
+use millpond_shared::projection::{Format, Output, Projection, TemplateFile, document_tag};
 use millpond_shared::template::decode_key;
 use millpond_shared::version::Version;
 
+use self::template::Template;
 use crate::projection::Document;
 
 /// One rendered form of a document at one version.
@@ -24,45 +37,105 @@ use crate::projection::Document;
 pub struct Rendered {
     pub version: Version,
     pub body: Bytes,
-    pub content_type: &'static str,
+    pub content_type: Arc<str>,
     /// Strong: `"epoch-position-fingerprint"`, quotes included.
     pub etag: String,
     /// Value of `Last-Modified`: an IMF-fixdate.
     pub last_modified: String,
 }
 
-/// What could not be rendered. It can't happen with the items that `projection` makes: only a damaged store has others.
+/// What could not be rendered: by a template that fails, or because the store is damaged, since the items that a projection
+/// makes can always be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the document `{projection}/{key}` can't be rendered: {problem}; restore a copy of the shard's file")]
-pub struct NotRendered {
-    projection: String,
-    key: String,
-    problem: String,
+pub enum NotRendered {
+    #[error("the document `{document}` can't be rendered: {problem}; restore a copy of the shard's file")]
+    Damaged { document: String, problem: String },
+    #[error("the document `{document}` can't be rendered by template {template}: {problem}; mend the template")]
+    Template { document: String, template: String, problem: String },
+    #[error("no projection has this output")]
+    NoOutput,
 }
 
-/// Renders `output` of the document with `key`.
-pub fn render(
-    projection: &Projection,
-    output: &Output,
-    key: &str,
-    document: &Document,
-) -> Result<Rendered, NotRendered> {
-    let plain = decode_key(key);
-    let page = Page { projection, output, key, title: projection.title.replace("{key}", &plain), plain, document };
-    let body = match output.format {
-        Format::Json => Ok(json::body(&page)),
-        Format::JsonFeed => jsonfeed::body(&page),
-        Format::Atom => atom::body(&page),
-    };
-    let body =
-        body.map_err(|problem| NotRendered { projection: projection.name.clone(), key: key.to_owned(), problem })?;
-    Ok(Rendered {
-        version: document.version,
-        body: Bytes::from(body),
-        content_type: output.format.content_type(),
-        etag: etag(document.version, projection.output_fingerprint(output)),
-        last_modified: http_date(document.changed_ms),
-    })
+/// The outputs of all projections, with what of them need not be made again for every document.
+#[derive(Debug)]
+pub struct Renderer {
+    projections: Arc<Vec<Projection>>,
+    /// For each projection: its outputs.
+    outputs: Vec<Vec<Prepared>>,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    fingerprint: u64,
+    content_type: Arc<str>,
+    /// Of an output by template; a problem, where it was not checked as it should have been.
+    template: Option<Result<Template, String>>,
+}
+
+/// What is wrong with a template file, in words, with the line.
+pub fn check_template(name: &str, text: &str) -> Result<(), String> {
+    let file = TemplateFile { name: name.to_owned(), text: text.to_owned(), content_type: String::new() };
+    Template::compile(&file).map(|_| ())
+}
+
+impl Renderer {
+    pub fn new(projections: Arc<Vec<Projection>>) -> Renderer {
+        let prepared = |projection: &Projection, output: &Output| Prepared {
+            fingerprint: projection.output_fingerprint(output),
+            content_type: output.format.content_type().into(),
+            template: match &output.format {
+                Format::Template(file) => Some(Template::compile(file)),
+                _ => None,
+            },
+        };
+        let outputs = projections
+            .iter()
+            .map(|projection| projection.outputs.iter().map(|output| prepared(projection, output)).collect())
+            .collect();
+        Renderer { projections, outputs }
+    }
+
+    /// Renders an output of the document with `key`, by the numbers of projection and output.
+    pub fn render(
+        &self,
+        projection: usize,
+        output: usize,
+        key: &str,
+        document: &Document,
+    ) -> Result<Rendered, NotRendered> {
+        let prepared = self.outputs.get(projection).and_then(|outputs| outputs.get(output));
+        let declared =
+            self.projections.get(projection).and_then(|declared| Some((declared, declared.outputs.get(output)?)));
+        let (Some(prepared), Some((projection, output))) = (prepared, declared) else {
+            return Err(NotRendered::NoOutput);
+        };
+        let plain = decode_key(key);
+        let page = Page { projection, output, key, title: projection.title.replace("{key}", &plain), plain, document };
+        let body = match (&output.format, &prepared.template) {
+            (_, Some(template)) => template.as_ref().map_err(String::clone).and_then(|template| template.body(&page)),
+            (Format::Xml, _) => json::body(&page).and_then(|json| xml::of_json(&json)),
+            (Format::JsonFeed, _) => jsonfeed::body(&page),
+            (Format::Atom, _) => atom::body(&page),
+            (Format::Rss, _) => rss::body(&page),
+            (Format::ActivityStreams, _) => activitystreams::body(&page),
+            (Format::Json | Format::Template(_), _) => json::body(&page),
+        };
+        Ok(Rendered {
+            version: document.version,
+            body: Bytes::from(body.map_err(|problem| not_rendered(&page, problem))?),
+            content_type: prepared.content_type.clone(),
+            etag: etag(document.version, prepared.fingerprint),
+            last_modified: http_date(document.changed_ms),
+        })
+    }
+}
+
+fn not_rendered(page: &Page<'_>, problem: String) -> NotRendered {
+    let document = document_tag(&page.projection.name, page.key);
+    match &page.output.format {
+        Format::Template(file) => NotRendered::Template { document, template: file.name.clone(), problem },
+        _ => NotRendered::Damaged { document, problem },
+    }
 }
 
 /// What every format is given.
@@ -89,17 +162,18 @@ fn http_date(milliseconds: u64) -> String {
 
 #[cfg(test)]
 mod testing {
-    use std::sync::Arc;
-
     use millpond_shared::event::View;
-    use millpond_shared::version::Version;
 
     use super::*;
     use crate::projection::{Arrival, Document, Effect, testing};
 
-    /// The body of the first output of `declaration` after events (id, order in ns, data).
-    pub(super) fn rendered(declaration: &str, key: &str, events: &[(&str, i64, &str)]) -> Rendered {
-        let projections = testing::declared(declaration);
+    /// The first output of `declaration` after events (id, order in ns, data).
+    pub(super) fn try_rendered(
+        declaration: &str,
+        key: &str,
+        events: &[(&str, i64, &str)],
+    ) -> Result<Rendered, NotRendered> {
+        let projections = Arc::new(testing::declared(declaration));
         let projection = &projections[0];
         let mut document = Arc::new(Document::empty(&projection.kind));
         for (position, (id, time, data)) in (1..).zip(events) {
@@ -108,7 +182,11 @@ mod testing {
             let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1_000 };
             Document::apply(&mut document, &projection.kind, effect, arrival);
         }
-        render(projection, &projection.outputs[0], key, &document).unwrap()
+        Renderer::new(projections.clone()).render(0, 0, key, &document)
+    }
+
+    pub(super) fn rendered(declaration: &str, key: &str, events: &[(&str, i64, &str)]) -> Rendered {
+        try_rendered(declaration, key, events).unwrap()
     }
 
     pub(super) fn text(rendered: &Rendered) -> &str {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_shared::clock::Stopwatch;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
 
 use super::{Shard, ShardError};
 use crate::blocking::apart;
 use crate::store::shard_file::Write;
-use crate::timing::{self, sleep, timeout};
+use crate::timing::{sleep, timeout};
 
 /// How long the queue is given to take note of a committed position.
 const TELL_WAIT: Duration = Duration::from_secs(5);
@@ -61,11 +62,16 @@ impl Shard {
 
     /// Writes a slice.
     pub(super) fn commit(&self, write: Write) -> Result<(), ShardError> {
-        let (position, started) = (write.committed, timing::now());
+        let (position, started) = (write.committed, Stopwatch::start());
         self.file.commit(write).map_err(|problem| ShardError::Commit { shard: self.id, problem })?;
-        self.metrics.flush_seconds.observe(timing::now().duration_since(started).as_secs_f64());
+        self.metrics.flush_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.committed.set(i64::try_from(position).unwrap_or(i64::MAX));
-        self.state.write().committed();
+        let uncommitted = {
+            let mut state = self.state.write();
+            state.committed();
+            state.uncommitted_events()
+        };
+        self.metrics.uncommitted.set(i64::try_from(uncommitted).unwrap_or(i64::MAX));
         self.committed.send_replace(position);
         Ok(())
     }

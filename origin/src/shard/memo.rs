@@ -64,7 +64,7 @@ mod tests {
         Arc::new(Rendered {
             version: Version::new(1, position),
             body: Bytes::from(vec![b'x'; length]),
-            content_type: "",
+            content_type: "".into(),
             etag: String::new(),
             last_modified: String::new(),
         })

@@ -13,6 +13,7 @@ use super::prepare::Unapplied;
 #[derive(Clone)]
 pub struct ShardMetrics {
     lag: IntGaugeVec,
+    uncommitted: IntGaugeVec,
     position: IntGaugeVec,
     committed: IntGaugeVec,
     documents: IntGaugeVec,
@@ -23,12 +24,15 @@ pub struct ShardMetrics {
     unapplied: IntCounterVec,
     dead_dropped: IntCounterVec,
     flush_seconds: HistogramVec,
+    apply_seconds: HistogramVec,
+    hold_seconds: HistogramVec,
     renders: IntCounterVec,
 }
 
 /// The metrics of one shard.
 pub struct OneShard {
     pub lag: IntGauge,
+    pub uncommitted: IntGauge,
     pub position: IntGauge,
     pub committed: IntGauge,
     pub documents: IntGauge,
@@ -39,22 +43,27 @@ pub struct OneShard {
     unapplied: [IntCounter; Unapplied::ALL.len()],
     pub dead_dropped: IntCounter,
     pub flush_seconds: Histogram,
+    pub apply_seconds: Histogram,
+    pub hold_seconds: Histogram,
     pub rendered: IntCounter,
     pub memoised: IntCounter,
 }
 
-/// Upper bounds of the flush durations, in seconds.
-const FLUSH_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Upper bounds of durations, in seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 impl ShardMetrics {
     pub fn register(registry: &Registry) -> Result<ShardMetrics, prometheus::Error> {
         let gauge = |name: &str, help: &str| add(registry, IntGaugeVec::new(Opts::new(name, help), &["shard"])?);
         let counter =
             |name: &str, help: &str, labels: &[&str]| add(registry, IntCounterVec::new(Opts::new(name, help), labels)?);
-        let flush = HistogramOpts::new("millpond_shard_flush_seconds", "How long a commit took, in seconds.")
-            .buckets(FLUSH_SECONDS.to_vec());
+        let seconds = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            add(registry, HistogramVec::new(options, &["shard"])?)
+        };
         Ok(ShardMetrics {
             lag: gauge("millpond_shard_lag_events", "Events in the shard queue that are not applied yet.")?,
+            uncommitted: gauge("millpond_shard_uncommitted_events", "Events that are applied and not on disk yet.")?,
             position: gauge("millpond_shard_version", "Position in the shard queue that is applied.")?,
             committed: gauge("millpond_shard_committed", "Position in the shard queue that is on disk.")?,
             documents: gauge("millpond_shard_documents", "Documents in memory.")?,
@@ -84,7 +93,15 @@ impl ShardMetrics {
                 "Events that could not be applied and found no room among the dead letters.",
                 &["shard"],
             )?,
-            flush_seconds: add(registry, HistogramVec::new(flush, &["shard"])?)?,
+            flush_seconds: seconds("millpond_shard_flush_seconds", "How long a commit took, in seconds.")?,
+            apply_seconds: seconds(
+                "millpond_shard_apply_seconds",
+                "How long a pulled batch took until it was applied and announced, in seconds.",
+            )?,
+            hold_seconds: seconds(
+                "millpond_shard_hold_seconds",
+                "How long pulling was held back because too much was not committed or memory was full, in seconds.",
+            )?,
             renders: counter("millpond_render_total", "Documents read: rendered, or memoised.", &["result"])?,
         })
     }
@@ -93,6 +110,7 @@ impl ShardMetrics {
         let shard = shard.to_string();
         OneShard {
             lag: self.lag.with_label_values(&[&shard]),
+            uncommitted: self.uncommitted.with_label_values(&[&shard]),
             position: self.position.with_label_values(&[&shard]),
             committed: self.committed.with_label_values(&[&shard]),
             documents: self.documents.with_label_values(&[&shard]),
@@ -103,6 +121,8 @@ impl ShardMetrics {
             unapplied: Unapplied::ALL.map(|why| self.unapplied.with_label_values(&[shard.as_str(), why.as_str()])),
             dead_dropped: self.dead_dropped.with_label_values(&[&shard]),
             flush_seconds: self.flush_seconds.with_label_values(&[&shard]),
+            apply_seconds: self.apply_seconds.with_label_values(&[&shard]),
+            hold_seconds: self.hold_seconds.with_label_values(&[&shard]),
             rendered: self.renders.with_label_values(&["rendered"]),
             memoised: self.renders.with_label_values(&["memoised"]),
         }

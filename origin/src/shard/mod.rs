@@ -38,6 +38,7 @@ use futures_util::stream::BoxStream;
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
+use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{ChangeMessage, Follow};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
@@ -48,6 +49,7 @@ use self::memo::Memo;
 use self::metrics::OneShard;
 use self::state::State;
 use crate::queue::{QueueError, ShardQueues};
+use crate::render::Renderer;
 use crate::store::Place;
 use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 use crate::timing;
@@ -127,6 +129,9 @@ pub struct Shard {
     id: ShardId,
     map: Arc<ShardMap>,
     projections: Arc<Vec<Projection>>,
+    /// What the projections ask of payloads.
+    wanted: Wanted,
+    renderer: Renderer,
     settings: ShardSettings,
     file: ShardFile,
     queues: Arc<dyn ShardQueues>,
@@ -172,6 +177,8 @@ impl Shard {
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
             map,
+            wanted: Wanted::of(projections.iter().flat_map(Projection::paths)),
+            renderer: Renderer::new(projections.clone()),
             projections,
             settings,
             file,

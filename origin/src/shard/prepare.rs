@@ -8,6 +8,7 @@ use millpond_shared::event::View;
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
+use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
 
 use super::held::CellId;
@@ -19,6 +20,8 @@ pub struct Preparer<'a> {
     pub shard: ShardId,
     pub map: &'a ShardMap,
     pub projections: &'a [Projection],
+    /// What the projections ask of payloads.
+    pub wanted: &'a Wanted,
 }
 
 /// A frame, ready to be merged into the state.
@@ -174,7 +177,7 @@ impl Reading<'_> {
     }
 
     fn event(&mut self, filed: &FiledEvent<'_>) -> Result<(), FrameError> {
-        let Ok(view) = View::new(&filed.event) else {
+        let Ok(view) = View::of(&filed.event, self.preparer.wanted) else {
             self.bury(filed, Unapplied::Damaged, None);
             return Ok(());
         };
@@ -253,7 +256,8 @@ mod tests {
 
     fn prepare(map: &ShardMap, bytes: &[u8]) -> Result<Prepared, FrameError> {
         let projections = projections();
-        let preparer = Preparer { shard: 0, map, projections: &projections };
+        let wanted = Wanted::of(projections.iter().flat_map(Projection::paths));
+        let preparer = Preparer { shard: 0, map, projections: &projections, wanted: &wanted };
         preparer.prepare(5, bytes, |queue| if queue == 2 { 3 } else { 0 })
     }
 
@@ -272,7 +276,7 @@ mod tests {
             [(Unapplied::Repeated, 2), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
         assert_eq!(prepared.unapplied, BTreeMap::from(expected));
         let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
-        let Effect::Item(item) = &arrived.effect;
+        let Effect::Item(item) = &arrived.effect else { panic!("{arrived:?}") };
         assert_eq!((arrived.projection, arrived.key.as_str(), item.order), (0, "k", 1));
         let expected = Arrival { version: Version::new(1, 5), place: (2, 4), received: 0 };
         assert_eq!(arrived.arrival, expected);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use millpond_shared::clock::Stopwatch;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
 
@@ -75,6 +76,7 @@ impl Shard {
     /// Waits until the events that are not on disk are few enough, and documents in memory take no more than they may.
     async fn room(&self) {
         let mut committed = self.committed.subscribe();
+        let mut held: Option<Stopwatch> = None;
         loop {
             self.shrink();
             let (events, bytes, unwritten) = {
@@ -84,8 +86,12 @@ impl Shard {
             // What is not on disk can't be dropped.
             let full = bytes > self.settings.memory && unwritten;
             if events <= self.settings.uncommitted_events && !full {
+                if let Some(since) = held {
+                    self.metrics.hold_seconds.observe(since.elapsed().as_secs_f64());
+                }
                 return;
             }
+            held.get_or_insert_with(Stopwatch::start);
             self.flush_wanted.notify_one();
             if committed.changed().await.is_err() {
                 return;
@@ -109,6 +115,7 @@ impl Shard {
         lag(events_after);
         self.held_at_start.send_if_modified(|held| held.is_none().then(|| *held = Some(last)).is_some());
         if !frames.is_empty() {
+            let started = Stopwatch::start();
             let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
             let applied = if bytes <= APPLY_INLINE_MAX_BYTES && !self.state.read().is_cold() {
                 self.apply(&frames)?
@@ -116,6 +123,7 @@ impl Shard {
                 let shard = self.clone();
                 apart(move || shard.apply(&frames)).await??
             };
+            self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             lag(events_after.saturating_sub(applied));
         }
         Ok(())
@@ -127,12 +135,14 @@ impl Shard {
     /// After an error everything before the frame that caused it is applied and announced.
     pub(super) fn apply(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
         let outcome = self.merge(frames);
-        let (changed, applied, dirty_bytes, events) = {
+        let (changed, applied, dirty_bytes, events, uncommitted) = {
             let mut state = self.state.write();
             self.metrics.documents.set(i64::try_from(state.documents()).unwrap_or(i64::MAX));
             self.metrics.bytes.set(i64::try_from(state.bytes()).unwrap_or(i64::MAX));
-            (state.take_changed(), state.applied(), state.dirty_bytes(), state.events_since_slice())
+            let (dirty_bytes, events) = (state.dirty_bytes(), state.events_since_slice());
+            (state.take_changed(), state.applied(), dirty_bytes, events, state.uncommitted_events())
         };
+        self.metrics.uncommitted.set(i64::try_from(uncommitted).unwrap_or(i64::MAX));
         self.metrics.position.set(i64::try_from(applied).unwrap_or(i64::MAX));
         if dirty_bytes > self.settings.flush_bytes || events >= self.settings.flush_events {
             self.flush_wanted.notify_one();
@@ -144,7 +154,8 @@ impl Shard {
     }
 
     fn merge(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
-        let preparer = Preparer { shard: self.id, map: &self.map, projections: &self.projections };
+        let preparer =
+            Preparer { shard: self.id, map: &self.map, projections: &self.projections, wanted: &self.wanted };
         let mut events = 0;
         for (position, frame) in frames {
             if *position <= self.state.read().applied() {

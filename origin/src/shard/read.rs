@@ -10,7 +10,7 @@ use super::Shard;
 use super::state::Looked;
 use crate::blocking::apart;
 use crate::projection::Document;
-use crate::render::{NotRendered, Rendered, render};
+use crate::render::{NotRendered, Rendered};
 use crate::store::shard_file::ShardFileError;
 use crate::timing::{self, timeout};
 
@@ -139,8 +139,6 @@ impl Shard {
     }
 
     fn render(&self, route: &Route, document: &Document) -> Result<Arc<Rendered>, NotRead> {
-        let projection = self.projections.get(route.projection).ok_or(NotRead::NoOutput)?;
-        let output = projection.outputs.get(route.output).ok_or(NotRead::NoOutput)?;
-        Ok(Arc::new(render(projection, output, &route.key, document)?))
+        Ok(Arc::new(self.renderer.render(route.projection, route.output, &route.key, document)?))
     }
 }

@@ -72,7 +72,7 @@ impl State {
     /// The state of a shard whose file was `opened`; nothing of it is in memory yet.
     pub fn restored(projections: &[Projection], opened: Opened) -> State {
         State {
-            kinds: projections.iter().map(|projection| projection.kind).collect(),
+            kinds: projections.iter().map(|projection| projection.kind.clone()).collect(),
             held: Held::default(),
             cold: !opened.is_empty,
             applied: opened.committed,

@@ -10,10 +10,10 @@
 use bytes::Bytes;
 use millpond_shared::version::{Offset, QueueId};
 use millpond_shared::wire::EventFrame;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Place, StoreError, open};
+use super::{Place, StoreError, begin, open};
 
 const FRAMES: TableDefinition<u64, &[u8]> = TableDefinition::new("frames");
 const IDS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("ids");
@@ -65,11 +65,9 @@ impl EventQueueFile {
         Ok((file, Loaded { last, frames, ids, secret }))
     }
 
-    pub fn begin(&self) -> Result<Transaction, StoreError> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::Immediate)?;
-        write.set_quick_repair(true);
-        Ok(Transaction { write })
+    /// `bytes_held` is about what the file holds now.
+    pub fn begin(&self, bytes_held: u64) -> Result<Transaction, StoreError> {
+        Ok(Transaction { write: begin(&self.database, bytes_held)? })
     }
 
     /// Frames from the one that holds `from` on, until they hold `max_events` from there or reach `max_bytes`, and
@@ -101,7 +99,7 @@ impl EventQueueFile {
 
     /// Makes the tables and the secret where they are not there yet.
     fn prepare(&self) -> Result<[u8; SECRET_BYTES], StoreError> {
-        let transaction = self.begin()?;
+        let transaction = self.begin(0)?;
         let mut secret = [0; SECRET_BYTES];
         {
             transaction.write.open_table(FRAMES)?;
@@ -232,7 +230,7 @@ mod tests {
 
     fn filled(disk: &Forgetful, frames: &[(Offset, usize)]) -> EventQueueFile {
         let (file, _) = opened(disk);
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         for &(first, events) in frames {
             let last = first + events as u64 - 1;
             transaction.append(first, last, &frame(first, events)).unwrap();
@@ -261,12 +259,12 @@ mod tests {
         let disk = Forgetful::new();
         let secret = opened(&disk).1.secret;
         let file = filled(&disk, &[(1, 2), (3, 1)]);
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         transaction.remember(100, 1, &[7]).unwrap();
         transaction.remember(300, 1, &[9, 10]).unwrap();
         transaction.remember(200, 1, &[8]).unwrap();
         transaction.commit().unwrap();
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         assert_eq!(transaction.forget_ended(100).unwrap(), [7]);
         assert_eq!(transaction.forget_oldest().unwrap(), [8]);
         transaction.trim(3).unwrap();

@@ -12,7 +12,7 @@ pub mod shard_copy;
 pub mod shard_file;
 pub mod shard_queue_file;
 
-pub use open::{Place, STORE_FORMAT, open, rename_synced};
+pub use open::{Place, STORE_FORMAT, begin, open, rename_synced};
 
 /// What went wrong with a redb file.
 ///

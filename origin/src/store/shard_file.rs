@@ -109,7 +109,7 @@ impl ShardFile {
         };
         let database = open(place, "shard", CACHE_BYTES)?;
         let projection_names =
-            projections.iter().map(|projection| (projection.name.clone(), projection.kind)).collect();
+            projections.iter().map(|projection| (projection.name.clone(), projection.kind.clone())).collect();
         let file = ShardFile { database, name, projections: projection_names };
         file.prepare(identity, projections)?;
         let opened = file.look()?;
@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn document(position: Position, ids: &[&str]) -> Arc<Document> {
-        let kind = Kind::Feed { keep: 10 };
+        let kind = Kind::Feed { keep: 10, removal: None };
         let mut document = Arc::new(Document::empty(&kind));
         for (order, id) in (1..).zip(ids) {
             let item = Item { order: -order, id: (*id).into(), body: Bytes::from(format!("{{\"id\":\"{id}\"}}")) };

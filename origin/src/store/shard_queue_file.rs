@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::dead_letters::{DEAD, Dead};
-use super::{Place, StoreError, open};
+use super::{Place, StoreError, begin, open};
 
 const FRAMES: TableDefinition<(u16, u64), (u64, &[u8])> = TableDefinition::new("frames");
 const ENDS: TableDefinition<u16, EndsRow> = TableDefinition::new("ends");
@@ -83,7 +83,7 @@ impl ShardQueueFile {
     pub fn open(place: Place, cache_bytes: usize) -> Result<(ShardQueueFile, Loaded), StoreError> {
         let database = open(place, "shard-queues", cache_bytes)?;
         let file = ShardQueueFile { database };
-        let transaction = file.begin()?;
+        let transaction = file.begin(0)?;
         {
             transaction.write.open_table(FRAMES)?;
             transaction.write.open_table(ENDS)?;
@@ -98,11 +98,9 @@ impl ShardQueueFile {
         Ok((file, loaded))
     }
 
-    pub fn begin(&self) -> Result<Transaction, StoreError> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::Immediate)?;
-        write.set_quick_repair(true);
-        Ok(Transaction { write })
+    /// `bytes_held` is about what the file holds now.
+    pub fn begin(&self, bytes_held: u64) -> Result<Transaction, StoreError> {
+        Ok(Transaction { write: begin(&self.database, bytes_held)? })
     }
 
     /// Frames after `after`, at least one if there is one, until they reach `max_bytes`.
@@ -259,7 +257,7 @@ mod tests {
     fn positions_go_on_after_everything_was_trimmed() {
         let disk = Forgetful::new();
         let (file, _) = opened(&disk);
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         transaction.append(3, 1, b"one").unwrap();
         assert_eq!(transaction.append(3, 2, b"two!").unwrap(), Ends { last: 2, trimmed: 0, bytes: 7, events: 3 });
         assert_eq!(transaction.append(4, 1, b"x").unwrap().last, 1, "every shard has positions of its own");
@@ -269,7 +267,7 @@ mod tests {
 
         let (file, loaded) = opened(&disk.crash());
         assert_eq!(loaded.ends[&3], Ends { last: 2, trimmed: 2, bytes: 0, events: 3 });
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         assert_eq!(transaction.append(3, 1, b"three").unwrap().last, 3);
         transaction.commit().unwrap();
         let run = |position, frame, events_before| {
@@ -284,7 +282,7 @@ mod tests {
     fn a_run_knows_how_many_events_came_before_it() {
         let disk = Forgetful::new();
         let (file, _) = opened(&disk);
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         for events in [1, 10, 100] {
             transaction.append(3, events, b"x").unwrap();
         }
@@ -305,7 +303,7 @@ mod tests {
     fn what_was_not_committed_is_not_there() {
         let disk = Forgetful::new();
         let (file, _) = opened(&disk);
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         transaction.append(0, 1, b"x").unwrap();
         transaction.set_cursor(1, 5).unwrap();
         drop(transaction);
@@ -318,12 +316,12 @@ mod tests {
         let disk = Forgetful::new();
         let (file, _) = opened(&disk);
         let claim = |in_process| Claim { holder: "a".into(), token: 7, ends_ms: 9, in_process };
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         transaction.set_claim(0, &claim(true)).unwrap();
         transaction.set_claim(1, &claim(false)).unwrap();
         transaction.commit().unwrap();
         let (file, _) = opened(&disk.crash());
-        let transaction = file.begin().unwrap();
+        let transaction = file.begin(0).unwrap();
         assert_eq!(transaction.claim(0).unwrap(), Some(Claim { ends_ms: 0, ..claim(true) }), "the token stays");
         assert_eq!(transaction.claim(1).unwrap(), Some(claim(false)));
     }

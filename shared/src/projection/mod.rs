@@ -1,17 +1,21 @@
 //! Projections, declared: what the dispatcher routes by, the shard applies and renders, the proxy addresses (pure).
 //!
-//! `written` mirrors the TOML; `judge` builds [`Projection`]s from it; `filter` is the `where`.
+//! `written` mirrors the TOML; `judge` builds [`Projection`]s from it; `filter` is the `where`; `measures` is what
+//! counters and groups keep; `output` the rendered forms.
 
 mod filter;
 mod judge;
+mod measures;
+mod output;
 mod written;
 
-pub use filter::{Condition, Filter};
-pub use judge::judge;
+pub use filter::{Bound, Condition, Filter, Limit, Side};
+pub use judge::{Templates, judge};
+pub use measures::{Counting, Grouping, Measure, Measures, Span, Windows};
+pub use output::{Format, Output, TemplateFile};
 pub use written::WrittenProjection;
 
-use crate::event::View;
-use crate::route::PathPattern;
+use crate::event::{Path, View};
 use crate::template::Template;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,88 +29,100 @@ pub struct Projection {
     pub key: Template,
     /// What items sort by; the event's time unless declared.
     pub order: Option<Template>,
-    /// Fields of an item (`feed`) or of the document (`latest`), in the order of their names.
+    /// Fields of an item (`feed`) or of the document (`latest`), in the order of their names; none for other kinds.
     pub item: Vec<(String, Template)>,
     /// Title of the document; `{key}` stands for its key in plain text.
     pub title: String,
+    /// Scheme and host that clients reach the outputs at, without a slash behind.
+    pub site: Option<String>,
     pub outputs: Vec<Output>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// The newest `keep` items by (order, id).
-    Feed { keep: usize },
+    /// The newest `keep` items by (order, id), without those that were removed.
+    Feed { keep: usize, removal: Option<Removal> },
     /// The item with the greatest (order, id).
     Latest,
+    /// Numbers by window of time.
+    Counter(Counting),
+    /// Numbers by window of time and member.
+    Group(Grouping),
+}
+
+/// Which events take items out of a feed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removal {
+    pub filter: Filter,
+    /// The `id` of the item that is to go.
+    pub id: Template,
+    /// How many removals a feed remembers.
+    pub keep: usize,
 }
 
 impl Kind {
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Kind::Feed { .. } => "feed",
             Kind::Latest => "latest",
-        }
-    }
-}
-
-/// One rendered form of a projection's documents.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Output {
-    pub path: PathPattern,
-    pub format: Format,
-    /// Value of `Cache-Control` on every answer of this output.
-    pub cache_control: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// The document as plain JSON.
-    Json,
-    /// JSON Feed 1.1.
-    JsonFeed,
-    /// Atom, RFC 4287.
-    Atom,
-}
-
-impl Format {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Format::Json => "json",
-            Format::JsonFeed => "jsonfeed",
-            Format::Atom => "atom",
-        }
-    }
-
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Format::Json => "application/json",
-            Format::JsonFeed => "application/feed+json",
-            Format::Atom => "application/atom+xml; charset=utf-8",
+            Kind::Counter(_) => "counter",
+            Kind::Group(_) => "group",
         }
     }
 }
 
 impl Projection {
-    /// Key of the document the event belongs to; `None` where `where` does not hold or no key can be built.
+    /// Key of the document the event belongs to; `None` where neither `where` nor that of `remove_on` holds, or no key
+    /// can be built.
     pub fn route(&self, view: &View<'_>) -> Option<String> {
-        if self.filter.holds(view) { self.key.key(view) } else { None }
+        if self.filter.holds(view) || self.removes(view) { self.key.key(view) } else { None }
     }
 
-    /// Number that changes with everything that changes the stored state: kind, `where`, key, order and item.
+    /// Whether the event takes an item out of a feed.
+    pub fn removes(&self, view: &View<'_>) -> bool {
+        matches!(&self.kind, Kind::Feed { removal: Some(removal), .. } if removal.filter.holds(view))
+    }
+
+    /// Every path that the state of a document is made from.
+    pub fn paths(&self) -> Vec<&Path> {
+        let mut paths: Vec<&Path> = self.order.iter().flat_map(Template::paths).collect();
+        paths.extend(self.item.iter().flat_map(|(_, template)| template.paths()));
+        match &self.kind {
+            Kind::Feed { removal: Some(removal), .. } => paths.extend(removal.filter.paths().chain(removal.id.paths())),
+            Kind::Feed { removal: None, .. } | Kind::Latest => {}
+            Kind::Counter(counting) => paths.extend(counting.measures.paths()),
+            Kind::Group(grouping) => paths.extend(grouping.counting.measures.paths().chain(&grouping.by)),
+        }
+        paths
+    }
+
+    /// Number that changes with everything that changes the stored state: kind, `where`, key, order, item, and what the
+    /// kind keeps.
     ///
     /// A store records it; state of one declaration is never mixed with that of another.
     pub fn state_fingerprint(&self) -> u64 {
-        let keep = if let Kind::Feed { keep } = self.kind { keep } else { 1 };
+        let (keep, more) = match &self.kind {
+            Kind::Feed { keep, removal: None } => (*keep, String::new()),
+            Kind::Feed { keep, removal: Some(removal) } => (*keep, format!("{removal:?}")),
+            Kind::Latest => (1, String::new()),
+            Kind::Counter(counting) => (0, format!("{counting:?}")),
+            // What of it is listed, and in which order, is a matter of the outputs.
+            Kind::Group(Grouping { counting, by, members, .. }) => (0, format!("{counting:?} {by:?} {members}")),
+        };
         let parts = (self.kind.as_str(), keep, &self.filter, &self.key, &self.order, &self.item);
-        xxh3_64(format!("1 {parts:?}").as_bytes())
+        xxh3_64(format!("1 {parts:?}{more}").as_bytes())
     }
 
     /// Number that changes with everything that changes the bytes of an output, the state's fingerprint included.
     ///
     /// Part of every `ETag`, so that a changed declaration never passes for an unchanged document.
     pub fn output_fingerprint(&self, output: &Output) -> u64 {
-        let parts = (self.state_fingerprint(), &self.name, &self.title, output.format, output.path.as_str());
-        xxh3_64(format!("1 {parts:?}").as_bytes())
+        let listed = match &self.kind {
+            Kind::Group(grouping) => format!("{} {:?}", grouping.top, grouping.rank),
+            _ => String::new(),
+        };
+        let parts = (self.state_fingerprint(), &self.name, &self.title, &output.format, output.path.as_str());
+        xxh3_64(format!("1 {parts:?} {:?} {listed}", self.site).as_bytes())
     }
 }
 

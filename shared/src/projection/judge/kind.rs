@@ -1,0 +1,140 @@
+//! `kind`, and what each kind keeps.
+
+use std::ops::Range;
+
+use super::super::written::{WrittenProjection, WrittenRemoval};
+use super::super::{Kind, Removal};
+use super::Judge;
+use crate::config::At;
+use crate::template::Template;
+
+/// Most items a feed can be told to keep.
+const KEEP_MAX: usize = 10_000;
+const KEEP_DEFAULT: usize = 50;
+/// Most removals a feed can be told to remember.
+const REMOVALS_MAX: usize = 10_000;
+const REMOVALS_DEFAULT: usize = 1_000;
+
+/// Bytes of the configuration.
+type Place = Range<usize>;
+
+/// Fields that some kinds have and others don't: name, kinds that do, where it was written.
+fn fields_of_kinds(written: &WrittenProjection) -> Vec<(&'static str, &'static [&'static str], Option<Place>)> {
+    fn place<T>(at: &Option<At<T>>) -> Option<Place> {
+        at.as_ref().map(|at| at.span.clone())
+    }
+    const ITEMS: &[&str] = &["feed", "latest"];
+    const NUMBERS: &[&str] = &["counter", "group"];
+    vec![
+        ("order", ITEMS, place(&written.order)),
+        ("item", ITEMS, place(&written.item)),
+        ("keep", &["feed"], place(&written.keep)),
+        ("remove_on", &["feed"], place(&written.remove_on)),
+        ("site", &["feed"], place(&written.site)),
+        ("count", NUMBERS, place(&written.count)),
+        ("sum", NUMBERS, place(&written.sum)),
+        ("min", NUMBERS, place(&written.min)),
+        ("max", NUMBERS, place(&written.max)),
+        ("distinct", NUMBERS, place(&written.distinct)),
+        ("windows", NUMBERS, place(&written.windows)),
+        ("by", &["group"], place(&written.by)),
+        ("top", &["group"], place(&written.top)),
+        ("rank", &["group"], place(&written.rank)),
+        ("members", &["group"], place(&written.members)),
+    ]
+}
+
+impl Judge<'_> {
+    pub(super) fn kind(&mut self) -> Option<Kind> {
+        let Some(kind) = &self.at.value.kind else {
+            self.missing("kind", "say kind = \"feed\", \"latest\", \"counter\" or \"group\"");
+            return None;
+        };
+        let name = kind.value.as_str();
+        if !["feed", "latest", "counter", "group"].contains(&name) {
+            self.wrong("kind", kind, format!("`{name}` is no kind"), "use `feed`, `latest`, `counter` or `group`");
+            return None;
+        }
+        for (field, kinds, place) in fields_of_kinds(&self.at.value) {
+            let Some(span) = place.filter(|_| !kinds.contains(&name)) else { continue };
+            let problem = format!("has no effect on kind = \"{name}\"");
+            let others = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect::<Vec<_>>().join(" or ");
+            self.wrong(field, &At { value: (), span }, problem, format!("remove it, or say {others}"));
+        }
+        match name {
+            "feed" => self.feed(),
+            "latest" => Some(Kind::Latest),
+            "counter" => self.counting().map(Kind::Counter),
+            _ => self.grouping().map(Kind::Group),
+        }
+    }
+
+    fn feed(&mut self) -> Option<Kind> {
+        let keep = self.number("keep", self.at.value.keep.as_ref(), KEEP_DEFAULT, KEEP_MAX, "items");
+        let removal = match &self.at.value.remove_on {
+            None => None,
+            Some(written) => Some(self.removal(written)?),
+        };
+        Some(Kind::Feed { keep, removal })
+    }
+
+    fn removal(&mut self, at: &At<WrittenRemoval>) -> Option<Removal> {
+        let written = &at.value;
+        let filter = self.filter("remove_on.where", written.filter.as_ref());
+        if written.filter.as_ref().is_none_or(|filter| filter.is_empty()) {
+            let fix = "say which events remove, as in where = { type = \"deleted\" }";
+            self.wrong("remove_on.where", at, "is missing", fix);
+        }
+        if self.at.value.item.as_ref().is_some_and(|item| !item.value.contains_key("id")) {
+            let problem = "items have no id, by which one could be removed";
+            self.wrong("remove_on", at, problem, "add id to `item`, as in id = \"{data.post}\"");
+        }
+        let keep = self.number("remove_on.keep", written.keep.as_ref(), REMOVALS_DEFAULT, REMOVALS_MAX, "removals");
+        let Some(id) = &written.id else {
+            self.wrong("remove_on.id", at, "is missing", "say which item goes, as in id = \"{data.post}\"");
+            return None;
+        };
+        let id = self.template("remove_on.id", id)?;
+        Some(Removal { filter, id, keep })
+    }
+
+    /// A number from 1 on.
+    pub(super) fn number(
+        &mut self,
+        field: &str,
+        written: Option<&At<usize>>,
+        default: usize,
+        max: usize,
+        of: &str,
+    ) -> usize {
+        let Some(at) = written else { return default };
+        if !(1..=max).contains(&at.value) {
+            let verb = if of == "members" { "use" } else { "keep" };
+            self.wrong(field, at, format!("{} is out of range", at.value), format!("{verb} 1 to {max} {of}"));
+        }
+        at.value
+    }
+
+    /// What items sort by, and what they hold; nothing for kinds without items.
+    pub(super) fn item(&mut self) -> (Option<Template>, Option<Vec<(String, Template)>>) {
+        let written = &self.at.value;
+        let has_items = written.kind.as_ref().is_none_or(|kind| !["counter", "group"].contains(&kind.value.as_str()));
+        if !has_items {
+            return (None, Some(Vec::new()));
+        }
+        let order = written.order.as_ref().and_then(|order| self.template("order", order));
+        let Some(item) = &written.item else {
+            self.missing("item", "say what an item holds, as in item = { id = \"{id}\", title = \"{data.page}\" }");
+            return (order, None);
+        };
+        if item.value.is_empty() {
+            self.wrong("item", item, "is empty", "give it at least one field, as in { id = \"{id}\" }");
+        }
+        let fields: Vec<Option<(String, Template)>> = item
+            .value
+            .iter()
+            .map(|(name, written)| Some((name.clone(), self.template(&format!("item.{name}"), written)?)))
+            .collect();
+        (order, fields.into_iter().collect())
+    }
+}

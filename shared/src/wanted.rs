@@ -1,0 +1,198 @@
+//! Reading only those members of a payload that somebody asks for (pure).
+//!
+//! Most of what is costly about reading JSON is making values of it: of twenty members a counter asks for two.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::event::Path;
+
+/// Members of an object that are asked for, and which of theirs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Asked for with all that it holds.
+    whole: bool,
+    below: Vec<(String, Wanted)>,
+}
+
+impl Wanted {
+    /// What has to be read of a payload so that these paths find what they would find in all of it.
+    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Wanted {
+        let mut wanted = Wanted::default();
+        for path in paths {
+            let mut names = path.as_str().split('.');
+            if names.next() == Some("data") {
+                wanted.add(names);
+            }
+        }
+        wanted
+    }
+
+    fn add<'a>(&mut self, mut names: impl Iterator<Item = &'a str>) {
+        let Some(name) = names.next() else {
+            self.whole = true;
+            return;
+        };
+        match self.below.iter_mut().find(|(known, _)| known == name) {
+            Some((_, below)) => below.add(names),
+            None => {
+                let mut below = Wanted::default();
+                below.add(names);
+                self.below.push((name.to_owned(), below));
+            }
+        }
+    }
+
+    /// Reads JSON, leaving out what is not wanted. Fails where it is no JSON; in what is left out, numbers of any size and
+    /// values of any depth pass.
+    pub fn read(&self, json: &str) -> Result<Value, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let value = self.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(value)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Wanted {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if self.whole { Value::deserialize(deserializer) } else { deserializer.deserialize_any(Part(self)) }
+    }
+}
+
+/// Reads a value of which only members are wanted; one that has none becomes null.
+struct Part<'a>(&'a Wanted);
+
+impl<'de> Visitor<'de> for Part<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(wanted) = object.next_key_seed(Name(self.0))? {
+            match wanted {
+                // Of two members of one name the last counts, as always.
+                Some((name, below)) => drop(members.insert(name.clone(), object.next_value_seed(below)?)),
+                None => drop(object.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Value::Object(members))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
+/// Reads the name of a member: whether it is wanted, and what of it.
+struct Name<'a>(&'a Wanted);
+
+impl<'de, 'a> DeserializeSeed<'de> for Name<'a> {
+    type Value = Option<&'a (String, Wanted)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'_> for Name<'a> {
+    type Value = Option<&'a (String, Wanted)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.below.iter().find(|(wanted, _)| wanted == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, View};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn paths(texts: &[&str]) -> Vec<Path> {
+        texts.iter().map(|text| text.parse().expect("a path")).collect()
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_left_out() {
+        let wanted = Wanted::of(&paths(&["data.a", "data.b.c", "data.b.d.e", "id", "data.list.x"]));
+        let json = r#"{"a":{"x":[1]},"b":{"c":1,"d":5,"f":{"g":1e999}},"z":[[1],{}],"list":[{"x":1}],"b.c":2}"#;
+        let expected = json!({ "a": { "x": [1] }, "b": { "c": 1, "d": null }, "list": null });
+        assert_eq!(wanted.read(json).expect("JSON"), expected);
+        assert_eq!(Wanted::of(&paths(&["data", "data.a"])).read("[1]").expect("JSON"), json!([1]));
+        assert_eq!(wanted.read("7").expect("JSON"), json!(null));
+        for wrong in ["", "{", "{\"z\":}", "{\"z\":1}x", "{\"a\":1e999}", "{\"z\":\"\\q\"}"] {
+            assert!(wanted.read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let scalar =
+            prop_oneof![Just(json!(null)), any::<i32>().prop_map(Value::from), "[ab]{0,2}".prop_map(Value::from)];
+        scalar.prop_recursive(3, 30, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[abc]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Paths find the same in a payload that is read for them as in one that is read whole.
+        #[test]
+        fn paths_find_the_same(value in value(), texts in prop::collection::vec("data(\\.[abc]){0,3}", 0..5)) {
+            let paths: Vec<Path> = texts.iter().map(|text| text.parse().expect("a path")).collect();
+            let event = Event {
+                id: "1".into(),
+                source: "s".into(),
+                kind: "t".into(),
+                subject: None,
+                time: 0,
+                received: 0,
+                data: value.to_string().into(),
+            };
+            let (whole, part) = (View::new(&event).expect("JSON"), View::of(&event, &Wanted::of(&paths)).expect("JSON"));
+            for path in &paths {
+                prop_assert_eq!(whole.get(path), part.get(path), "{}", path.as_str());
+            }
+        }
+    }
+}
