@@ -99,6 +99,18 @@ impl Queues {
         let _ = closed.await;
     }
 
+    /// Where a shard queue begins and ends.
+    #[cfg(test)]
+    pub(crate) fn shard_ends(&self, shard: ShardId) -> Ends {
+        self.parts.shards.ends(shard).unwrap_or_default()
+    }
+
+    /// How far an event queue is filed, and where it ends.
+    #[cfg(test)]
+    pub(crate) fn event_ends(&self, queue: QueueId) -> (Offset, Offset) {
+        self.event_queue(queue).map_or((0, 0), |queue| (queue.cursor(), queue.last()))
+    }
+
     /// Files a frame without its round, as an engine without transactions does when a dispatcher dies half way.
     #[cfg(test)]
     pub(crate) fn file_half(&self, frame: &RoundFrame) -> Result<(), StoreError> {

@@ -266,7 +266,8 @@ impl ShardWriter {
             let slowest = |shard| Some((shard, consumers.of(shard).map(|(_, position)| position).min()?));
             let passed: BTreeMap<ShardId, u64> = shards.filter_map(slowest).collect();
             let committed = |key: &_| consumers.committed.get(key).copied();
-            let changed: BTreeMap<_, _> = keys.into_iter().map(|key| (committed(&key), key)).map(|(at, key)| (key, at)).collect();
+            let changed: BTreeMap<_, _> =
+                keys.into_iter().map(|key| (committed(&key), key)).map(|(at, key)| (key, at)).collect();
             (changed, passed)
         };
         for ((shard, consumer), position) in &changed {

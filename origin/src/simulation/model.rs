@@ -14,41 +14,54 @@ use crate::render::Rendered;
 /// (id, shard) of the letters that must be there; no shard where the event could not be filed.
 pub type Dead = BTreeSet<(String, Option<ShardId>)>;
 
-/// The items of every document by its tag, and the dead letters.
-pub fn model(events: &[Event<'static>], map: &ShardMap) -> (BTreeMap<String, Vec<Value>>, Dead) {
-    let mut feeds: BTreeMap<&str, BTreeMap<(i64, &str), Value>> = BTreeMap::new();
-    let mut lasts: BTreeMap<&str, BTreeMap<(i64, &str), Value>> = BTreeMap::new();
-    let (mut dead, mut users) = (Dead::new(), BTreeMap::new());
-    let read = |event: &Event<'static>| serde_json::from_str::<Value>(&event.data);
+/// What every document holds, by its tag, and the dead letters.
+pub fn model(events: &[Event<'static>], map: &ShardMap) -> (BTreeMap<String, Value>, Dead) {
+    let (mut users, mut dead) = (BTreeMap::<String, User>::new(), Dead::new());
     for event in events {
-        match read(event) {
-            Ok(data) => drop(users.insert(event.id.to_string(), data)),
-            Err(_) => drop(dead.insert((event.id.to_string(), None))),
-        }
-    }
-    for event in events {
-        let Some(data) = users.get(event.id.as_ref()) else { continue };
-        let user = data["user"].as_str().expect("a user");
-        let item = json!({ "content_text": user, "id": event.id, "n": data["n"] });
-        feeds.entry(user).or_default().insert((event.time, &event.id), item);
+        let Ok(data) = serde_json::from_str::<Value>(&event.data) else {
+            dead.insert((event.id.to_string(), None));
+            continue;
+        };
+        let name = data["user"].as_str().expect("a user");
+        let user = users.entry(name.to_owned()).or_default();
+        let item = json!({ "content_text": name, "id": event.id, "n": data["n"] });
+        user.edits.insert((event.time, event.id.to_string()), item);
+        user.count += 1;
         match data["n"].as_i64() {
             Some(n) => {
-                drop(lasts.entry(user).or_default().insert((n, &event.id), json!({ "id": event.id, "n": n })));
+                user.sum += n;
+                user.lasts.insert((n, event.id.to_string()), json!({ "id": event.id, "n": n }));
             }
-            None => drop(dead.insert((event.id.to_string(), Some(map.owner_of("last", user).shard)))),
+            None => drop(dead.insert((event.id.to_string(), Some(map.owner_of("last", name).shard)))),
         }
     }
-    let newest = |projection: &'static str, keep: usize, documents: BTreeMap<&str, BTreeMap<(i64, &str), Value>>| {
-        let items = |items: BTreeMap<_, Value>| items.into_values().rev().take(keep).collect::<Vec<_>>();
-        let named = documents.into_iter().map(|(user, all)| (document_tag(projection, user), items(all)));
-        named.collect::<Vec<_>>()
-    };
-    let documents = [newest("edits", KEEP, feeds), newest("last", 1, lasts)].concat();
-    (documents.into_iter().collect(), dead)
+    let mut documents = BTreeMap::new();
+    for (name, user) in users {
+        let newest: Vec<Value> = user.edits.into_values().rev().take(KEEP).collect();
+        documents.insert(document_tag("edits", &name), Value::Array(newest));
+        if let Some((_, last)) = user.lasts.into_iter().next_back() {
+            documents.insert(document_tag("last", &name), last);
+        }
+        documents.insert(document_tag("counts", &name), json!([user.count, user.sum]));
+    }
+    (documents, dead)
 }
 
-/// The items of a document as it was read.
-pub fn items(projection: &Projection, rendered: &Rendered) -> Vec<Value> {
-    let body: Value = serde_json::from_slice(&rendered.body).expect("JSON");
-    if projection.name == "edits" { body["items"].as_array().expect("items").clone() } else { vec![body] }
+/// What a user's events come to, by (order, id).
+#[derive(Default)]
+struct User {
+    edits: BTreeMap<(i64, String), Value>,
+    lasts: BTreeMap<(i64, String), Value>,
+    count: u64,
+    sum: i64,
+}
+
+/// What a document that was read holds.
+pub fn held(projection: &Projection, rendered: &Rendered) -> Value {
+    let mut body: Value = serde_json::from_slice(&rendered.body).expect("JSON");
+    match projection.name.as_str() {
+        "edits" => body["items"].take(),
+        "counts" => json!([body["totals"]["count"], body["totals"]["sum"]["data.n"]]),
+        _ => body,
+    }
 }

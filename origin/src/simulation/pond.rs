@@ -52,6 +52,15 @@ const PROJECTIONS: &str = r#"
     [[projection.output]]
     path = "/users/{key}/last.json"
     format = "json"
+    [[projection]]
+    name = "counts"
+    kind = "counter"
+    key = "{data.user}"
+    count = true
+    sum = ["data.n"]
+    [[projection.output]]
+    path = "/users/{key}/counts.json"
+    format = "json"
 "#;
 
 /// What every history declares.
@@ -494,11 +503,9 @@ impl Pond {
         let routing = Routing { projections: projections().to_vec(), map: (*self.map).clone() };
         let most = 1 + Simulation::below(4) as usize;
         Simulation::spawn(process, async move {
-            let filed = queues.status().event_queues.get(usize::from(queue)).map_or(0, |status| status.filed);
+            let (filed, _) = queues.event_ends(queue);
             let Ok(Some(taken)) = QueueRole::peek(&*queues, queue, filed, most).await else { return };
-            // A frame of the log that was not there when this began is none of ours.
-            let now_filed = queues.status().event_queues.get(usize::from(queue)).map_or(0, |status| status.filed);
-            if now_filed != filed {
+            if queues.event_ends(queue).0 != filed {
                 return;
             }
             let frames: Vec<_> = taken.frames.iter().filter_map(|bytes| EventFrame::decode(bytes).ok()).collect();
@@ -513,16 +520,17 @@ impl Pond {
     /// Where each shard queue ends, if the queues are up.
     pub fn lasts(&self) -> Option<Vec<Position>> {
         let (_, queues) = self.queue.up.as_ref()?;
-        let status = queues.status();
-        let last = |shard| status.shard_queues.iter().find(|queue| queue.shard == shard).map_or(0, |queue| queue.last);
-        Some((0..self.plan.shards).map(last).collect())
+        Some((0..self.plan.shards).map(|shard| queues.shard_ends(shard).last).collect())
     }
 
     /// Whether all that was sent is filed, applied and on disk, everywhere.
     pub fn is_done(&self) -> bool {
         let (Some((_, queues)), Some(lasts)) = (self.queue.up.as_ref(), self.lasts()) else { return false };
-        let filed = queues.status().event_queues.iter().all(|queue| queue.filed == queue.last);
-        filed
+        let is_filed = |queue| {
+            let (filed, last) = queues.event_ends(queue);
+            filed == last
+        };
+        (0..self.plan.queues).all(is_filed)
             && self.replicas.iter().all(|replica| {
                 let last = lasts[usize::from(replica.shard)];
                 let open = replica.open.lock().upgrade().filter(|_| replica.up.is_some());

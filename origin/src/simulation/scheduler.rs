@@ -47,6 +47,7 @@ struct Scheduler {
     running: Cell<Process>,
     /// Of all steps so far: two runs of one seed have the same.
     digest: Cell<u64>,
+    steps: Cell<u64>,
     is_told: bool,
 }
 
@@ -94,6 +95,7 @@ impl Simulation {
             paused: RefCell::default(),
             running: Cell::new(Process(0)),
             digest: Cell::default(),
+            steps: Cell::default(),
             is_told: std::env::var_os("SEED").is_some(),
         };
         CURRENT.with(|current| *current.borrow_mut() = Some(Rc::new(scheduler)));
@@ -121,7 +123,7 @@ impl Simulation {
     pub fn tell(what: std::fmt::Arguments<'_>) {
         let scheduler = Simulation::scheduler();
         if scheduler.is_told {
-            println!("{:>7} ms  {what}", scheduler.now.get().as_millis());
+            println!("{:>7} ms {:>6} steps  {what}", scheduler.now.get().as_millis(), scheduler.steps.get());
         }
     }
 
@@ -262,17 +264,12 @@ impl Scheduler {
     }
 
     fn pick(&self) -> Option<TaskId> {
-        let paused = self.paused.borrow();
-        let tasks = self.tasks.borrow();
-        let mut ready = self.ready.lock();
+        let (paused, tasks, mut ready) = (self.paused.borrow(), self.tasks.borrow(), self.ready.lock());
         ready.retain(|id| tasks.contains_key(id));
-        let can_go_on: Vec<TaskId> = ready
-            .iter()
-            .copied()
-            .filter(|id| tasks.get(id).is_some_and(|task| !paused.contains(&task.process)))
-            .collect();
-        let count = can_go_on.len() as u64;
-        let picked = *can_go_on.get(if count > 1 { self.random.borrow_mut().below(count) as usize } else { 0 })?;
+        let goes_on = |id: &&TaskId| tasks.get(id).is_some_and(|task| !paused.contains(&task.process));
+        let count = ready.iter().filter(goes_on).count() as u64;
+        let nth = if count > 1 { self.random.borrow_mut().below(count) as usize } else { 0 };
+        let picked = *ready.iter().filter(goes_on).nth(nth)?;
         ready.remove(&picked);
         Some(picked)
     }
@@ -291,6 +288,7 @@ impl Scheduler {
 
     fn note(&self, id: TaskId) {
         let mixed = self.digest.get().rotate_left(5) ^ id ^ (self.now.get().as_millis() as u64) << 20;
+        self.steps.set(self.steps.get() + 1);
         self.digest.set(mixed.wrapping_mul(0x517c_c1b7_2722_0a95));
     }
 }

@@ -79,7 +79,7 @@ pub fn documents(pond: &Pond) -> Vec<(ShardId, Route, String)> {
 pub async fn read_on(documents: Vec<(ShardId, Route, String)>, directory: Arc<Directory>, ledger: Arc<Ledger>) {
     let mut seen: BTreeMap<String, Version> = BTreeMap::new();
     loop {
-        sleep(Duration::from_millis(Simulation::below(400))).await;
+        sleep(Duration::from_millis(Simulation::below(800))).await;
         let (shard, route, tag) = &documents[Simulation::below(documents.len() as u64) as usize];
         let Some(replica) = directory.any(*shard) else { continue };
         let before = seen.get(tag).copied().unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::queue::{
 use crate::timing::{sleep, timeout};
 
 /// How long a caller waits for an answer that is lost.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// What all processes reach the queue role by.
 #[derive(Default)]
@@ -79,7 +79,7 @@ impl Wire {
     ) -> Result<T, QueueError> {
         let unreachable = || QueueError::Unreachable { problem: "it is down, or the call was lost".to_owned() };
         let (way, going, coming) = (self.way(), Simulation::below(3), Simulation::below(3));
-        let late = if way == Way::Late { Simulation::below(20_000) } else { 0 };
+        let late = if way == Way::Late { Simulation::below(8_000) } else { 0 };
         sleep(Duration::from_millis(going)).await;
         let there = self.there.lock().clone();
         let Some((process, doors)) = there.filter(|_| way != Way::LostGoing) else { return Err(unreachable()) };
@@ -174,9 +174,7 @@ impl ShardQueues for Wire {
         let ask = move |doors: Doors| -> BoxFuture<'static, _> {
             Box::pin(async move {
                 doors.queues.committed(shard, &name, position).await?;
-                let status = doors.queues.status().shard_queues;
-                let trimmed = status.iter().find(|queue| queue.shard == shard).map_or(0, |queue| queue.trimmed);
-                Ok(position >= trimmed)
+                Ok(position >= doors.queues.shard_ends(shard).trimmed)
             })
         };
         if self.call(ask).await? {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::future::join_all;
 
+use super::appender::HEADROOM_BYTES;
 use super::connection::{Connection, Published, publish, unreachable};
 use super::reader::Reader;
 use super::streams::Plan;
@@ -32,7 +33,7 @@ impl DeadStream {
                 (letter.key, bytes)
             });
             let (fitting, too_large): (Vec<_>, Vec<_>) =
-                encoded.partition(|(_, bytes)| bytes.len() <= self.connection.message_max);
+                encoded.partition(|(_, bytes)| bytes.len() + HEADROOM_BYTES <= self.connection.message_max);
             refused += too_large.len();
             let burying = fitting.into_iter().map(|(key, bytes)| {
                 // The fence of a subject that has a letter refuses another one.
