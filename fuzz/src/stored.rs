@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use millpond_origin::projection::KeyState;
 use millpond_origin::queue::wire::{Acquire, Append, Committed, Fates, Message, PulledHead, RoundHead, TakenHead};
-use millpond_shared::projection::{Counting, Filter, Kind, Measures, Removal, Windows};
+use millpond_shared::projection::{Counting, Filter, Kind, Measures, Pointing, Removal, Windows};
 use millpond_shared::version::Version;
 use millpond_shared::wire::{ChangeMessage, EventFrame, ShardFrame};
 use serde::Serialize;
@@ -57,7 +57,9 @@ pub fn key_state(data: &[u8]) {
     let removal = "{id}".parse().ok().map(|id| Removal { filter: Filter::default(), id, keep: 3 });
     let measures = Measures { count: true, ..Measures::default() };
     let counter = Kind::Counter(Counting { measures, windows: vec![Windows::All] });
-    for kind in [Kind::Feed { keep: 5, removal: None }, Kind::Feed { keep: 5, removal }, Kind::Latest, counter] {
+    let edges = "{data.to}".parse().ok().map(|to| Kind::Edges(Pointing { to, removal: None, keep: 5 }));
+    let feeds = [Kind::Feed { keep: 5, removal: None }, Kind::Feed { keep: 5, removal }];
+    for kind in feeds.into_iter().chain([Kind::Latest, counter]).chain(edges) {
         match KeyState::restore(&kind, *format, blob) {
             Ok(state) => {
                 assert_eq!(state.format(), *format);

@@ -106,6 +106,7 @@ fn of_kind(projections: Vec<Projection>, frames: &[Bytes], events: usize, parsin
             place: Place::File(dir.path().join("shard-0.redb")),
             queues: queue.clone(),
             settings,
+            attached: Vec::new(),
         };
         let shard = Shard::open(opening, &ShardMetrics::register(&Registry::new()).expect("metrics")).expect("opened");
         let took = measured(|| run(&shard, frames.len() as Position));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -67,7 +68,8 @@ impl Documents {
         let projection = self.projections.get(route.projection)?;
         let output = projection.outputs.get(route.output)?;
         let shard = self.map.owner_of(&projection.name, &route.key).shard;
-        Some(Asked { output, tag: document_tag(&projection.name, &route.key), shard })
+        let tag = document_tag(&projection.name, &route.key);
+        Some(Asked { output, tag, shard, refresh: projection.refresh })
     }
 
     fn no_path(&self) -> Response<Bytes> {
@@ -87,6 +89,7 @@ struct Asked<'a> {
     tag: String,
     /// The shard that owns the document.
     shard: ShardId,
+    refresh: Option<Duration>,
 }
 
 impl Asked<'_> {
@@ -121,6 +124,9 @@ impl Asked<'_> {
         put(fields, header::CACHE_CONTROL.as_str(), if caught_up { &self.output.cache_control } else { "no-store" });
         if !caught_up {
             put(fields, headers::BEHIND, &read.behind.to_string());
+        }
+        if let Some(refresh) = self.refresh {
+            put(fields, headers::REFRESH, &refresh.as_millis().to_string());
         }
         put(fields, headers::CACHE_TAG, &self.tag);
         put(fields, headers::VERSION, &version.to_string());
@@ -224,6 +230,17 @@ mod tests {
         cache_control = "public, max-age=5"
     "#;
 
+    const REFRESHED: &str = r#"
+        name = "p"
+        kind = "feed"
+        key = "{data.user}"
+        item = { id = "{id}" }
+        refresh = "1500ms"
+        [[projection.output]]
+        path = "/users/{key}/feed.json"
+        format = "json"
+    "#;
+
     /// One document, `a b`, at position 1, on shard 0 of two; a key of the other shard; the documents' door.
     struct Scene {
         site: Site,
@@ -233,9 +250,13 @@ mod tests {
     }
 
     async fn scene() -> Scene {
+        scene_of(DECLARATION).await
+    }
+
+    async fn scene_of(declaration: &str) -> Scene {
         let map = Arc::new(ShardMap::even(1, 2));
         let shard = map.owner_of("p", "a%20b").shard;
-        let site = Site { shard, map: map.clone(), ..Site::new(declared(DECLARATION)) };
+        let site = Site { shard, map: map.clone(), ..Site::new(declared(declaration)) };
         let opened = site.open();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn({
@@ -311,6 +332,17 @@ mod tests {
                 assert_eq!(field(&same, name), field(&whole, name), "{name}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_told_for_how_long_a_changed_document_will_do() {
+        let (plain, refreshed) = (scene().await, scene_of(REFRESHED).await);
+        let path = "/users/a%20b/feed.json";
+        assert_eq!(field(&plain.get(path, &[]).await, "millpond-refresh"), "");
+        let whole = refreshed.get(path, &[]).await;
+        let same = refreshed.get(path, &[("if-none-match", field(&whole, "etag"))]).await;
+        assert_eq!((same.status(), field(&same, "millpond-refresh")), (StatusCode::NOT_MODIFIED, "1500"));
+        assert_eq!(field(&whole, "millpond-refresh"), "1500");
     }
 
     #[tokio::test]

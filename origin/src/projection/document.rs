@@ -7,7 +7,7 @@ use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Effect, KeyState};
-use super::{Item, Items, Removable};
+use super::{Edges, Item, Items, Removable};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +61,14 @@ impl Document {
 
     /// Its items, if it is of a kind that has some.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
-        let (items, removable) = match &self.state {
-            KeyState::Items(items) => (Some(items), None),
-            KeyState::Removable(items) => (None, Some(items)),
-            KeyState::Counter(_) | KeyState::Group(_) => (None, None),
+        let (items, removable, edges) = match &self.state {
+            KeyState::Items(items) => (Some(items), None, None),
+            KeyState::Removable(items) => (None, Some(items), None),
+            KeyState::Edges(edges) => (None, None, Some(edges)),
+            KeyState::Counter(_) | KeyState::Group(_) => (None, None, None),
         };
-        items.into_iter().flat_map(Items::iter).chain(removable.into_iter().flat_map(Removable::iter))
+        let lists = items.into_iter().flat_map(Items::iter).chain(removable.into_iter().flat_map(Removable::iter));
+        lists.chain(edges.into_iter().flat_map(Edges::iter))
     }
 
     /// What its state takes in memory, in bytes.

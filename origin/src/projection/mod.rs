@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `feed`, `latest` | `items`: the newest by (order, id), each rendered once by `item` |
 //! | `feed` with `remove_on` | `removable` |
+//! | `edges` | `edges`: one item for each they point to |
 //! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
 //! | `group` | `group`: the same by member |
 //!
@@ -16,6 +17,7 @@ mod counter;
 mod decimal;
 mod distinct;
 mod document;
+mod edges;
 mod group;
 mod item;
 mod items;
@@ -29,6 +31,7 @@ pub(crate) mod testing;
 pub use counter::Counter;
 pub use decimal::Decimal;
 pub use document::{Applied, Arrival, Document};
+pub use edges::Edges;
 pub use group::{Group, Members, Ranked};
 pub use item::{Item, Unordered};
 pub use items::Items;

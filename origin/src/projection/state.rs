@@ -11,10 +11,12 @@
 //! - **A key never goes away.** One whose last item was removed keeps an empty state, which is its own tombstone: its
 //!   version tells a replay what it has seen.
 
+use bytes::Bytes;
 use millpond_shared::event::View;
-use millpond_shared::projection::{Kind, Projection, Removal};
+use millpond_shared::projection::{Kind, Pointing, Projection, Removal};
 
 use super::counter::Counter;
+use super::edges::{Edge, Edges};
 use super::group::{Group, GroupTick};
 use super::items::Items;
 use super::numbers::Tick;
@@ -30,6 +32,8 @@ pub enum Effect {
     Named(Named),
     /// Removes an item.
     Remove(Remove),
+    /// Adds an edge, or removes it.
+    Edge(Edge),
     /// Counts in a `counter`.
     Tick(Tick),
     /// Counts in a `group`.
@@ -43,6 +47,7 @@ pub enum KeyState {
     Items(Items),
     /// Of `feed` with `remove_on`.
     Removable(Removable),
+    Edges(Edges),
     Counter(Counter),
     Group(Group),
 }
@@ -52,6 +57,7 @@ const ITEMS_FORMAT: u8 = 1;
 const REMOVABLE_FORMAT: u8 = 2;
 const COUNTER_FORMAT: u8 = 3;
 const GROUP_FORMAT: u8 = 4;
+const EDGES_FORMAT: u8 = 5;
 
 impl Effect {
     /// What `view` does to the documents of `projection` that it was routed to.
@@ -59,6 +65,7 @@ impl Effect {
         match &projection.kind {
             Kind::Feed { removal: Some(removal), .. } => Effect::of_removable(projection, removal, view),
             Kind::Feed { removal: None, .. } | Kind::Latest => Item::of(projection, view).map(Effect::Item),
+            Kind::Edges(pointing) => Effect::of_edges(projection, pointing, view),
             Kind::Counter(counting) => Ok(Effect::Tick(Tick::of(&counting.measures, view))),
             Kind::Group(grouping) => Ok(Effect::GroupTick(GroupTick::of(grouping, view))),
         }
@@ -75,6 +82,16 @@ impl Effect {
         let name = name.and_then(|(_, template)| template.text(view).ok()).unwrap_or_default().into();
         Ok(Effect::Named(Named { name, item: Item::of(projection, view)? }))
     }
+
+    fn of_edges(projection: &Projection, pointing: &Pointing, view: &View<'_>) -> Result<Effect, Unordered> {
+        let to = pointing.to.text(view).unwrap_or_default().into();
+        let item = if projection.removes(view) {
+            Item { order: Item::order_of(projection, view)?, id: view.event.id.as_ref().into(), body: Bytes::new() }
+        } else {
+            Item::of(projection, view)?
+        };
+        Ok(Effect::Edge(Edge { to, item }))
+    }
 }
 
 impl KeyState {
@@ -83,6 +100,7 @@ impl KeyState {
         match kind {
             Kind::Feed { removal: Some(_), .. } => KeyState::Removable(Removable::default()),
             Kind::Feed { removal: None, .. } | Kind::Latest => KeyState::Items(Items::default()),
+            Kind::Edges(_) => KeyState::Edges(Edges::default()),
             Kind::Counter(counting) => KeyState::Counter(Counter::empty(counting)),
             Kind::Group(grouping) => KeyState::Group(Group::empty(grouping)),
         }
@@ -94,6 +112,7 @@ impl KeyState {
     pub fn would_change(&self, kind: &Kind, effect: &Effect) -> bool {
         match (self, kind, effect) {
             (KeyState::Items(items), kind, Effect::Item(item)) => items.would_change(keep_of(kind), item),
+            (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.would_change(keep_of(kind), edge),
             (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => {
                 counter.would_change(counting, tick)
             }
@@ -112,6 +131,7 @@ impl KeyState {
             (KeyState::Removable(items), Kind::Feed { removal: Some(removal), .. }, Effect::Remove(remove)) => {
                 items.remove(removal.keep, remove)
             }
+            (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.apply(keep_of(kind), edge),
             (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => counter.apply(counting, &tick),
             (KeyState::Group(group), Kind::Group(grouping), Effect::GroupTick(tick)) => group.apply(grouping, &tick),
             _ => false,
@@ -123,6 +143,7 @@ impl KeyState {
         match self {
             KeyState::Items(items) => items.weight(),
             KeyState::Removable(items) => items.weight(),
+            KeyState::Edges(edges) => edges.weight(),
             KeyState::Counter(counter) => counter.weight(),
             KeyState::Group(group) => group.weight(),
         }
@@ -133,6 +154,7 @@ impl KeyState {
         match self {
             KeyState::Items(_) => ITEMS_FORMAT,
             KeyState::Removable(_) => REMOVABLE_FORMAT,
+            KeyState::Edges(_) => EDGES_FORMAT,
             KeyState::Counter(_) => COUNTER_FORMAT,
             KeyState::Group(_) => GROUP_FORMAT,
         }
@@ -143,6 +165,7 @@ impl KeyState {
         match self {
             KeyState::Items(items) => items.put(out),
             KeyState::Removable(items) => items.put(out),
+            KeyState::Edges(edges) => edges.put(out),
             KeyState::Counter(counter) => counter.put(out),
             KeyState::Group(group) => group.put(out),
         }
@@ -157,6 +180,7 @@ impl KeyState {
             (Kind::Feed { removal: Some(_), .. }, REMOVABLE_FORMAT) => {
                 Removable::restore(bytes).map(KeyState::Removable)
             }
+            (Kind::Edges(_), EDGES_FORMAT) => Edges::restore(bytes).map(KeyState::Edges),
             (Kind::Counter(counting), COUNTER_FORMAT) => Counter::restore(counting, bytes).map(KeyState::Counter),
             (Kind::Group(grouping), GROUP_FORMAT) => Group::restore(grouping, bytes).map(KeyState::Group),
             (kind, other) => Err(format!("its state has format {other}, which no `{}` has", kind.as_str())),
@@ -164,11 +188,12 @@ impl KeyState {
     }
 }
 
-/// How many items documents of this kind keep: `latest` is a feed of one.
+/// How many items, or edges, documents of this kind keep: `latest` is a feed of one.
 pub fn keep_of(kind: &Kind) -> usize {
     match kind {
         Kind::Feed { keep, .. } => *keep,
         Kind::Latest => 1,
+        Kind::Edges(pointing) => pointing.keep,
         Kind::Counter(_) | Kind::Group(_) => 0,
     }
 }

@@ -18,6 +18,7 @@ mod flusher;
 mod held;
 mod memo;
 mod metrics;
+mod outbox;
 mod prepare;
 mod pull;
 mod read;
@@ -58,6 +59,7 @@ pub use self::copy::{CopyError, Copying, copy};
 #[cfg(test)]
 pub(crate) use self::copy::{Pages, adopt};
 pub use self::metrics::ShardMetrics;
+pub use self::outbox::Attached;
 pub use self::prepare::FrameError;
 pub use self::read::{Found, NotRead, Read};
 
@@ -107,6 +109,8 @@ pub struct Opening {
     pub place: Place,
     pub queues: Arc<dyn ShardQueues>,
     pub settings: ShardSettings,
+    /// Databases that documents are sent to; a projection is in one of them at most.
+    pub attached: Vec<Attached>,
 }
 
 /// Why a shard can't be opened, or stopped.
@@ -150,14 +154,19 @@ pub struct Shard {
     flush_wanted: Notify,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
+    attached: Vec<Attached>,
 }
 
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map, projections, place, queues, settings } = opening;
+        let Opening { shard, map, projections, place, queues, settings, attached } = opening;
         let identity = Identity { shard, shards: map.shards(), map_version: map.version };
-        let (file, opened) = ShardFile::open(place, identity, &projections)?;
+        let (mut file, opened) = ShardFile::open(place, identity, &projections)?;
+        let one = |attached: &Attached| {
+            attached.projections.iter().map(|projection| (*projection, attached.name.clone())).collect::<Vec<_>>()
+        };
+        file.attach(&attached.iter().flat_map(one).collect())?;
         for projection in &opened.undeclared {
             tracing::warn!(shard, projection, "not declared any more: its documents stay in the file");
         }
@@ -176,6 +185,7 @@ impl Shard {
             opened_at: timing::now(),
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
+            attached,
             map,
             wanted: Wanted::of(projections.iter().flat_map(Projection::paths)),
             renderer: Renderer::new(projections.clone()),
@@ -208,7 +218,12 @@ impl Shard {
             broken.send_replace(flushed.is_err());
             flushed
         };
-        let (pulled, flushed) = tokio::join!(pulling, flushing);
+        let (pulled, flushed) = tokio::select! {
+            biased;
+            ended = async { tokio::join!(pulling, flushing) } => ended,
+            // What is not sent yet is sent after the next start.
+            sent = self.send_out() => (Ok(()), sent.map(|never| match never {})),
+        };
         self.changes.close();
         flushed.and(pulled)
     }

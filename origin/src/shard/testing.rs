@@ -139,6 +139,7 @@ impl Site {
             place,
             queues: self.queue.clone(),
             settings: self.settings.clone(),
+            attached: Vec::new(),
         }
     }
 

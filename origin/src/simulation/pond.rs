@@ -335,6 +335,7 @@ impl Pond {
             projections: projections().clone(),
             place,
             queues: self.wire.clone(),
+            attached: Vec::new(),
             settings: ShardSettings { consumer: replica.consumer.clone(), ..self.plan.shard.clone() },
         };
         let (open, stopped) = (replica.open.clone(), replica.stop.subscribe());

@@ -84,16 +84,18 @@ pub struct Stamp {
     pub at: Position,
     /// Generation of the shard's change stream under which it was admitted.
     pub generation: u64,
+    /// Until when it may be used though its document has changed, in milliseconds since the Unix epoch.
+    pub lags_until: u64,
 }
 
 /// What has happened to an entry since it was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
     None,
-    /// A soft purge: it must be validated before it is used again.
-    Purged,
     /// Its document has a newer version.
     Changed,
+    /// A soft purge: it must be validated before it is used again, whatever else.
+    Purged,
 }
 
 impl Entry {
@@ -267,8 +269,8 @@ impl Entry {
     pub fn mark(&self) -> Mark {
         match self.mark.load(Ordering::Acquire) {
             0 => Mark::None,
-            1 => Mark::Purged,
-            _ => Mark::Changed,
+            1 => Mark::Changed,
+            _ => Mark::Purged,
         }
     }
 

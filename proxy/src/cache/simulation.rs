@@ -149,8 +149,8 @@ impl World {
                 self.known.remove(&place);
                 return;
             }
-            (_, true) => Mark::Changed,
-            (Some(Mode::Stale), false) => Mark::Purged,
+            (Some(Mode::Stale), _) => Mark::Purged,
+            (None, true) => Mark::Changed,
             (None, false) => Mark::None,
         };
         assert_eq!(entry.mark(), mark, "{place:?} was fetched before a purge or a change");
@@ -164,7 +164,8 @@ impl World {
         let selection = Selection::of(&["accept-language".to_owned()], &request(language));
         let tags = fetch.tags.iter().map(|tag| tag.as_str().into()).collect();
         let tag = document(fetch.path).as_str().into();
-        let stamp = Stamp { shard: 0, tag, version: fetch.version, at: fetch.version.position, generation: 0 };
+        let stamp =
+            Stamp { shard: 0, tag, version: fetch.version, at: fetch.version.position, generation: 0, lags_until: 0 };
         let times = Times {
             received: self.now,
             initial_age: 0,
@@ -264,7 +265,7 @@ impl World {
         let version = Version::new(1, self.versions[path]);
         self.store.document_changed(&document(path), version);
         for ((_, _), known) in self.known.range_mut((path, 0)..(path + 1, 0)) {
-            known.mark = Mark::Changed;
+            known.mark = known.mark.max(Mark::Changed);
             known.useless_after = 0;
         }
     }

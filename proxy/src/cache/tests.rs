@@ -148,8 +148,14 @@ fn a_purge_hits_what_was_fetched_before_it() {
 fn a_changed_document_marks_older_copies_only() {
     let store = store(1_000_000);
     let copy = |position: u64| {
-        let stamp =
-            Stamp { shard: 0, tag: "p/k".into(), version: Version::new(1, position), at: position, generation: 0 };
+        let stamp = Stamp {
+            shard: 0,
+            tag: "p/k".into(),
+            version: Version::new(1, position),
+            at: position,
+            generation: 0,
+            lags_until: 0,
+        };
         let selection = Selection::of(&[], &Fields::default());
         let body = Bytes::from_static(b"x");
         Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, TIMES, selection, vec!["p/k".into()], Some(stamp)))

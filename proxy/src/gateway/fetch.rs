@@ -29,7 +29,9 @@ impl Gateway {
         let version: Version = fields.get_str(headers::VERSION)?.parse().ok()?;
         let at: Position = fields.get_str(headers::POSITION)?.parse().ok()?;
         let tag = fields.get_str(headers::CACHE_TAG)?.into();
-        Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard) })
+        let refresh = fields.get_str(headers::REFRESH).and_then(|milliseconds| milliseconds.parse::<u64>().ok());
+        let lags_until = refresh.map_or(0, |refresh| clock::wall_ms().saturating_add(refresh));
+        Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard), lags_until })
     }
 
     /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.

@@ -27,8 +27,14 @@ pub fn stored_fields(response: &Fields, now: u64, through: Option<Minor>) -> Fie
     // One that `Connection` names ends here, like any other.
     let has_date = hop::end_to_end(response).any(is_date);
     for (name, value) in hop::end_to_end(response) {
-        let left_out =
-            ["content-length", "age", headers::POSITION, targeted::OWN, if has_date { "age" } else { "date" }];
+        let left_out = [
+            "content-length",
+            "age",
+            headers::POSITION,
+            headers::REFRESH,
+            targeted::OWN,
+            if has_date { "age" } else { "date" },
+        ];
         if !left_out.iter().any(|other| name.eq_ignore_ascii_case(other)) && !directives.withholds(name) {
             fields.push(name, value);
         }
@@ -59,7 +65,7 @@ pub fn withheld_fields(response: &Fields) -> Fields {
 
 /// Whether an end-to-end field of a response is handed through with it.
 pub fn is_relayed(name: &str) -> bool {
-    let ours = ["content-length", headers::POSITION, targeted::OWN];
+    let ours = ["content-length", headers::POSITION, headers::REFRESH, targeted::OWN];
     !ours.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 

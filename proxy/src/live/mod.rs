@@ -119,6 +119,8 @@ impl Live {
                 return Verdict::Older;
             }
             if known.announced > stamp.version {
+                // It is given to somebody, so what is older and still in use must go.
+                recent.served(shard, stamp);
                 return Verdict::Superseded;
             }
             // Where the announcements of the time are forgotten, an old response can't be vouched for.
@@ -211,10 +213,23 @@ impl Live {
         self.shards.values().all(|shard| shard.trusted.load(Ordering::Acquire))
     }
 
+    /// Whether a copy may be used though its document has changed: its projection's `refresh` allows it, and nobody was
+    /// given a newer version, so that no client sees the document go back.
+    fn may_lag(&self, stamp: &Stamp, now_ms: u64) -> bool {
+        now_ms < stamp.lags_until
+            && self.vouches_for(stamp, now_ms)
+            && self.shards.get(&stamp.shard).is_some_and(|shard| {
+                let recent = shard.recent.lock();
+                // What is forgotten may have been given to somebody.
+                recent.versions.get(&hash(&stamp.tag)).is_some_and(|known| known.served <= stamp.version)
+            })
+    }
+
     /// Why a stored response must not be used as it is, if so.
     pub fn invalidated(&self, entry: &Entry, now_ms: u64) -> Option<Reason> {
         match (entry.mark(), entry.stamp()) {
             (Mark::Purged, _) => Some(Reason::Purged),
+            (Mark::Changed, Some(stamp)) if self.may_lag(stamp, now_ms) => None,
             (Mark::Changed, _) => Some(Reason::Changed),
             (Mark::None, Some(stamp)) if !self.vouches_for(stamp, now_ms) => Some(Reason::LiveUnsure),
             (Mark::None, _) => None,
@@ -260,9 +275,15 @@ fn hash(tag: &str) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+    use millpond_shared::http1::Fields;
+    use millpond_shared::wire::Change;
+
     use super::*;
     use crate::cache::StoreLimits;
-    use millpond_shared::wire::Change;
+    use crate::semantics::freshness::Times;
+    use crate::semantics::vary::Selection;
 
     const SHARD: ShardId = 3;
 
@@ -272,7 +293,7 @@ mod tests {
 
     fn stamp(live: &Live, tag: &str, position: Position, at: Position) -> Stamp {
         let version = Version::new(1, position);
-        Stamp { shard: SHARD, tag: tag.into(), version, at, generation: live.generation(SHARD) }
+        Stamp { shard: SHARD, tag: tag.into(), version, at, generation: live.generation(SHARD), lags_until: 0 }
     }
 
     fn changed(live: &Live, tag: &str, position: Position) {
@@ -328,6 +349,48 @@ mod tests {
         let live = live();
         assert_eq!(live.judge(&stamp(&live, "p/k", 7, 8), 0), Verdict::Current);
         assert_eq!(live.least(SHARD), 7);
+    }
+
+    fn entry(stamp: Stamp) -> Entry {
+        let times = Times {
+            received: 0,
+            initial_age: 0,
+            lifetime: 60,
+            stale_revalidate: 0,
+            stale_error: 0,
+            stale_disconnected: false,
+            must_revalidate: false,
+            no_cache: false,
+        };
+        Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), times, Selection::NONE, Vec::new(), Some(stamp))
+    }
+
+    #[test]
+    fn a_copy_lags_as_long_as_it_may_and_nobody_has_a_newer_one() {
+        let live = live();
+        live.heard(SHARD, &ChangeMessage::Tick { at: 4 });
+        let now = clock::wall_ms();
+        let lagging = |position| Stamp { lags_until: now + 100, ..stamp(&live, "p/k", position, position) };
+        let (copy, other, strict) = (entry(lagging(4)), entry(lagging(4)), entry(stamp(&live, "p/k", 4, 4)));
+        changed(&live, "p/k", 6);
+        for one in [&copy, &other, &strict] {
+            one.set_mark(Mark::Changed);
+        }
+        assert_eq!(live.invalidated(&strict, now), Some(Reason::Changed));
+        assert_eq!((live.invalidated(&copy, now), live.invalidated(&copy, now + 99)), (None, None));
+        assert_eq!(live.invalidated(&copy, now + 100), Some(Reason::Changed));
+        other.set_mark(Mark::Purged);
+        assert_eq!(live.invalidated(&other, now), Some(Reason::Purged), "purged is purged");
+
+        // A fetch that was overtaken itself is given to somebody, and may then lag itself.
+        let overtaken = lagging(5);
+        assert_eq!(live.judge(&overtaken, 4), Verdict::Superseded);
+        assert_eq!(live.invalidated(&copy, now), Some(Reason::Changed), "no client goes back");
+        let overtaken = entry(overtaken);
+        overtaken.set_mark(Mark::Changed);
+        assert_eq!(live.invalidated(&overtaken, now), None);
+        live.lost(SHARD);
+        assert_eq!(live.invalidated(&overtaken, now), Some(Reason::Changed), "nobody knows what was missed");
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub use measures::{Counting, Grouping, Measure, Measures, Span, Windows};
 pub use output::{Format, Output, TemplateFile};
 pub use written::WrittenProjection;
 
+use std::time::Duration;
+
 use crate::event::{Path, View};
 use crate::template::Template;
 use xxhash_rust::xxh3::xxh3_64;
@@ -29,12 +31,15 @@ pub struct Projection {
     pub key: Template,
     /// What items sort by; the event's time unless declared.
     pub order: Option<Template>,
-    /// Fields of an item (`feed`) or of the document (`latest`), in the order of their names; none for other kinds.
+    /// Fields of an item (`feed`, `edges`) or of the document (`latest`), in the order of their names; none for other kinds.
     pub item: Vec<(String, Template)>,
     /// Title of the document; `{key}` stands for its key in plain text.
     pub title: String,
     /// Scheme and host that clients reach the outputs at, without a slash behind.
     pub site: Option<String>,
+    /// How long a proxy may go on using what it has fetched of a document that has changed since, so that it fetches and
+    /// the shard renders no oftener.
+    pub refresh: Option<Duration>,
     pub outputs: Vec<Output>,
 }
 
@@ -44,10 +49,23 @@ pub enum Kind {
     Feed { keep: usize, removal: Option<Removal> },
     /// The item with the greatest (order, id).
     Latest,
+    /// Whom the key points to, each once.
+    Edges(Pointing),
     /// Numbers by window of time.
     Counter(Counting),
     /// Numbers by window of time and member.
     Group(Grouping),
+}
+
+/// What an `edges` keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pointing {
+    /// Whom an edge points to. An event that does not say is left out.
+    pub to: Template,
+    /// Which events remove their edge.
+    pub removal: Option<Filter>,
+    /// The newest so many edges have a place, removed ones too.
+    pub keep: usize,
 }
 
 /// Which events take items out of a feed.
@@ -65,6 +83,7 @@ impl Kind {
         match self {
             Kind::Feed { .. } => "feed",
             Kind::Latest => "latest",
+            Kind::Edges(_) => "edges",
             Kind::Counter(_) => "counter",
             Kind::Group(_) => "group",
         }
@@ -72,15 +91,27 @@ impl Kind {
 }
 
 impl Projection {
-    /// Key of the document the event belongs to; `None` where neither `where` nor that of `remove_on` holds, or no key
-    /// can be built.
+    /// Key of the document the event belongs to; `None` where neither `where` nor that of `remove_on` holds, no key can be
+    /// built, or an edge points to nobody.
     pub fn route(&self, view: &View<'_>) -> Option<String> {
-        if self.filter.holds(view) || self.removes(view) { self.key.key(view) } else { None }
+        if !self.filter.holds(view) && !self.removes(view) {
+            return None;
+        }
+        let points = match &self.kind {
+            Kind::Edges(pointing) => pointing.to.text(view).is_ok_and(|to| !to.is_empty()),
+            _ => true,
+        };
+        if points { self.key.key(view) } else { None }
     }
 
-    /// Whether the event takes an item out of a feed.
+    /// Whether the event takes an item out of a feed, or an edge away.
     pub fn removes(&self, view: &View<'_>) -> bool {
-        matches!(&self.kind, Kind::Feed { removal: Some(removal), .. } if removal.filter.holds(view))
+        let removal = match &self.kind {
+            Kind::Feed { removal, .. } => removal.as_ref().map(|removal| &removal.filter),
+            Kind::Edges(pointing) => pointing.removal.as_ref(),
+            Kind::Latest | Kind::Counter(_) | Kind::Group(_) => None,
+        };
+        removal.is_some_and(|filter| filter.holds(view))
     }
 
     /// Every path that the state of a document is made from.
@@ -90,6 +121,9 @@ impl Projection {
         match &self.kind {
             Kind::Feed { removal: Some(removal), .. } => paths.extend(removal.filter.paths().chain(removal.id.paths())),
             Kind::Feed { removal: None, .. } | Kind::Latest => {}
+            Kind::Edges(Pointing { to, removal, .. }) => {
+                paths.extend(to.paths().chain(removal.iter().flat_map(Filter::paths)));
+            }
             Kind::Counter(counting) => paths.extend(counting.measures.paths()),
             Kind::Group(grouping) => paths.extend(grouping.counting.measures.paths().chain(&grouping.by)),
         }
@@ -105,6 +139,7 @@ impl Projection {
             Kind::Feed { keep, removal: None } => (*keep, String::new()),
             Kind::Feed { keep, removal: Some(removal) } => (*keep, format!("{removal:?}")),
             Kind::Latest => (1, String::new()),
+            Kind::Edges(Pointing { to, removal, keep }) => (*keep, format!("{to:?} {removal:?}")),
             Kind::Counter(counting) => (0, format!("{counting:?}")),
             // What of it is listed, and in which order, is a matter of the outputs.
             Kind::Group(Grouping { counting, by, members, .. }) => (0, format!("{counting:?} {by:?} {members}")),

@@ -15,8 +15,8 @@ use crate::config::{At, Seconds};
 pub struct WrittenProjection {
     /// Name: letters, digits, `-` and `_`. First part of every tag of its documents.
     pub name: Option<At<String>>,
-    /// `feed` (newest items by key), `latest` (last value by key), `counter` (numbers by key and window of time) or
-    /// `group` (the same, by member).
+    /// `feed` (newest items by key), `latest` (last value by key), `edges` (whom a key points to, each once), `counter`
+    /// (numbers by key and window of time) or `group` (the same, by member).
     pub kind: Option<At<String>>,
     /// Which events count: path → value, list of values of which any will do, comparison, or `{ exists }`.
     #[serde(rename = "where")]
@@ -25,11 +25,13 @@ pub struct WrittenProjection {
     pub key: Option<At<String>>,
     /// Template of what items sort by: a time or a whole number. The event's time unless given.
     pub order: Option<At<String>>,
-    /// How many items a `feed` keeps.
+    /// How many items a `feed`, or edges an `edges` keeps.
     pub keep: Option<At<usize>>,
     /// Fields of an item: name → template.
     pub item: Option<At<BTreeMap<String, At<String>>>>,
-    /// Which events take items out of a `feed`.
+    /// Template of whom an edge points to: `"{data.followed}"`.
+    pub to: Option<At<String>>,
+    /// Which events take items out of a `feed`, or edges away.
     pub remove_on: Option<At<WrittenRemoval>>,
     /// Whether a `counter` or a `group` tells how many events there were.
     pub count: Option<At<bool>>,
@@ -56,6 +58,8 @@ pub struct WrittenProjection {
     pub title: Option<At<String>>,
     /// Where clients reach the outputs: `"https://feeds.example"`. Feeds name themselves and their items by it.
     pub site: Option<At<String>>,
+    /// How long copies of a document that has changed may still be used, up to `"1h"`; no time unless given.
+    pub refresh: Option<At<Seconds>>,
     /// Rendered forms, each with its own URL.
     pub output: Option<Vec<At<WrittenOutput>>>,
 }
@@ -97,7 +101,7 @@ pub enum Scalar {
     Number(f64),
 }
 
-/// Events that take items out of a feed.
+/// Events that take items out of a feed, or edges away.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Removal")]
@@ -105,7 +109,7 @@ pub struct WrittenRemoval {
     /// Which events they are: as in a projection's `where`.
     #[serde(rename = "where")]
     pub filter: Option<BTreeMap<String, At<WrittenCondition>>>,
-    /// Template of the `id` of the item that is to go.
+    /// Template of the `id` of the item that is to go. Of `edges` it is `to` that says which one.
     pub id: Option<At<String>>,
     /// How many removals a feed remembers; 1000 unless given.
     pub keep: Option<At<usize>>,

@@ -9,6 +9,9 @@ pub const SHARD: &str = "millpond-shard";
 /// Answer of a shard that was started again and has not caught up: how many positions it has still to apply. The
 /// document may be older than one that was given before; the answer must not be stored.
 pub const BEHIND: &str = "millpond-behind";
+/// Answer of a shard: for how many milliseconds a copy of it may be used though its document changes, as long as nobody
+/// was given a newer version.
+pub const REFRESH: &str = "millpond-refresh";
 /// Request to a shard: the least position it must have applied before it answers. Behind it, it waits briefly or
 /// answers 503.
 pub const LEAST_POSITION: &str = "millpond-least-position";

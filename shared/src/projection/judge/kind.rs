@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::written::{WrittenProjection, WrittenRemoval};
-use super::super::{Kind, Removal};
+use super::super::{Filter, Kind, Pointing, Removal};
 use super::Judge;
 use crate::config::At;
 use crate::template::Template;
@@ -11,6 +11,9 @@ use crate::template::Template;
 /// Most items a feed can be told to keep.
 const KEEP_MAX: usize = 10_000;
 const KEEP_DEFAULT: usize = 50;
+/// Most edges a key can be told to keep.
+const EDGES_MAX: usize = 10_000;
+const EDGES_DEFAULT: usize = 1_000;
 /// Most removals a feed can be told to remember.
 const REMOVALS_MAX: usize = 10_000;
 const REMOVALS_DEFAULT: usize = 1_000;
@@ -18,41 +21,46 @@ const REMOVALS_DEFAULT: usize = 1_000;
 /// Bytes of the configuration.
 type Place = Range<usize>;
 
+/// Where something was written.
+fn span<T>(at: &Option<At<T>>) -> Option<Place> {
+    at.as_ref().map(|at| at.span.clone())
+}
+
 /// Fields that some kinds have and others don't: name, kinds that do, where it was written.
 fn fields_of_kinds(written: &WrittenProjection) -> Vec<(&'static str, &'static [&'static str], Option<Place>)> {
-    fn place<T>(at: &Option<At<T>>) -> Option<Place> {
-        at.as_ref().map(|at| at.span.clone())
-    }
-    const ITEMS: &[&str] = &["feed", "latest"];
+    const ITEMS: &[&str] = &["feed", "latest", "edges"];
+    const LISTS: &[&str] = &["feed", "edges"];
     const NUMBERS: &[&str] = &["counter", "group"];
     vec![
-        ("order", ITEMS, place(&written.order)),
-        ("item", ITEMS, place(&written.item)),
-        ("keep", &["feed"], place(&written.keep)),
-        ("remove_on", &["feed"], place(&written.remove_on)),
-        ("site", &["feed"], place(&written.site)),
-        ("count", NUMBERS, place(&written.count)),
-        ("sum", NUMBERS, place(&written.sum)),
-        ("min", NUMBERS, place(&written.min)),
-        ("max", NUMBERS, place(&written.max)),
-        ("distinct", NUMBERS, place(&written.distinct)),
-        ("windows", NUMBERS, place(&written.windows)),
-        ("by", &["group"], place(&written.by)),
-        ("top", &["group"], place(&written.top)),
-        ("rank", &["group"], place(&written.rank)),
-        ("members", &["group"], place(&written.members)),
+        ("order", ITEMS, span(&written.order)),
+        ("item", ITEMS, span(&written.item)),
+        ("keep", LISTS, span(&written.keep)),
+        ("to", &["edges"], span(&written.to)),
+        ("remove_on", LISTS, span(&written.remove_on)),
+        ("site", LISTS, span(&written.site)),
+        ("count", NUMBERS, span(&written.count)),
+        ("sum", NUMBERS, span(&written.sum)),
+        ("min", NUMBERS, span(&written.min)),
+        ("max", NUMBERS, span(&written.max)),
+        ("distinct", NUMBERS, span(&written.distinct)),
+        ("windows", NUMBERS, span(&written.windows)),
+        ("by", &["group"], span(&written.by)),
+        ("top", &["group"], span(&written.top)),
+        ("rank", &["group"], span(&written.rank)),
+        ("members", &["group"], span(&written.members)),
     ]
 }
 
 impl Judge<'_> {
     pub(super) fn kind(&mut self) -> Option<Kind> {
         let Some(kind) = &self.at.value.kind else {
-            self.missing("kind", "say kind = \"feed\", \"latest\", \"counter\" or \"group\"");
+            self.missing("kind", "say kind = \"feed\", \"latest\", \"edges\", \"counter\" or \"group\"");
             return None;
         };
         let name = kind.value.as_str();
-        if !["feed", "latest", "counter", "group"].contains(&name) {
-            self.wrong("kind", kind, format!("`{name}` is no kind"), "use `feed`, `latest`, `counter` or `group`");
+        if !["feed", "latest", "edges", "counter", "group"].contains(&name) {
+            let fix = "use `feed`, `latest`, `edges`, `counter` or `group`";
+            self.wrong("kind", kind, format!("`{name}` is no kind"), fix);
             return None;
         }
         for (field, kinds, place) in fields_of_kinds(&self.at.value) {
@@ -64,6 +72,7 @@ impl Judge<'_> {
         match name {
             "feed" => self.feed(),
             "latest" => Some(Kind::Latest),
+            "edges" => self.edges().map(Kind::Edges),
             "counter" => self.counting().map(Kind::Counter),
             _ => self.grouping().map(Kind::Group),
         }
@@ -78,13 +87,26 @@ impl Judge<'_> {
         Some(Kind::Feed { keep, removal })
     }
 
+    fn edges(&mut self) -> Option<Pointing> {
+        let keep = self.number("keep", self.at.value.keep.as_ref(), EDGES_DEFAULT, EDGES_MAX, "edges");
+        let removal = self.at.value.remove_on.as_ref().map(|at| {
+            for (field, span) in [("id", span(&at.value.id)), ("keep", span(&at.value.keep))] {
+                let Some(span) = span else { continue };
+                let problem = "has no effect on kind = \"edges\": `to` says which edge goes";
+                self.wrong(&format!("remove_on.{field}"), &At { value: (), span }, problem, "remove it");
+            }
+            self.removing(at)
+        });
+        let Some(to) = &self.at.value.to else {
+            self.missing("to", "say whom an edge points to, as in to = \"{data.followed}\"");
+            return None;
+        };
+        Some(Pointing { to: self.template("to", to)?, removal, keep })
+    }
+
     fn removal(&mut self, at: &At<WrittenRemoval>) -> Option<Removal> {
         let written = &at.value;
-        let filter = self.filter("remove_on.where", written.filter.as_ref());
-        if written.filter.as_ref().is_none_or(|filter| filter.is_empty()) {
-            let fix = "say which events remove, as in where = { type = \"deleted\" }";
-            self.wrong("remove_on.where", at, "is missing", fix);
-        }
+        let filter = self.removing(at);
         if self.at.value.item.as_ref().is_some_and(|item| !item.value.contains_key("id")) {
             let problem = "items have no id, by which one could be removed";
             self.wrong("remove_on", at, problem, "add id to `item`, as in id = \"{data.post}\"");
@@ -96,6 +118,16 @@ impl Judge<'_> {
         };
         let id = self.template("remove_on.id", id)?;
         Some(Removal { filter, id, keep })
+    }
+
+    /// Which events remove.
+    fn removing(&mut self, at: &At<WrittenRemoval>) -> Filter {
+        let filter = self.filter("remove_on.where", at.value.filter.as_ref());
+        if at.value.filter.as_ref().is_none_or(|filter| filter.is_empty()) {
+            let fix = "say which events remove, as in where = { type = \"deleted\" }";
+            self.wrong("remove_on.where", at, "is missing", fix);
+        }
+        filter
     }
 
     /// A number from 1 on.

@@ -10,11 +10,15 @@ mod output;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Projection, WrittenProjection};
-use crate::config::{At, Complaints};
+use crate::config::{At, Complaints, Seconds};
 use crate::event::Path;
 use crate::template::Template;
+
+/// Longest time for which copies of a changed document can be told to be used.
+const REFRESH_MAX: Duration = Duration::from_secs(3_600);
 
 /// Gives the text of a template file once it was read and compiled, and the problem and the fix where it was not.
 pub type Templates<'a> = &'a dyn Fn(&At<PathBuf>) -> Result<String, (String, String)>;
@@ -75,6 +79,7 @@ impl Judge<'_> {
         let outputs = self.outputs(key.as_ref(), paths);
         let title = written.title.as_ref().map_or_else(|| "{key}".to_owned(), |title| title.value.clone());
         let site = self.site();
+        let refresh = self.refresh();
         Some(Projection {
             name: name?,
             kind: kind?,
@@ -84,6 +89,7 @@ impl Judge<'_> {
             item: item?,
             title,
             site,
+            refresh,
             outputs: outputs?,
         })
     }
@@ -139,6 +145,16 @@ impl Judge<'_> {
             self.wrong(field, list, "is an empty list", "name at least one path, or remove it");
         }
         paths
+    }
+
+    fn refresh(&mut self) -> Option<Duration> {
+        let at = self.at.value.refresh.as_ref()?;
+        let Seconds(refresh) = at.value;
+        if refresh.is_zero() || refresh > REFRESH_MAX {
+            let fix = "write more than \"0s\" and at most \"1h\", as in \"1s\", or remove it";
+            self.wrong("refresh", at, "is out of range", fix);
+        }
+        Some(refresh)
     }
 
     /// The start of absolute URLs, without a slash at its end.

@@ -1,0 +1,123 @@
+//! Sends what was committed to other databases: behind the commits, at least once, in no order but that of the keys.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_shared::template::decode_key;
+use tokio::time::sleep;
+
+use super::{Shard, ShardError};
+use crate::database::{Database, DatabaseError, DatabaseRow, postgres};
+use crate::render::plain_json;
+use crate::store::outbox::Sent;
+use crate::store::shard_file::Row;
+
+/// Documents of one statement, and their bytes as they are stored.
+const PAGE_DOCUMENTS: usize = 500;
+const PAGE_BYTES: usize = 4 << 20;
+/// Pause after a database could not be written: the first, and the longest.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// A database that documents of a shard are sent to.
+#[derive(Clone)]
+pub struct Attached {
+    pub name: String,
+    /// Indexes of the projections whose documents go there.
+    pub projections: Vec<u16>,
+    pub database: Arc<dyn Database>,
+}
+
+enum Failed {
+    Shard(ShardError),
+    Database(DatabaseError),
+}
+
+impl Shard {
+    /// Sends to all attached databases, each in its own time.
+    pub(super) async fn send_out(self: &Arc<Self>) -> Result<Infallible, ShardError> {
+        let sending = self.attached.iter().map(|attached| self.send_to(attached));
+        match futures_util::future::try_join_all(sending).await {
+            Err(error) => Err(error),
+            // There is none.
+            Ok(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends only if the shard's own file fails.
+    async fn send_to(self: &Arc<Self>, attached: &Attached) -> Result<Infallible, ShardError> {
+        let mut committed = self.committed.subscribe();
+        let mut pause: Option<Duration> = None;
+        loop {
+            match self.send_page(attached).await {
+                Ok(count) => {
+                    if pause.take().is_some() {
+                        tracing::info!(shard = self.id, database = attached.name, "the database can be written again");
+                    }
+                    if count == 0 && committed.changed().await.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                Err(Failed::Shard(error)) => return Err(error),
+                Err(Failed::Database(error)) => {
+                    if pause.is_none() {
+                        tracing::warn!(
+                            shard = self.id, database = attached.name, %error,
+                            "the database can't be written; trying again"
+                        );
+                    }
+                    let next = pause.map_or(RETRY_PAUSE.0, |pause| (pause * 2).min(RETRY_PAUSE.1));
+                    pause = Some(next);
+                    sleep(next).await;
+                }
+            }
+        }
+    }
+
+    /// Sends some of what waits; how many documents that were.
+    async fn send_page(self: &Arc<Self>, attached: &Attached) -> Result<usize, Failed> {
+        let (shard, projections) = (self.clone(), attached.projections.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let page = shard.file.outbox(&projections, PAGE_DOCUMENTS, PAGE_BYTES)?;
+            let rows: Vec<DatabaseRow> = page.iter().filter_map(|row| shard.database_row(row)).collect();
+            let sent: Vec<Sent> = page
+                .iter()
+                .map(|(projection, key, document)| (*projection, key.clone(), document.version.position))
+                .collect();
+            Ok::<_, ShardError>((rows, sent))
+        });
+        let (rows, sent) = reading.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
+        if sent.is_empty() {
+            self.metrics.outbox.set(0);
+            return Ok(0);
+        }
+        let count = sent.len();
+        attached.database.put(&rows).await.map_err(Failed::Database)?;
+        let shard = self.clone();
+        let removing = tokio::task::spawn_blocking(move || {
+            shard.file.sent(&sent)?;
+            let left = shard.file.outbox_len()?;
+            shard.metrics.outbox.set(i64::try_from(left).unwrap_or(i64::MAX));
+            Ok(())
+        });
+        removing.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
+        Ok(count)
+    }
+
+    /// A document as databases get it: in the form of the output `json`, whatever outputs it has. `None` if it can't be made,
+    /// as of a damaged one.
+    fn database_row(&self, (projection, key, document): &Row) -> Option<DatabaseRow> {
+        let declared = self.projections.get(usize::from(*projection))?;
+        let made = plain_json(declared, key, document);
+        let made = made
+            .inspect_err(|error| tracing::warn!(shard = self.id, %error, "a document is not sent to its database"))
+            .ok()?;
+        let plain = decode_key(key);
+        Some(DatabaseRow {
+            projection: declared.name.clone(),
+            key: if plain.contains('\0') { key.to_string() } else { plain },
+            version: document.version,
+            document: postgres::storable(&made)?,
+        })
+    }
+}
