@@ -17,7 +17,7 @@ use super::pond::{Pond, projections};
 use super::scheduler::{Process, Simulation};
 use super::traffic::USERS;
 use crate::render::Rendered;
-use crate::shard::{Found, NotRead, Read, Shard};
+use crate::shard::{Behind, Found, NotRead, Read, Shard};
 use crate::timing::{sleep, timeout};
 
 /// Who answers for each shard at the moment, as clients know it.
@@ -182,7 +182,7 @@ pub async fn all(shard: Arc<Shard>, documents: Vec<(ShardId, Route, String)>) ->
     let mut all = BTreeMap::new();
     for (_, route, tag) in documents.into_iter().filter(|(other, ..)| *other == shard.id()) {
         let read = shard.document(&route, None).await.expect("nothing is wrong any more");
-        assert_eq!(read.behind, 0, "{tag}");
+        assert_eq!(read.behind, Behind::Nothing, "{tag}");
         if let Found::Document(rendered) = read.found {
             all.insert(tag, rendered.as_ref().clone());
         }
