@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millpond_shared::clock;
 
-use super::plan::{Disk, Engine, Fault, LEASE, Link, Moment, Plan, ROLES, Role};
+use super::plan::{Disk, Engine, Fault, Link, Moment, Plan, ROLES, Role};
 use crate::crash::several_processes::{SHORT_LEASE, SHORT_LEASE_ON_NATS};
 use crate::crash::spare::WITH_SPARE;
 use crate::crash::traffic::Traffic;
@@ -99,7 +99,6 @@ pub fn play(plan: &Plan) -> Told {
 impl Stage {
     /// Starts everything, with relays and disks where the plan needs them.
     fn set(plan: &Plan) -> Stage {
-        assert_eq!(LEASE, Duration::from_secs(1), "as in the insertions");
         let insertions = [&WITH_SPARE[..], &FLUSHED_SOON].concat();
         let pipeline = match plan.engine {
             Engine::Embedded => Pipeline::changed(&[&insertions[..], &[SHORT_LEASE]].concat(), &[]),
