@@ -403,6 +403,8 @@ mod tests {
         let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
         let round = Round { first: 1, last: 1, frames: vec![round_frame(3, 1, "said")] };
         queues.push(lease, round).await.unwrap();
+        // Being made known writes, and says what is there.
+        queues.committed(3, "shard", 0).await.unwrap();
         queues.parts.shards.append_without_a_word(3, 10, b"not said yet").unwrap();
         let pulled = queues.pull(3, 0, 1 << 20, Duration::ZERO).await.unwrap();
         assert_eq!(pulled, Pulled { frames: vec![(1, Bytes::from_static(b"said"))], last: 1, events_after: 1 });
