@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use millpond_shared::clock;
 use millpond_shared::shard_map::{Final, MapRefused, MapState, Move};
 use millpond_shared::version::{Position, ShardId};
 
@@ -12,6 +11,7 @@ use super::shard_queues::Shared;
 use super::shard_writer::{Changes, Done, Stop};
 use super::{HandedOver, MapChange, QueueError};
 use crate::store::shard_queue_file::{Handed, Transaction};
+use crate::timing;
 
 /// Changes the map as part of a transaction.
 pub fn change(
@@ -92,7 +92,7 @@ fn committed(shared: &Shared, shard: ShardId) -> Option<Position> {
 /// Whether another replica of the giving shard is at it.
 fn is_given_now(shared: &Shared, epoch: u32) -> bool {
     let given = *shared.given.lock();
-    given.is_some_and(|(other, at)| other == epoch && clock::monotonic().duration_since(at) < GIVER_SILENCE)
+    given.is_some_and(|(other, at)| other == epoch && timing::now().duration_since(at) < GIVER_SILENCE)
 }
 
 /// Position of what was handed over last in an attempt.
