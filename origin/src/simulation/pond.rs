@@ -163,8 +163,7 @@ impl Crash {
 struct Blank {
     events: Vec<Forgetful>,
     shard_queues: Forgetful,
-    /// By identity: of one shard, and of two.
-    shards: BTreeMap<(ShardId, u16), Forgetful>,
+    shards: BTreeMap<ShardId, Forgetful>,
 }
 
 const CACHE_BYTES: usize = 1 << 20;
@@ -178,7 +177,7 @@ fn blank() -> &'static Blank {
         make(Place::Backend(Box::new(disk.clone())));
         disk
     };
-    let shard_file = |shard, shards| {
+    let shard_file = |shard| {
         let identity = Identity { shard, map_version: MAP_VERSION };
         made(&|place| drop(ShardFile::open(place, identity, projections()).expect("made")))
     };
@@ -187,9 +186,7 @@ fn blank() -> &'static Blank {
             .map(|queue| made(&|place| drop(EventQueueFile::open(place, queue, CACHE_BYTES).expect("made"))))
             .collect(),
         shard_queues: made(&|place| drop(ShardQueueFile::open(place, CACHE_BYTES).expect("made"))),
-        shards: (1..=SHARDS_MAX)
-            .flat_map(|shards| (0..shards).map(move |shard| ((shard, shards), shard_file(shard, shards))))
-            .collect(),
+        shards: (0..SHARDS_MAX).map(|shard| (shard, shard_file(shard))).collect(),
     })
 }
 
@@ -214,7 +211,7 @@ impl Pond {
         let replica = |shard, number: usize| ReplicaMachine {
             shard,
             consumer: format!("replica-{number}"),
-            disk: Some(blank.shards[&(shard, plan.shards)].copied()),
+            disk: Some(blank.shards[&shard].copied()),
             power: Power::default(),
             up: None,
             open: Arc::default(),
@@ -380,7 +377,7 @@ impl Pond {
             }
             let from = PagesOf { process: process_there, open, shard, bytes_max };
             let Ok(first) = from.page(None).await else { return };
-            let disk = blank().shards[&(shard, self.map.shards())].copied();
+            let disk = blank().shards[&shard].copied();
             let place = Place::Backend(Box::new(disk.clone()));
             let (file, _) = ShardFile::open(place, identity, projections()).expect("opened");
             if adopt(file, first, &from).await.is_ok() {
