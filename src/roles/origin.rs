@@ -138,6 +138,10 @@ impl Roles {
             (Some(queues), _) => Arc::clone(queues) as _,
             (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
         };
+        let events: Arc<dyn EventQueues> = match (&self.queues, &config.queue) {
+            (Some(queues), _) => Arc::clone(queues) as _,
+            (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
+        };
         let mut shards = Vec::new();
         for &shard in &config.serve {
             if let Some(from) = &config.copy_from {
@@ -158,6 +162,7 @@ impl Roles {
                 projections: Arc::clone(&whole.projections),
                 place: Place::File(file_path(&config.dir, shard)),
                 queues: Arc::clone(&queues),
+                events: Some(Arc::clone(&events)),
                 settings: config.settings.clone(),
             };
             shards.push(Shard::open(opening, &metrics).map_err(Failure::from_display)?);

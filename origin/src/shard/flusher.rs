@@ -1,6 +1,7 @@
 //! Write-behind: changed documents, position and marks, a slice at a time, while applying goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_shared::clock::Stopwatch;
@@ -40,6 +41,10 @@ impl Shard {
         let all = self.state.read().applied();
         loop {
             let write = {
+                let _told = self.telling.lock().await;
+                if self.untold.load(Ordering::Acquire) {
+                    return Ok(());
+                }
                 let mut state = self.state.write();
                 if state.reached() < all { state.slice(self.settings.flush_slice) } else { None }
             };

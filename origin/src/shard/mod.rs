@@ -18,6 +18,7 @@ mod flusher;
 mod held;
 mod memo;
 mod metrics;
+mod outbox;
 mod prepare;
 mod pull;
 mod read;
@@ -32,6 +33,7 @@ pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::BoxStream;
@@ -48,8 +50,9 @@ use tokio::task::JoinError;
 use self::changes::ChangeLog;
 use self::memo::Memo;
 use self::metrics::OneShard;
+use self::outbox::Telling;
 use self::state::State;
-use crate::queue::{QueueError, ShardQueues};
+use crate::queue::{EventQueues, QueueError, ShardQueues};
 use crate::render::Renderer;
 use crate::store::Place;
 use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
@@ -104,6 +107,8 @@ pub struct Opening {
     pub projections: Arc<Vec<Projection>>,
     pub place: Place,
     pub queues: Arc<dyn ShardQueues>,
+    /// Where documents tell others: needed where a `home` is declared.
+    pub events: Option<Arc<dyn EventQueues>>,
     pub settings: ShardSettings,
 }
 
@@ -133,6 +138,7 @@ pub struct Shard {
     settings: ShardSettings,
     file: ShardFile,
     queues: Arc<dyn ShardQueues>,
+    events: Option<Arc<dyn EventQueues>>,
     metrics: OneShard,
     /// Locked for as long as it takes to merge one frame, or to list what changed; never while something is parsed,
     /// rendered, read or written.
@@ -146,6 +152,11 @@ pub struct Shard {
     held_at_start: watch::Sender<Option<Position>>,
     opened_at: Instant,
     flush_wanted: Notify,
+    /// What the current batch has to tell others. While there is something, or it could not be told, nothing is written.
+    tellings: Mutex<Vec<Telling>>,
+    untold: AtomicBool,
+    /// Held from before a batch is applied until it is told; and to take a slice.
+    telling: tokio::sync::Mutex<()>,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
 }
@@ -153,7 +164,7 @@ pub struct Shard {
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map, projections, place, queues, settings } = opening;
+        let Opening { shard, map, projections, place, queues, events, settings } = opening;
         let identity = Identity { shard, shards: map.shards(), map_version: map.version };
         let (file, opened) = ShardFile::open(place, identity, &projections)?;
         for projection in &opened.undeclared {
@@ -173,6 +184,9 @@ impl Shard {
             held_at_start: watch::Sender::new(None),
             opened_at: clock::monotonic(),
             flush_wanted: Notify::new(),
+            tellings: Mutex::default(),
+            untold: AtomicBool::new(false),
+            telling: tokio::sync::Mutex::default(),
             dead: dead::Pending::default(),
             map,
             wanted: Wanted::of(projections.iter().flat_map(Projection::paths)),
@@ -181,6 +195,7 @@ impl Shard {
             settings,
             file,
             queues,
+            events,
             metrics,
         }))
     }
