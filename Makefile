@@ -21,6 +21,7 @@ demo:
 # Every test. MILLPOND_DATA=FOLDER adds those that need the real events; they say so where it is missing.
 test:
 	@tools/nats-server >/dev/null
+	@tools/postgres-server >/dev/null
 	$(CARGO) test --workspace --lib --bins --tests
 	$(CARGO) test --manifest-path tests/validators/Cargo.toml
 

@@ -1,16 +1,14 @@
 //! The token of the admin socket: where it is, and who has it (RFC 6750).
 
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 
 use http::{HeaderMap, header};
+use millpond_origin::config::place;
 use subtle::ConstantTimeEq;
 
 /// Fewer characters than this can be guessed.
 const CHARACTERS_MIN: usize = 16;
-/// Largest file that is read, in bytes.
-const FILE_MAX_BYTES: u64 = 4096;
 
 /// Told nobody.
 #[derive(Clone)]
@@ -25,17 +23,7 @@ impl fmt::Debug for Token {
 impl Token {
     /// Reads it from `env:NAME`, or `file:PATH` below `folder`; the error says what is wrong, and nothing of the token.
     pub fn read(place: &str, folder: &Path) -> Result<Token, String> {
-        let text = if let Some(name) = place.strip_prefix("env:") {
-            std::env::var(name).map_err(|_| format!("the environment variable {name} is not set, or is no text"))?
-        } else if let Some(path) = place.strip_prefix("file:") {
-            let path = folder.join(path);
-            let mut text = String::new();
-            let read = std::fs::File::open(&path).and_then(|file| file.take(FILE_MAX_BYTES).read_to_string(&mut text));
-            read.map_err(|error| format!("{}: {error}", path.display()))?;
-            text
-        } else {
-            return Err("names no place: a token is in an environment variable or a file of its own".to_owned());
-        };
+        let text = place::read(place, folder)?;
         let text = text.trim_ascii();
         if text.len() < CHARACTERS_MIN {
             return Err(format!("what {place} holds is shorter than {CHARACTERS_MIN} characters"));

@@ -40,5 +40,5 @@ fn asks_the_world(text: &str) -> bool {
     let reads_files = has("proxy", "certificate") || has("admin", "token");
     let origins = table.get("origin").and_then(Value::as_table);
     let goes_out = origins.is_some_and(|origins| origins.values().any(goes_out));
-    table.contains_key("include") || reads_files || goes_out
+    table.contains_key("include") || table.contains_key("database") || reads_files || goes_out
 }

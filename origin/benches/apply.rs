@@ -143,6 +143,7 @@ fn of_kind(projections: Vec<Projection>, frames: &[Bytes], events: usize, parsin
             queues: queue.clone(),
             events: Some(queue.clone()),
             settings,
+            attached: Vec::new(),
         };
         let shard = Shard::open(opening, &ShardMetrics::register(&Registry::new()).expect("metrics")).expect("opened");
         let took = measured(|| run(&shard, frames.len() as Position));

@@ -6,11 +6,12 @@
 //! GET  ─▶ api::documents ◀─────────────────────────────────────────────────────── render ◀─┘
 //! ```
 //!
-//! Imports point down this list: `api` → `queue`, `dispatch`, `shard` → `store` → `projection`, `render` → shared.
+//! Imports point down this list: `api` → `queue`, `dispatch`, `shard` → `store`, `database` → `projection`, `render` → shared.
 //! `http` is the small server and client that every role's socket is made of.
 
 pub mod api;
 pub mod config;
+pub mod database;
 pub mod dispatch;
 pub mod http;
 pub mod projection;

@@ -4,7 +4,7 @@ use crate::projection::Projection;
 use crate::template::{decode_key, encode_key_part};
 
 /// Path of an output: text, one `{key}`, text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathPattern {
     text: String,
     before: String,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
-use millpond_origin::config::{roles, shards as shard_sections, source as source_section};
+use millpond_origin::config::{databases, roles, shards as shard_sections, source as source_section};
 use millpond_origin::render::check_template;
 use millpond_proxy::rules::{self, Forwarding, Known, WrittenRule};
 use millpond_shared::config::{At, Complaints, Source};
@@ -39,6 +39,14 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
     let log = log(written, complaints);
     let admin = admin(written, source, complaints);
 
+    let databases = databases::judge(
+        written.database.as_ref(),
+        &projections,
+        shards.is_some(),
+        |span| folder_of(source, span),
+        complaints,
+    );
+
     counterparts(written, complaints);
     every_shard_has_a_place(written, &shard_map, shards.as_ref(), complaints);
     sockets::judge(written, complaints);
@@ -53,6 +61,7 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
         dispatcher,
         shard_map,
         shards,
+        databases,
         projections: Arc::new(projections),
     })
 }

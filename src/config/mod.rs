@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millpond_origin::api::ingest;
+use millpond_origin::config::databases::DatabaseConfig;
 use millpond_origin::config::roles::{DispatcherConfig, IngestConfig, QueueConfig};
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_proxy::config::ProxyConfig;
@@ -41,6 +42,7 @@ pub struct Config {
     pub dispatcher: Option<DispatcherConfig>,
     pub shard_map: ShardMapConfig,
     pub shards: Option<ShardsConfig>,
+    pub databases: Vec<DatabaseConfig>,
     pub projections: Arc<Vec<Projection>>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use millpond_origin::config::databases::WrittenDatabase;
 use millpond_origin::config::roles::{WrittenDispatcher, WrittenIngest, WrittenQueue};
 use millpond_origin::config::shards::{WrittenShardMap, WrittenShards};
 use millpond_origin::config::source::WrittenSource;
@@ -37,6 +38,8 @@ pub struct Written {
     pub shards: Option<At<WrittenShards>>,
     /// Documents derived from events.
     pub projection: Option<Vec<At<WrittenProjection>>>,
+    /// Other databases that shards send documents to, by names of their own.
+    pub database: Option<BTreeMap<String, At<WrittenDatabase>>>,
 }
 
 /// How to log, to stderr.
@@ -80,14 +83,8 @@ impl Written {
         one(&mut self.dispatcher, other.dispatcher, "dispatcher", complaints);
         one(&mut self.shard_map, other.shard_map, "shard_map", complaints);
         one(&mut self.shards, other.shards, "shards", complaints);
-        for (name, origin) in other.origin.unwrap_or_default() {
-            let all = self.origin.get_or_insert_default();
-            if all.contains_key(&name) {
-                let problem = "another file declares this origin as well";
-                complaints.add(origin.span.clone(), format!("origin.{name}"), problem, "declare it once");
-            }
-            all.insert(name, origin);
-        }
+        named(&mut self.origin, other.origin, "origin", complaints);
+        named(&mut self.database, other.database, "database", complaints);
         many(&mut self.rule, other.rule);
         many(&mut self.source, other.source);
         many(&mut self.projection, other.projection);
@@ -100,6 +97,23 @@ fn one<T>(mine: &mut Option<At<T>>, other: Option<At<T>>, name: &str, complaints
             complaints.add(other.span.clone(), name, "another file has this section as well", "keep one of the two");
         }
         *mine = Some(other);
+    }
+}
+
+/// Sections with names of their own.
+fn named<T>(
+    mine: &mut Option<BTreeMap<String, At<T>>>,
+    other: Option<BTreeMap<String, At<T>>>,
+    kind: &str,
+    complaints: &mut Complaints,
+) {
+    for (name, section) in other.unwrap_or_default() {
+        let all = mine.get_or_insert_default();
+        if all.contains_key(&name) {
+            let problem = format!("another file declares this {kind} as well");
+            complaints.add(section.span.clone(), format!("{kind}.{name}"), problem, "declare it once");
+        }
+        all.insert(name, section);
     }
 }
 

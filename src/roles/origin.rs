@@ -7,16 +7,19 @@ use std::sync::Arc;
 use millpond_origin::api::documents::Documents;
 use millpond_origin::api::ingest::Ingest;
 use millpond_origin::api::queues::QueuesApi;
+use millpond_origin::config::databases::DatabaseConfig;
 use millpond_origin::config::engine::Engine;
 use millpond_origin::config::roles::{DispatcherConfig, QueueConfig};
 use millpond_origin::config::shards::ShardsConfig;
+use millpond_origin::database::DatabaseMetrics;
+use millpond_origin::database::postgres::Postgres;
 use millpond_origin::dispatch::{Dispatcher, Routing};
 use millpond_origin::http::Handler;
 use millpond_origin::queue::nats::{Clock, NatsQueues};
 use millpond_origin::queue::{
     DispatchQueues, EventQueues, Files, Options, QueueClient, QueueRole, Queues, ShardQueues,
 };
-use millpond_origin::shard::{Copying, Opening, Shard, ShardMetrics, copy, file_path};
+use millpond_origin::shard::{Attached, Copying, Opening, Shard, ShardMetrics, copy, file_path};
 use millpond_origin::store::Place;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::ShardId;
@@ -142,6 +145,7 @@ impl Roles {
             (Some(queues), _) => Arc::clone(queues) as _,
             (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
         };
+        let attached = attached(whole, registry)?;
         let mut shards = Vec::new();
         for &shard in &config.serve {
             if let Some(from) = &config.copy_from {
@@ -164,6 +168,7 @@ impl Roles {
                 queues: Arc::clone(&queues),
                 events: Some(Arc::clone(&events)),
                 settings: config.settings.clone(),
+                attached: attached.clone(),
             };
             shards.push(Shard::open(opening, &metrics).map_err(Failure::from_display)?);
         }
@@ -253,4 +258,25 @@ impl Roles {
             queues.close().await;
         }
     }
+}
+
+/// The databases that shards send documents to.
+fn attached(config: &Config, registry: &Registry) -> Result<Vec<Attached>, Failure> {
+    if config.databases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let metrics = DatabaseMetrics::register(registry).map_err(Failure::from_display)?;
+    let number = |name: &String| {
+        let place = config.projections.iter().position(|projection| projection.name == *name);
+        place.and_then(|place| u16::try_from(place).ok())
+    };
+    let attach = |database: &DatabaseConfig| {
+        let postgres = Postgres::new(database.name.clone(), database.settings.clone(), metrics.clone());
+        Ok(Attached {
+            name: database.name.clone(),
+            projections: database.projections.iter().filter_map(number).collect(),
+            database: Arc::new(postgres.map_err(Failure::Failed)?),
+        })
+    };
+    config.databases.iter().map(attach).collect()
 }

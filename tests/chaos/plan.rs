@@ -9,7 +9,7 @@ use crate::harness::random::Random;
 pub const LENGTH: Duration = Duration::from_secs(5);
 /// Faults of one plan: one of each sort, and some more.
 const FAULTS_MIN: usize = 4;
-const FAULTS_MAX: usize = 8;
+const FAULTS_MAX: usize = 12;
 /// A thing that has been mended is left alone for so long.
 const REST: Duration = Duration::from_millis(300);
 /// How long the lease of a dispatcher is in these tests; some pauses are longer.

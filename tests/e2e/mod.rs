@@ -3,6 +3,7 @@
 mod admin;
 mod completing;
 mod compression;
+mod databases;
 mod deception;
 mod downstream;
 mod drain;
@@ -16,6 +17,7 @@ mod forwarding;
 mod frames;
 mod framing;
 mod held_back;
+mod hostile;
 mod hot;
 mod http2;
 mod ingest;

@@ -217,6 +217,21 @@ impl Pipeline {
         self.process(part).log()
     }
 
+    /// The folder in which all of it is.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// From the next starts on, other lines are put in.
+    pub fn insert_instead(&mut self, insertions: &[(&str, &str)]) {
+        self.insertions = insertions.iter().map(|(line, text)| ((*line).to_owned(), (*text).to_owned())).collect();
+    }
+
+    /// Memory that a process has in use, in MiB.
+    pub fn resident_mib(&self, part: Part) -> usize {
+        self.process(part).resident_mib()
+    }
+
     /// The folder of the data that the roles keep.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
@@ -296,7 +311,7 @@ impl Undone {
 
 /// An address that nobody listens at, and that the kernel gives to nobody who asks for any: a process that was killed
 /// must find it free.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     const BELOW_EPHEMERAL: std::ops::Range<usize> = 12_000..32_000;
     let start = std::process::id() as usize * 101;

@@ -117,6 +117,13 @@ impl Millpond {
         self.child.id()
     }
 
+    /// Memory that it has in use, in MiB.
+    pub fn resident_mib(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") / 1024
+    }
+
     /// Sends a signal by name, as in `"TERM"` or `"HUP"`.
     pub fn signal(&self, name: &str) {
         assert!(!self.gone, "it has ended, and its id may be another's");

@@ -1,11 +1,13 @@
 //! `auth` of a `[[source]]`: who may send to it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use millpond_shared::config::{At, Seconds};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::place;
 use super::section::Section;
 use crate::api::ingest::Auth;
 use crate::api::ingest::auth::{SECRETS_MAX, Secret, Secrets, SignedUrl, Webhooks};
@@ -27,8 +29,6 @@ pub struct WrittenAuth {
 
 const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
 const TOLERANCE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
-/// Largest file of a secret, in bytes.
-const FILE_MAX_BYTES: u64 = 4096;
 
 /// `None` if something is wrong with it. `window`: how long ids of the source are remembered. Secrets are read only if
 /// the source is `served` here: no other process need have them.
@@ -108,20 +108,8 @@ fn secrets(section: &mut Section<'_>, at: &At<WrittenAuth>, served: bool) -> Opt
     (secrets.len() == written.value.len()).then(|| Secrets::new(secrets))
 }
 
-/// The secret that is at `env:NAME` or in `file:PATH`. None stands in a configuration file, which is copied and shown around.
+/// The secret that is at `env:NAME` or in `file:PATH`.
 pub fn secret(place: &str) -> Result<Secret, String> {
-    let text = if let Some(name) = place.strip_prefix("env:") {
-        std::env::var(name).map_err(|_| format!("the environment variable {name} is not set, or is no text"))?
-    } else if let Some(path) = place.strip_prefix("file:") {
-        read(path).map_err(|error| format!("{path}: {error}"))?
-    } else {
-        return Err("names no place: a secret is in an environment variable or a file of its own".to_owned());
-    };
+    let text = place::read(place, Path::new(""))?;
     Secret::parse(&text).map_err(|problem| format!("what {place} holds {problem}"))
-}
-
-fn read(path: &str) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut std::io::Read::take(std::fs::File::open(path)?, FILE_MAX_BYTES), &mut text)?;
-    Ok(text)
 }

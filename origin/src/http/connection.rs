@@ -14,12 +14,12 @@ use millpond_shared::http1::{self, BodyReader, Framing, Minor, Refusal, RequestH
 use millpond_shared::wire::{Intake, Taker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Sleep, timeout, timeout_at};
 
-use super::end::{End, no_room, too_large, too_slow};
+use super::end::{End, body_too_slow, no_room, too_large, too_slow};
 use super::server::Shared;
-use super::{Answer, refusal};
+use super::{Answer, Share, refusal};
 
 /// Serves one connection until either side ends it.
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, shutdown: watch::Receiver<bool>) {
@@ -124,19 +124,16 @@ impl Connection {
             Framing::Chunked | Framing::UntilClose => None,
         };
         let handler = Arc::clone(&self.shared.handler);
-        let (answer, room) = match handler.intake(&head, length) {
+        let (answer, share) = match handler.intake(&head, length) {
             Intake::Nothing(response) => self.skip(framing, response)?,
             Intake::Pieces(taker) => (self.pieces(&head, framing, taker).await?.into(), None),
             Intake::Whole { max_bytes } => {
-                let (limit, mut room) = (self.shared.limits.body_time, None);
-                let body = match timeout(limit, self.body(&head, framing, max_bytes, &mut room)).await {
-                    Ok(body) => body?,
-                    Err(_) => return Err(too_slow("the body", limit)),
-                };
-                (handler.handle_parsed(&head, body).await?, room)
+                let mut share = self.shared.bodies.share();
+                let body = self.body(&head, framing, max_bytes, &mut share).await?;
+                (handler.handle_parsed(&head, body).await?, Some(share))
             }
         };
-        drop(room);
+        drop(share);
         let asks_to_close = head.fields.list("connection").any(|option| option.eq_ignore_ascii_case("close"));
         let stays = head.minor == Minor::One && !asks_to_close && !*self.shutdown.borrow();
         match answer {
@@ -172,14 +169,22 @@ impl Connection {
         }
     }
 
-    async fn body(&mut self, head: &RequestHead, framing: Framing, limit: u64, room: &mut Room) -> Result<Bytes, End> {
-        if let Framing::Length(length) = framing {
-            if length > limit {
-                return Err(too_large(limit));
-            }
-            self.reserve(room, length)?;
+    /// The whole of a body. What came with its head is in the connection's buffer and needs no room of its own; beyond
+    /// that a body takes as much as has come of it, whatever it promises.
+    async fn body(
+        &mut self,
+        head: &RequestHead,
+        framing: Framing,
+        limit: u64,
+        share: &mut Share,
+    ) -> Result<Bytes, End> {
+        if let Framing::Length(length) = framing
+            && length > limit
+        {
+            return Err(too_large(limit));
         }
         self.expectation(head, framing).await?;
+        let began = clock::monotonic();
         let mut reader = BodyReader::new(framing);
         let mut whole = Bytes::new();
         let mut parts = BytesMut::new();
@@ -192,13 +197,19 @@ impl Connection {
                 }
                 Step::End { .. } if parts.is_empty() => return Ok(whole),
                 Step::End { .. } => return Ok(parts.freeze()),
-                Step::NeedMore => self.more().await?,
+                Step::NeedMore => {
+                    let come = (whole.len() + parts.len()) as u64;
+                    share.grow_to(come).map_err(no_room)?;
+                    let due = began + self.shared.limits.body_due(come);
+                    match timeout_at(due.into(), self.more()).await {
+                        Ok(more) => more?,
+                        Err(_) => return Err(body_too_slow(&self.shared.limits)),
+                    }
+                }
             }
-            let length = (whole.len() + parts.len()) as u64;
-            if length > limit {
+            if (whole.len() + parts.len()) as u64 > limit {
                 return Err(too_large(limit));
             }
-            self.reserve(room, length)?;
         }
     }
 
@@ -211,7 +222,7 @@ impl Connection {
     ) -> Result<Response<Bytes>, End> {
         self.expectation(head, framing).await?;
         let mut reader = BodyReader::new(framing);
-        let limit = self.shared.limits.body_time;
+        let limit = self.shared.limits.piece_time;
         loop {
             match reader.step(&mut self.buf)? {
                 Step::Data(piece) => {
@@ -228,7 +239,7 @@ impl Connection {
 
     /// Answers a request whose body is not wanted: what is here of it is passed over if that is all of it, else the
     /// connection ends.
-    fn skip(&mut self, framing: Framing, response: Box<Response<Bytes>>) -> Result<(Answer, Room), End> {
+    fn skip(&mut self, framing: Framing, response: Box<Response<Bytes>>) -> Result<(Answer, Option<Share>), End> {
         let mut reader = BodyReader::new(framing);
         loop {
             match reader.step(&mut self.buf)? {
@@ -237,22 +248,6 @@ impl Connection {
                 Step::NeedMore => return Err(End::Answered(response)),
             }
         }
-    }
-
-    /// Makes room for a body of `bytes` bytes among all that the server holds.
-    fn reserve(&self, room: &mut Room, bytes: u64) -> Result<(), End> {
-        let wanted = usize::try_from(bytes.div_ceil(ROOM_UNIT)).unwrap_or(usize::MAX);
-        let missing = wanted.saturating_sub(room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
-        if missing == 0 {
-            return Ok(());
-        }
-        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        let more = self.shared.bodies.clone().try_acquire_many_owned(missing).map_err(|_| no_room())?;
-        match room {
-            Some(room) => room.merge(more),
-            None => *room = Some(more),
-        }
-        Ok(())
     }
 
     /// A client that waits for leave to send its body gets it (RFC 9110 §10.1.1).
@@ -374,11 +369,6 @@ impl Connection {
     }
 }
 
-/// A body's share of the memory for bodies, once it has one.
-type Room = Option<OwnedSemaphorePermit>;
-
-/// Bytes that one permit stands for.
-pub(super) const ROOM_UNIT: u64 = 1024;
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 16 * 1024;
 /// Most that is read and thrown away after a refusal.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use millpond_shared::http1::Refusal;
 
-use super::refusal;
+use super::{NoRoom, ServerLimits, refusal};
 
 /// Why a connection ends.
 pub enum End {
@@ -25,9 +25,8 @@ pub fn too_large(limit: u64) -> End {
     End::Refused("body_too_large", Box::new(response))
 }
 
-pub fn no_room() -> End {
-    let problem = "the bodies of other requests take all the memory that bodies may take";
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, problem, "send it again later");
+pub fn no_room(none: NoRoom) -> End {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, none.to_string(), "send it again later");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     End::Refused("no_room", Box::new(response))
 }
@@ -36,6 +35,10 @@ pub fn too_slow(what: &str, limit: Duration) -> End {
     let problem = format!("{what} did not arrive within {} s", limit.as_secs_f64());
     let response = refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts");
     End::Refused("too_slow", Box::new(response))
+}
+
+pub fn body_too_slow(limits: &ServerLimits) -> End {
+    End::Refused("too_slow", Box::new(limits.too_slow()))
 }
 
 impl From<Refusal> for End {

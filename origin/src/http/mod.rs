@@ -1,7 +1,8 @@
 //! The small HTTP/1.1 server and client that the sockets of the origin roles are made of, over `shared::http1`.
 //!
-//! `server` accepts and counts connections; `connection` is the loop of one: read, handle, answer, and `end` what is said when it ends early; `client` keeps a
-//! pool of connections to one role; `refusals` counts what a server refused by itself.
+//! `server` accepts and counts connections; `connection` is the loop of one: read, handle, answer, and `end` what is said
+//! when it ends early; `room` is the memory that bodies share; `client` keeps a pool of connections to one role; `refusals`
+//! counts what a server refused by itself.
 
 mod client;
 #[cfg(test)]
@@ -9,12 +10,14 @@ mod client_tests;
 mod connection;
 mod end;
 mod refusals;
+mod room;
 mod server;
 #[cfg(test)]
 mod server_tests;
 
 pub use client::{Client, ClientError};
 pub use refusals::Refusals;
+pub use room::{NoRoom, Room, Share};
 pub use server::{Answer, Handler, ServerLimits, serve, serve_within};
 
 use bytes::Bytes;

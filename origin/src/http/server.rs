@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connection::{self, ROOM_UNIT};
+use super::{Room, connection};
 
 /// What answers the requests of a server.
 #[async_trait]
@@ -59,15 +59,20 @@ impl From<Response<Bytes>> for Answer {
 pub struct ServerLimits {
     /// Open connections; one more is answered 503 and closed.
     pub connections: usize,
-    /// Bytes of the bodies of all requests in flight; a body that does not fit is answered 503.
+    /// Bytes of the bodies of all requests in flight, as far as they have come and but for what came with their heads; a
+    /// body that does not fit is answered 503.
     pub bodies: u64,
     /// Of a request head; see there.
     pub head: Limits,
     /// From the first byte of a head to its last; beyond it 408.
     pub head_time: Duration,
-    /// From the end of a head to the last byte of the body, or between two pieces of a body that is taken as it arrives;
+    /// From the end of a head to the last byte of the body, and a second more for each `body_rate` bytes that have come;
     /// beyond it 408.
     pub body_time: Duration,
+    /// Slowest that a body may come, in bytes a second.
+    pub body_rate: u64,
+    /// Between two pieces of a body that is taken as it arrives; beyond it 408.
+    pub piece_time: Duration,
     /// Between requests; then the connection is closed.
     pub idle_time: Duration,
     /// Until a piece of an answer is taken by the client; then the connection is closed.
@@ -83,7 +88,9 @@ impl Default for ServerLimits {
             bodies: 512 << 20,
             head: Limits::default(),
             head_time: Duration::from_secs(10),
-            body_time: Duration::from_secs(60),
+            body_time: Duration::from_secs(10),
+            body_rate: 16 << 10,
+            piece_time: Duration::from_secs(60),
             idle_time: Duration::from_secs(75),
             write_time: Duration::from_secs(30),
             drain_time: Duration::from_secs(10),
@@ -91,12 +98,25 @@ impl Default for ServerLimits {
     }
 }
 
+impl ServerLimits {
+    /// How long after its head more of a body must come, of which so many bytes have come.
+    pub fn body_due(&self, come: u64) -> Duration {
+        self.body_time + Duration::from_millis(come.saturating_mul(1000) / self.body_rate.max(1))
+    }
+
+    /// 408: a body was not there when it was due.
+    pub fn too_slow(&self) -> Response<Bytes> {
+        let (rate, after) = (self.body_rate, self.body_time.as_secs_f64());
+        let problem = format!("the body comes slower than {rate} bytes a second, {after} s after it began");
+        super::refusal(StatusCode::REQUEST_TIMEOUT, problem, "send it faster, or in smaller parts")
+    }
+}
+
 /// What all connections of a server share.
 pub(super) struct Shared {
     pub handler: Arc<dyn Handler>,
     pub limits: ServerLimits,
-    /// Room for bodies, in units of [`ROOM_UNIT`] bytes.
-    pub bodies: Arc<Semaphore>,
+    pub bodies: Room,
 }
 
 /// Serves until `shutdown` becomes true (or its sender is gone), then drains and returns.
@@ -112,8 +132,7 @@ pub async fn serve_within(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(limits.connections));
-    let bodies = usize::try_from(limits.bodies.div_ceil(ROOM_UNIT)).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    let shared = Arc::new(Shared { handler, limits, bodies: Arc::new(Semaphore::new(bodies)) });
+    let shared = Arc::new(Shared { handler, limits, bodies: Room::of(limits.bodies) });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

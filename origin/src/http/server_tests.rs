@@ -218,9 +218,11 @@ async fn a_client_that_asks_for_leave_gets_it_before_its_body_is_there() {
 #[tokio::test]
 async fn slow_heads_and_bodies_are_answered_408_and_idle_connections_closed() {
     let short = Duration::from_millis(30);
-    let limits = ServerLimits { head_time: short, body_time: short, idle_time: short, ..Default::default() };
+    let limits =
+        ServerLimits { head_time: short, body_time: short, piece_time: short, idle_time: short, ..Default::default() };
     let server = start(limits).await;
-    for slow in ["GET / HT", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab"] {
+    let body = "HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab";
+    for slow in ["GET / HT", &format!("POST / {body}"), &format!("POST /pieces {body}")] {
         let text = send(&server, slow).await;
         assert!(text.starts_with("HTTP/1.1 408 "), "{slow}: {text}");
     }
@@ -240,24 +242,37 @@ async fn one_connection_too_many_is_turned_away() {
     assert!(rest(&mut first).await.ends_with("GET /gate "));
 }
 
+/// A client that promises a body is not taken at its word: what it holds is what it has sent.
 #[tokio::test]
-async fn bodies_that_do_not_fit_beside_others_are_refused_before_they_are_read() {
-    let mut server = start(ServerLimits { bodies: 4096, ..Default::default() }).await;
+async fn bodies_that_have_come_and_do_not_fit_beside_others_are_refused() {
+    let mut server = start(ServerLimits { bodies: 64 << 10, ..Default::default() }).await;
+    let post = |path: &str, bytes: usize| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n");
+        head + &"x".repeat(bytes)
+    };
+    let mut promising = Vec::new();
+    for _ in 0..20 {
+        let mut stream = connect(&server).await;
+        let (head, _) = post("/", 1 << 20).split_once("xx").map(|(head, rest)| (head.to_owned(), rest.len())).unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        promising.push(stream);
+    }
     let mut first = connect(&server).await;
-    let head = "POST /gate HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\nConnection: close\r\n\r\n";
-    first.write_all([head.as_bytes(), &[b'x'; 3000]].concat().as_slice()).await.unwrap();
+    first.write_all(post("/gate", 48 << 10).as_bytes()).await.unwrap();
     server.entered.recv().await.unwrap();
-    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n";
-    for second in [head.replace("/gate", "/"), format!("{chunked}{}\r\n0\r\n\r\n", "x".repeat(2000))] {
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = format!("{chunked}{:x}\r\n{}\r\n0\r\n\r\n", 48 << 10, "x".repeat(48 << 10));
+    for second in [post("/", 48 << 10), chunked] {
         let text = send(&server, &second).await;
         assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("retry-after: 1\r\n"), "{text}");
         assert_eq!(server.refused.recv().await, Some("no_room"));
     }
+    let small = send(&server, &post("/", 1 << 10)).await;
+    assert!(small.starts_with("HTTP/1.1 200 "), "what comes with its head needs no room: {small}");
     server.gate.notify_one();
     assert!(rest(&mut first).await.ends_with("x"));
-    let mut again = connect(&server).await;
-    again.write_all([head.replace("/gate", "/").as_bytes(), &[b'x'; 3000]].concat().as_slice()).await.unwrap();
-    assert!(rest(&mut again).await.starts_with("HTTP/1.1 200 "), "there is room again");
+    let again = send(&server, &post("/", 48 << 10)).await;
+    assert!(again.starts_with("HTTP/1.1 200 "), "there is room again");
 }
 
 #[tokio::test]

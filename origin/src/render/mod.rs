@@ -138,6 +138,14 @@ fn not_rendered(page: &Page<'_>, problem: String) -> NotRendered {
     }
 }
 
+/// The document with `key` as plain JSON, whatever outputs its projection has.
+pub fn plain_json(projection: &Projection, key: &str, document: &Document) -> Result<Vec<u8>, NotRendered> {
+    let plain = decode_key(key);
+    let title = projection.title.replace("{key}", &plain);
+    let page = Page { projection, output: &Output::plain_json(), key, title, plain, document };
+    json::body(&page).map_err(|problem| not_rendered(&page, problem))
+}
+
 /// What every format is given.
 struct Page<'a> {
     projection: &'a Projection,

@@ -14,6 +14,7 @@ use super::prepare::Unapplied;
 pub struct ShardMetrics {
     lag: IntGaugeVec,
     uncommitted: IntGaugeVec,
+    outbox: IntGaugeVec,
     position: IntGaugeVec,
     committed: IntGaugeVec,
     documents: IntGaugeVec,
@@ -34,6 +35,7 @@ pub struct ShardMetrics {
 pub struct OneShard {
     pub lag: IntGauge,
     pub uncommitted: IntGauge,
+    pub outbox: IntGauge,
     pub position: IntGauge,
     pub committed: IntGauge,
     pub documents: IntGauge,
@@ -66,6 +68,7 @@ impl ShardMetrics {
         Ok(ShardMetrics {
             lag: gauge("millpond_shard_lag_events", "Events in the shard queue that are not applied yet.")?,
             uncommitted: gauge("millpond_shard_uncommitted_events", "Events that are applied and not on disk yet.")?,
+            outbox: gauge("millpond_shard_outbox_documents", "Documents that are to be sent to another database.")?,
             position: gauge("millpond_shard_version", "Position in the shard queue that is applied.")?,
             committed: gauge("millpond_shard_committed", "Position in the shard queue that is on disk.")?,
             documents: gauge("millpond_shard_documents", "Documents in memory.")?,
@@ -118,6 +121,7 @@ impl ShardMetrics {
         OneShard {
             lag: self.lag.with_label_values(&[&shard]),
             uncommitted: self.uncommitted.with_label_values(&[&shard]),
+            outbox: self.outbox.with_label_values(&[&shard]),
             position: self.position.with_label_values(&[&shard]),
             committed: self.committed.with_label_values(&[&shard]),
             documents: self.documents.with_label_values(&[&shard]),

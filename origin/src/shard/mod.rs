@@ -23,6 +23,7 @@ mod prepare;
 mod pull;
 mod read;
 mod state;
+mod tellings;
 
 #[cfg(test)]
 mod running;
@@ -50,8 +51,8 @@ use tokio::task::JoinError;
 use self::changes::ChangeLog;
 use self::memo::Memo;
 use self::metrics::OneShard;
-use self::outbox::Telling;
 use self::state::State;
+use self::tellings::Telling;
 use crate::queue::{EventQueues, QueueError, ShardQueues};
 use crate::render::Renderer;
 use crate::store::Place;
@@ -59,6 +60,7 @@ use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
 
 pub use self::copy::{CopyError, Copying, copy};
 pub use self::metrics::ShardMetrics;
+pub use self::outbox::Attached;
 pub use self::prepare::FrameError;
 pub use self::read::{Found, NotRead, Read};
 
@@ -110,6 +112,8 @@ pub struct Opening {
     /// Where documents tell others: needed where a `home` is declared.
     pub events: Option<Arc<dyn EventQueues>>,
     pub settings: ShardSettings,
+    /// Databases that documents are sent to; a projection is in one of them at most.
+    pub attached: Vec<Attached>,
 }
 
 /// Why a shard can't be opened, or stopped.
@@ -159,14 +163,19 @@ pub struct Shard {
     telling: tokio::sync::Mutex<()>,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
+    attached: Vec<Attached>,
 }
 
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map, projections, place, queues, events, settings } = opening;
+        let Opening { shard, map, projections, place, queues, events, settings, attached } = opening;
         let identity = Identity { shard, shards: map.shards(), map_version: map.version };
-        let (file, opened) = ShardFile::open(place, identity, &projections)?;
+        let (mut file, opened) = ShardFile::open(place, identity, &projections)?;
+        let one = |attached: &Attached| {
+            attached.projections.iter().map(|projection| (*projection, attached.name.clone())).collect::<Vec<_>>()
+        };
+        file.attach(&attached.iter().flat_map(one).collect())?;
         for projection in &opened.undeclared {
             tracing::warn!(shard, projection, "not declared any more: its documents stay in the file");
         }
@@ -188,6 +197,7 @@ impl Shard {
             untold: AtomicBool::new(false),
             telling: tokio::sync::Mutex::default(),
             dead: dead::Pending::default(),
+            attached,
             map,
             wanted: Wanted::of(projections.iter().flat_map(Projection::paths)),
             renderer: Renderer::new(projections.clone()),
@@ -220,7 +230,11 @@ impl Shard {
             broken.send_replace(flushed.is_err());
             flushed
         };
-        let (pulled, flushed) = tokio::join!(pulling, flushing);
+        let (pulled, flushed) = tokio::select! {
+            ended = async { tokio::join!(pulling, flushing) } => ended,
+            // What is not sent yet is sent after the next start.
+            sent = self.send_out() => (Ok(()), sent.map(|never| match never {})),
+        };
         self.changes.close();
         flushed.and(pulled)
     }

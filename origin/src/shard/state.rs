@@ -16,8 +16,8 @@ use millpond_shared::version::{Offset, Position, QueueId, Version};
 use millpond_shared::wire::Change;
 
 use super::held::{Cell, CellId, Held, Stage};
-use super::outbox::Telling;
 use super::prepare::{Arrived, Prepared};
+use super::tellings::Telling;
 use crate::projection::{Applied, Document};
 use crate::store::shard_file::{Opened, Row, Write};
 

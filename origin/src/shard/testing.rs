@@ -140,6 +140,7 @@ impl Site {
             queues: self.queue.clone(),
             events: None,
             settings: self.settings.clone(),
+            attached: Vec::new(),
         }
     }
 

@@ -1,13 +1,15 @@
 //! Files: the only place that opens redb.
 //!
 //! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each,
-//! `shard_copy` is how a shard's gets to another process, and `forgetful` (tests) is a disk that loses what was not synced.
+//! `outbox` is what of a
+//! shard's is still to be sent to another database, `shard_copy` is how a shard's gets to another process, and `forgetful` (tests) is a disk that loses what was not synced.
 
 pub mod dead_letters;
 pub mod event_queue_file;
 #[cfg(test)]
 pub mod forgetful;
 pub mod open;
+pub mod outbox;
 pub mod shard_copy;
 pub mod shard_file;
 pub mod shard_queue_file;

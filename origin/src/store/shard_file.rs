@@ -14,6 +14,7 @@ use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
+use super::outbox::OUTBOX;
 use super::{Place, StoreError, open};
 use crate::projection::Document;
 
@@ -68,6 +69,8 @@ pub struct ShardFile {
     pub(super) name: String,
     /// Names and kinds of the declared projections, in their order.
     pub(super) projections: Vec<(String, Kind)>,
+    /// For each of them: whether its documents are sent to another database.
+    pub(super) attached: Vec<bool>,
 }
 
 /// A document with its place: index into the declared projections, and key.
@@ -110,7 +113,8 @@ impl ShardFile {
         let database = open(place, "shard", CACHE_BYTES)?;
         let projection_names =
             projections.iter().map(|projection| (projection.name.clone(), projection.kind.clone())).collect();
-        let file = ShardFile { database, name, projections: projection_names };
+        let attached = vec![false; projections.len()];
+        let file = ShardFile { database, name, projections: projection_names, attached };
         file.prepare(identity, projections)?;
         let opened = file.look()?;
         Ok((file, opened))
@@ -146,6 +150,14 @@ impl ShardFile {
             for (projection, key, document) in &write.documents {
                 documents.insert((self.projection(*projection), key.as_ref()), document.encode().as_slice())?;
             }
+            if self.attached.contains(&true) {
+                let mut outbox = transaction.open_table(OUTBOX)?;
+                for (projection, key, document) in &write.documents {
+                    if self.attached.get(usize::from(*projection)) == Some(&true) {
+                        outbox.insert((self.projection(*projection), key.as_ref()), document.version.position)?;
+                    }
+                }
+            }
             let mut marks = transaction.open_table(MARKS)?;
             for (queue, offset) in &write.marks {
                 marks.insert(queue, offset)?;
@@ -156,7 +168,7 @@ impl ShardFile {
         Ok(())
     }
 
-    fn projection(&self, index: u16) -> &str {
+    pub(super) fn projection(&self, index: u16) -> &str {
         self.projections.get(usize::from(index)).map_or("", |(name, _)| name.as_str())
     }
 

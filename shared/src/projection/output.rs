@@ -40,6 +40,13 @@ pub struct TemplateFile {
     pub content_type: String,
 }
 
+impl Output {
+    /// Plain JSON that has no path.
+    pub fn plain_json() -> Output {
+        Output { path: PathPattern::default(), format: Format::Json, cache_control: String::new() }
+    }
+}
+
 impl Format {
     pub fn as_str(&self) -> &str {
         match self {

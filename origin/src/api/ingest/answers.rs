@@ -59,6 +59,7 @@ pub fn not_decoded(source: &Source, why: &NotDecoded) -> Refused {
             );
             too_large(&problem)
         }
+        NotDecoded::NoRoom(none) => unavailable(&none.to_string()),
         NotDecoded::Broken(how) => {
             refusal(StatusCode::BAD_REQUEST, format!("the body {how}"), "encode it again, or send it as it is").into()
         }

@@ -14,7 +14,8 @@ const TOO_LARGE: &str =
 
 /// Appends to all queues concerned at once; what may go anywhere goes where there is room.
 pub async fn append(queues: &dyn EventQueues, count: u16, source: &Source, batch: Batch) -> Report {
-    let Batch { mut pinned, anywhere, first_try: first, mut report, .. } = batch;
+    // Its share of the memory goes back when all of it is stored.
+    let Batch { mut pinned, anywhere, first_try: first, mut report, share: _share, verified: _ } = batch;
     if !anywhere.is_empty() {
         pinned.entry(first).or_default().extend(anywhere);
     }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, Operation};
 
+use crate::http::NoRoom;
+
 /// How many times its own size a body may become, beyond [`GIVEN_FREE`]; what grows more is answered 413. Ordinary JSON
 /// stays below 50.
 const RATIO_MAX: u64 = 250;
@@ -14,7 +16,7 @@ const GIVEN_FREE: u64 = 1 << 20;
 /// Largest window of a zstd frame, as a power of two: 8 MiB, which RFC 8878 §3.1.1.1.2 recommends decoders to take.
 const WINDOW_LOG_MAX: u32 = 23;
 /// How much is undone in one step.
-const STEP_BYTES: usize = 16 << 10;
+const STEP_BYTES: usize = 4 << 10;
 /// What one step of zstd may give.
 const GIVEN_BYTES: usize = 64 << 10;
 
@@ -33,6 +35,8 @@ pub enum NotDecoded {
     Broken(&'static str),
     /// It becomes more than is allowed.
     TooLarge,
+    /// It becomes more than there is memory for now.
+    NoRoom(NoRoom),
 }
 
 impl Coding {
@@ -48,20 +52,23 @@ impl Coding {
         }
     }
 
-    /// Undoes a whole body that may become at most `max_bytes`.
-    pub fn decode(self, body: Bytes, max_bytes: u64) -> Result<Bytes, NotDecoded> {
+    /// Undoes a whole body. `may_be` judges, again and again, what it has become so far, in bytes.
+    pub fn decode(
+        self,
+        body: Bytes,
+        mut may_be: impl FnMut(u64) -> Result<(), NotDecoded>,
+    ) -> Result<Bytes, NotDecoded> {
         if self == Coding::Identity {
             return Ok(body);
         }
         let mut decoder = Decoder::new(self)?;
         let mut whole = Vec::new();
-        let fits = |whole: &Vec<u8>| if whole.len() as u64 > max_bytes { Err(NotDecoded::TooLarge) } else { Ok(()) };
         for step in body.chunks(STEP_BYTES) {
             whole.append(&mut decoder.push(step)?);
-            fits(&whole)?;
+            may_be(whole.len() as u64)?;
         }
         whole.append(&mut decoder.end()?);
-        fits(&whole)?;
+        may_be(whole.len() as u64)?;
         Ok(Bytes::from(whole))
     }
 }
@@ -199,6 +206,10 @@ mod tests {
         zstd::encode_all(bytes, 3).unwrap()
     }
 
+    fn at_most(max: usize) -> impl FnMut(u64) -> Result<(), NotDecoded> {
+        move |bytes| if bytes > max as u64 { Err(NotDecoded::TooLarge) } else { Ok(()) }
+    }
+
     type Encode = fn(&[u8]) -> Vec<u8>;
 
     const CODINGS: [(Coding, Encode); 2] = [(Coding::Gzip, gzip), (Coding::Zstd, zstd_of)];
@@ -240,8 +251,8 @@ mod tests {
             let twice = [encoded.as_slice(), &encode(b"more")].concat();
             let both = [text.as_slice(), b"more"].concat();
             assert_eq!(pushed(coding, &twice, 512), Ok(both), "{coding:?}: a body may have several members");
-            assert_eq!(coding.decode(encoded.clone().into(), text.len() as u64), Ok(Bytes::from(text.clone())));
-            assert_eq!(coding.decode(encoded.into(), 1000), Err(NotDecoded::TooLarge));
+            assert_eq!(coding.decode(encoded.clone().into(), at_most(text.len())), Ok(Bytes::from(text.clone())));
+            assert_eq!(coding.decode(encoded.into(), at_most(1000)), Err(NotDecoded::TooLarge));
         }
     }
 
@@ -266,7 +277,7 @@ mod tests {
             let encoded = encode(&bomb);
             assert!(encoded.len() < 100_000, "{coding:?}");
             assert_eq!(pushed(coding, &encoded, STEP_BYTES), Err(NotDecoded::TooLarge), "{coding:?}");
-            assert_eq!(coding.decode(encoded.into(), u64::MAX), Err(NotDecoded::TooLarge), "{coding:?}");
+            assert_eq!(coding.decode(encoded.into(), at_most(usize::MAX)), Err(NotDecoded::TooLarge), "{coding:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! The walk of a request (`walk`): `source` by its path, and the `door` where its rate is watched → `auth`: who sent it →
 //! `coding`, `cloud_events`: what its body is → `parts`: verified body to elements (`batch`), each to event and place
 //! (`element`, `members`, `scan`, `new_ids`) → `append` to the queues → `report`. Lines of any number go by `lines`
-//! instead. `answers` has what is said when something is wrong.
+//! instead; a body that comes by a call is `gathered`. `answers` has what is said when something is wrong.
 
 mod answers;
 mod append;
@@ -17,6 +17,7 @@ mod door;
 pub mod element;
 #[cfg(test)]
 mod format_tests;
+mod gathered;
 mod lines;
 mod members;
 mod new_ids;
@@ -46,12 +47,13 @@ use millpond_shared::wire::{Intake, Origin};
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 
-use crate::http::{Answer, Handler, Refusals};
+use crate::http::{Answer, Handler, Refusals, Room};
 use crate::queue::EventQueues;
 use asked::Asked;
 use auth::Replays;
+use gathered::Gathered;
 use new_ids::RandomIds;
-use walk::{MEMORY_MAX_KIB, Walk};
+use walk::{MEMORY_MAX_KIB, ROOM_BYTES, SMALL_BODY, Walk};
 
 /// Most events in one request unless configured; one more is answered 413.
 pub const BATCH_EVENTS_DEFAULT: usize = 10_000;
@@ -85,6 +87,7 @@ impl Ingest {
             ids: Arc::new(RandomIds::new().map_err(|_| NoIngest::NoRandomness)?),
             replays: Replays::new(clock::wall_secs()),
             in_memory: Arc::new(Semaphore::new(MEMORY_MAX_KIB)),
+            room: Room::of(ROOM_BYTES),
             refusals: Refusals::register(registry, "ingest")?,
         };
         Ok(Ingest { walk: Arc::new(walk) })
@@ -95,7 +98,12 @@ impl Ingest {
 impl Origin for Ingest {
     fn intake(&self, head: &Request<()>, length: Option<u64>) -> Intake<'_> {
         let target = head.uri().path_and_query().map_or("", |target| target.as_str());
-        Walk::intake(&self.walk, &Asked::new(head.method(), target, head.headers()), length)
+        match Walk::intake(&self.walk, &Asked::new(head.method(), target, head.headers()), length) {
+            Intake::Whole { max_bytes } if length.is_none_or(|length| length > SMALL_BODY) => {
+                Intake::Pieces(Box::new(Gathered::new(Arc::clone(&self.walk), head.clone(), max_bytes)))
+            }
+            intake => intake,
+        }
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {

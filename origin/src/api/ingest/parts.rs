@@ -15,6 +15,7 @@ use super::element::{self, Built, Element, Place};
 use super::new_ids::{NewIds, RandomIds};
 use super::report::Report;
 use super::source::Source;
+use crate::http::Share;
 
 /// A body, and what has to be known to take it apart.
 pub struct Parcel {
@@ -28,6 +29,8 @@ pub struct Parcel {
     pub ids: Arc<RandomIds>,
     /// When it was taken: milliseconds since the Unix epoch.
     pub received: u64,
+    /// What it may become, of what there is for bodies.
+    pub share: Share,
 }
 
 /// What one request may hold, and what for.
@@ -58,6 +61,8 @@ pub struct Batch {
     pub first_try: QueueId,
     pub report: Report,
     pub verified: Option<Verified>,
+    /// What its body has become takes this much, until the events are stored.
+    pub share: Option<Share>,
 }
 
 /// Why a body was not taken apart.
@@ -76,7 +81,7 @@ impl From<Unverified> for Unparted {
 
 impl Parcel {
     /// Nothing of the body is read, or decoded, before it is verified.
-    pub fn open(self) -> Result<Batch, Unparted> {
+    pub fn open(mut self) -> Result<Batch, Unparted> {
         let verified = match (&self.source.auth, self.claim) {
             (Auth::Webhooks(webhooks), Some(claim)) => Some(webhooks.verify(claim, &self.body)?),
             (Auth::Webhooks(_), None) => return Err(Unverified::Missing("webhook-id").into()),
@@ -86,7 +91,11 @@ impl Parcel {
             Some(request) => NewIds::Of(request),
             None => NewIds::Random(&self.ids),
         };
-        let body = self.coding.decode(self.body, self.source.body_max).map_err(Unparted::NotDecoded)?;
+        let may_be = |bytes: u64| match self.share.grow_to(bytes) {
+            _ if bytes > self.source.body_max => Err(NotDecoded::TooLarge),
+            grown => grown.map_err(NotDecoded::NoRoom),
+        };
+        let body = self.coding.decode(self.body, may_be).map_err(Unparted::NotDecoded)?;
         let PartLimits { max_events, queues } = self.limits;
         let mut batch = Batch { first_try: queue_of(self.ids.number(), queues), ..Batch::default() };
         let (received, cloud_event) = (self.received, self.format.is_cloud_event());
@@ -98,7 +107,7 @@ impl Parcel {
             });
             batch.add(index, built, queues);
         }
-        batch.verified = verified;
+        (batch.verified, batch.share) = (verified, Some(self.share));
         Ok(batch)
     }
 }

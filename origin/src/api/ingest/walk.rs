@@ -21,15 +21,18 @@ use super::new_ids::RandomIds;
 use super::parts::{Batch, Parcel, PartLimits, Unparted};
 use super::report::Report;
 use super::source::{Shape, Source};
-use crate::http::{Refusals, method_not_allowed, refusal};
+use crate::http::{Refusals, Room, method_not_allowed, refusal};
 use crate::queue::EventQueues;
 
 /// Bodies from this size on are taken apart beside the async workers, in bytes: it takes them milliseconds.
 pub const LARGE_BODY: usize = 256 << 10;
 /// Bodies up to this size are mostly there with the head, in bytes: then all is judged at once, when they are.
-const SMALL_BODY: u64 = 16 << 10;
+pub const SMALL_BODY: u64 = 16 << 10;
 /// Most KiB of bodies that were answered for with `?ack=memory` and are not stored yet; one more is answered 503.
 pub const MEMORY_MAX_KIB: usize = 64 << 10;
+
+/// Bytes that bodies in a coding may have become, and bodies gathered that come by a call; one more is answered 503.
+pub const ROOM_BYTES: u64 = 256 << 20;
 
 /// What every request needs.
 pub struct Walk {
@@ -41,6 +44,8 @@ pub struct Walk {
     pub replays: Replays,
     /// Room for what is answered for before it is stored, in KiB.
     pub in_memory: Arc<Semaphore>,
+    /// Room for what bodies in a coding become, and for bodies that come by a call.
+    pub room: Room,
     pub refusals: Refusals,
 }
 
@@ -170,6 +175,7 @@ impl Walk {
             limits: PartLimits { max_events: self.batch_max_events, queues },
             ids: Arc::clone(&self.ids),
             received: clock::wall_ms(),
+            share: self.room.share(),
         }
     }
 
