@@ -29,7 +29,7 @@ impl Followed {
 
     /// Files `item` among the newest `keep`; whether that changed anything.
     pub fn insert(&mut self, keep: usize, item: Item, hops: &mut Vec<Hop>) -> bool {
-        let told = (self.followers.len() > 0).then(|| Arc::new(item.clone()));
+        let told = (self.followers.count() > 0).then(|| Arc::new(item.clone()));
         if !self.items.apply(keep, item) {
             return false;
         }

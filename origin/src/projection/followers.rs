@@ -26,7 +26,7 @@ pub struct Followers {
 }
 
 impl Followers {
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
     }
 
@@ -153,7 +153,7 @@ mod tests {
                 seen.extend(keys.iter().map(|key| key.to_string()));
                 cursor = next;
             }
-            prop_assert_eq!((seen.len(), followers.len()), (model.len(), model.len()));
+            prop_assert_eq!((seen.len(), followers.count()), (model.len(), model.len()));
             prop_assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), model);
             let weight: usize = followers.sorted().iter().map(|(home, _, id)| FOLLOWER_BYTES + home.len() + id.len()).sum();
             prop_assert_eq!(followers.weight(), weight);
