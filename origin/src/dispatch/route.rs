@@ -282,7 +282,7 @@ pub(super) mod tests {
         let routing = routing(3);
         let keys: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
         let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let follow = Follow { home: "h".into(), order: 1, id: "x".into(), is_followed: true };
+        let follow = Follow { home: "h".into(), decision: 1, is_followed: true };
         let hop = |projection| Told::Follow(follow.clone()).event(projection, &names, 7);
         let events = vec![hop("users"), hop("gone")];
         let routed = routing.route(&[EventFrame { queue: 0, first: 1, events }], 1, 2, 1);

@@ -40,14 +40,14 @@ impl Followed {
     /// A home feed comes or goes; whether that changed anything. Who comes is told of the newest `told` items, and who comes
     /// again again: it may have lost some.
     pub fn follow(&mut self, told: usize, follow: &Follow, hops: &mut Vec<Hop>) -> bool {
-        let Follow { home, order, id, is_followed } = follow;
-        if self.followers.is_newer(home, *order, id) {
+        let Follow { home, decision, is_followed } = follow;
+        if self.followers.decision(home).is_some_and(|known| known > *decision) {
             return false;
         }
         if !is_followed {
             return self.followers.remove(home);
         }
-        let changed = self.followers.insert(home, *order, id);
+        let changed = self.followers.insert(home, *decision);
         let items: Vec<Arc<Item>> = self.items.shared().take(told).cloned().collect();
         if !items.is_empty() {
             hops.push(Hop::Items { to: Audience::One(home.clone()), items });
@@ -71,8 +71,8 @@ impl Followed {
             return Err("bytes are left over".to_owned());
         }
         let mut followed = Followed { items: Items::restore(stored.items)?, followers: Followers::default() };
-        for (home, order, id) in stored.followers {
-            if !followed.followers.insert(home, order, id) {
+        for (home, decision) in stored.followers {
+            if !followed.followers.insert(home, decision) {
                 return Err(format!("`{home}` follows it twice"));
             }
         }
@@ -84,7 +84,7 @@ impl Followed {
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     items: &'a [u8],
-    /// Key of the home feed, order and id of the event by which it follows; in the order of the keys.
+    /// Key of the home feed, number of its decision; in the order of the keys.
     #[serde(borrow)]
-    followers: Vec<(&'a str, i64, &'a str)>,
+    followers: Vec<(&'a str, u64)>,
 }

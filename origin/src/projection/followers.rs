@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Key of a home feed → order and id of the event by which it follows.
-type Bucket = BTreeMap<Box<str>, (i64, Box<str>)>;
+/// Key of a home feed → number of the decision by which it follows.
+type Bucket = BTreeMap<Box<str>, u64>;
 
 /// Number of buckets, if there is anybody.
 const BUCKETS: usize = 256;
 /// Home feeds that one feed tells of its items; one more is not told.
 pub const FOLLOWERS_MAX: usize = 1_000_000;
-/// What a follower takes in memory beside two texts, in bytes: its part of a tree node, and two blocks.
-const FOLLOWER_BYTES: usize = 80;
+/// What a follower takes in memory beside its key, in bytes: its part of a tree node, and a block.
+const FOLLOWER_BYTES: usize = 48;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Followers {
@@ -54,38 +54,32 @@ impl Followers {
         (keys, None)
     }
 
-    /// Whether it follows since an event that is newer than this one.
-    pub fn is_newer(&self, home: &str, order: i64, id: &str) -> bool {
-        self.get(home).is_some_and(|(known_order, known_id)| (*known_order, known_id.as_ref()) > (order, id))
+    /// By which of its decisions a home feed follows, if it does.
+    pub fn decision(&self, home: &str) -> Option<u64> {
+        self.buckets.get(number_of(home))?.get(home).copied()
     }
 
     /// Takes a follower in; whether that changed anything.
-    pub fn insert(&mut self, home: &str, order: i64, id: &str) -> bool {
-        let rank = (order, Box::from(id));
-        let known = self.get(home);
-        if known == Some(&rank) || (known.is_none() && self.count >= FOLLOWERS_MAX) {
+    pub fn insert(&mut self, home: &str, decision: u64) -> bool {
+        let known = self.decision(home);
+        if known == Some(decision) || (known.is_none() && self.count >= FOLLOWERS_MAX) {
             return false;
         }
-        let added = FOLLOWER_BYTES + home.len() + id.len();
         let Some(bucket) = self.bucket(home) else { return false };
-        match bucket.insert(home.into(), rank) {
-            Some((_, before)) => self.weight = self.weight + added - (FOLLOWER_BYTES + home.len() + before.len()),
-            None => {
-                self.count += 1;
-                self.weight += added;
-            }
+        if bucket.insert(home.into(), decision).is_none() {
+            self.count += 1;
+            self.weight += FOLLOWER_BYTES + home.len();
         }
         true
     }
 
     /// Lets a follower go; whether it was one.
     pub fn remove(&mut self, home: &str) -> bool {
-        if self.get(home).is_none() {
+        if self.decision(home).is_none() || self.bucket(home).and_then(|bucket| bucket.remove(home)).is_none() {
             return false;
         }
-        let Some((_, id)) = self.bucket(home).and_then(|bucket| bucket.remove(home)) else { return false };
         self.count -= 1;
-        self.weight -= FOLLOWER_BYTES + home.len() + id.len();
+        self.weight -= FOLLOWER_BYTES + home.len();
         if self.count == 0 {
             *self = Followers::default();
         }
@@ -93,15 +87,11 @@ impl Followers {
     }
 
     /// All of them, in the order of their keys.
-    pub fn sorted(&self) -> Vec<(&str, i64, &str)> {
+    pub fn sorted(&self) -> Vec<(&str, u64)> {
         let all = self.buckets.iter().flat_map(|bucket| bucket.iter());
-        let mut all: Vec<_> = all.map(|(home, (order, id))| (home.as_ref(), *order, id.as_ref())).collect();
+        let mut all: Vec<_> = all.map(|(home, decision)| (home.as_ref(), *decision)).collect();
         all.sort_unstable();
         all
-    }
-
-    fn get(&self, home: &str) -> Option<&(i64, Box<str>)> {
-        self.buckets.get(number_of(home))?.get(home)
     }
 
     fn bucket(&mut self, home: &str) -> Option<&mut Bucket> {
@@ -140,7 +130,7 @@ mod tests {
             for (home, comes) in acts {
                 let home = home.to_string();
                 if comes {
-                    prop_assert_eq!(followers.insert(&home, 1, "id"), model.insert(home));
+                    prop_assert_eq!(followers.insert(&home, 1), model.insert(home));
                 } else {
                     prop_assert_eq!(followers.remove(&home), model.remove(&home));
                 }
@@ -155,7 +145,7 @@ mod tests {
             }
             prop_assert_eq!((seen.len(), followers.count()), (model.len(), model.len()));
             prop_assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), model);
-            let weight: usize = followers.sorted().iter().map(|(home, _, id)| FOLLOWER_BYTES + home.len() + id.len()).sum();
+            let weight: usize = followers.sorted().iter().map(|(home, _)| FOLLOWER_BYTES + home.len()).sum();
             prop_assert_eq!(followers.weight(), weight);
         }
     }

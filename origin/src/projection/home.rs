@@ -23,6 +23,8 @@ use super::hop::{Follow, Hop, News};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Home {
     follows: Edges,
+    /// How many decisions the feeds were told, so that of two that overtake each other the latest counts.
+    decisions: u64,
     /// The greatest by order, id and feed first.
     items: VecDeque<Gathered>,
     weight: usize,
@@ -51,23 +53,22 @@ impl Home {
     /// A feed is followed, or no longer; whether that changed anything. `key`: of this home feed; `follows_max`: most
     /// edges that have a place.
     pub fn point(&mut self, keep: usize, follows_max: usize, edge: Edge, key: &str, hops: &mut Vec<Hop>) -> bool {
-        let (to, item) = (edge.to.clone(), edge.item.clone());
+        let (to, is_followed) = (edge.to.clone(), !edge.item.body.is_empty());
         let Some(pushed_out) = self.follows.apply(follows_max, edge) else { return false };
-        let mut tell = |feed: &str, item: &Item, is_followed| {
-            let follow = Follow { home: key.into(), order: item.order, id: item.id.clone(), is_followed };
+        let decisions = &mut self.decisions;
+        let mut tell = |feed: &str, is_followed| {
+            *decisions += 1;
+            let follow = Follow { home: key.into(), decision: *decisions, is_followed };
             hops.push(Hop::Follow { feed: feed.into(), follow });
         };
-        tell(&to, &item, !item.body.is_empty());
-        for (feed, item) in &pushed_out {
-            tell(feed, item, false);
-        }
+        tell(&to, is_followed);
+        pushed_out.iter().for_each(|(feed, _)| tell(feed, false));
         let was_full = self.items.len() >= keep;
         let before = self.items.len();
-        self.drop_unfollowed();
+        drop_unfollowed(&self.follows, &mut self.items, &mut self.weight);
         if was_full && self.items.len() < before {
-            for (feed, item) in self.follows.there().filter(|(feed, _)| feed.as_ref() != to.as_ref()) {
-                tell(feed, item, true);
-            }
+            let others = self.follows.there().filter(|(feed, _)| feed.as_ref() != to.as_ref());
+            others.for_each(|(feed, _)| tell(feed, true));
         }
         true
     }
@@ -111,17 +112,6 @@ impl Home {
         }
     }
 
-    fn drop_unfollowed(&mut self) {
-        let (follows, weight) = (&self.follows, &mut self.weight);
-        self.items.retain(|gathered| {
-            let stays = follows.is_there(&gathered.feed);
-            if !stays {
-                *weight -= gathered.weight();
-            }
-            stays
-        });
-    }
-
     /// Appends the state's bytes: their `postcard` encoding.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let mut follows = Vec::new();
@@ -132,7 +122,7 @@ impl Home {
             feed,
             body: &item.body,
         });
-        let stored = Stored { follows: &follows, items: items.collect() };
+        let stored = Stored { follows: &follows, decisions: self.decisions, items: items.collect() };
         // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
         *out = postcard::to_extend(&stored, std::mem::take(out)).unwrap_or_default();
     }
@@ -146,7 +136,8 @@ impl Home {
         if !stored.items.is_sorted_by(|a, b| (a.order, a.id, a.feed) > (b.order, b.id, b.feed)) {
             return Err("its items are out of order".to_owned());
         }
-        let mut home = Home { follows: Edges::restore(stored.follows)?, ..Home::default() };
+        let follows = Edges::restore(stored.follows)?;
+        let mut home = Home { follows, decisions: stored.decisions, ..Home::default() };
         for StoredItem { order, id, feed, body } in stored.items {
             let item = Item { order, id: id.into(), body: bytes::Bytes::copy_from_slice(body) };
             let gathered = Gathered { item: Arc::new(item), feed: feed.into() };
@@ -155,6 +146,16 @@ impl Home {
         }
         Ok(home)
     }
+}
+
+fn drop_unfollowed(follows: &Edges, items: &mut VecDeque<Gathered>, weight: &mut usize) {
+    items.retain(|gathered| {
+        let stays = follows.is_there(&gathered.feed);
+        if !stays {
+            *weight -= gathered.weight();
+        }
+        stays
+    });
 }
 
 impl Gathered {
@@ -167,6 +168,7 @@ impl Gathered {
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     follows: &'a [u8],
+    decisions: u64,
     /// The newest first.
     #[serde(borrow)]
     items: Vec<StoredItem<'a>>,

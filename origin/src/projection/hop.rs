@@ -31,9 +31,8 @@ pub enum Hop {
 pub struct Follow {
     /// Key of the home feed.
     pub home: Box<str>,
-    /// Order and id of the event that decides it.
-    pub order: i64,
-    pub id: Box<str>,
+    /// Number of the home feed's decision: the latest counts.
+    pub decision: u64,
     pub is_followed: bool,
 }
 
@@ -141,7 +140,7 @@ mod tests {
     #[test]
     fn hops_and_back() {
         let item = Item { order: -5, id: "a \"b\"".into(), body: Bytes::from_static(b"{\"n\":0.30000000000000004}") };
-        let follow = Follow { home: "u%20v".into(), order: i64::MIN, id: "x".into(), is_followed: false };
+        let follow = Follow { home: "u%20v".into(), decision: u64::MAX, is_followed: false };
         for told in [Told::News(News { feed: "k".into(), items: [Arc::new(item)].into() }), Told::Follow(follow)] {
             let event = told.event("home", &["a%2Fb", "c/d"], 7);
             assert!(is_hop(&event) && event.received == 7);
