@@ -40,6 +40,8 @@ event_queues = {queues}
 [shards]
 dir = "{folder}/shards"
 flush_every = "{flush}"
+flush_bytes = "{flush_bytes}"
+memory = "{memory}"
 
 [shard_map]
 count = {shards}
@@ -91,7 +93,9 @@ def main():
     parser.add_argument("--keys", type=int, default=100_000, help="different documents")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--queues", type=int, default=2, help="event queues")
-    parser.add_argument("--flush", default="2s")
+    parser.add_argument("--memory", default="4GiB", help="of the shards, for documents")
+    parser.add_argument("--flush", default="5s", help="how long changes wait in memory")
+    parser.add_argument("--flush-bytes", default="512MiB", help="how much of them")
     parser.add_argument("--rate", type=int, help="requests in a second instead of as many as are taken")
     parser.add_argument("--folder", help="where the data is written, instead of where temporary files are")
     arguments = parser.parse_args()
@@ -106,7 +110,8 @@ def main():
 def run(folder, name, arguments):
     config = folder / "millpond.toml"
     config.write_text(CONFIG.format(
-        folder=folder, queues=arguments.queues, shards=arguments.shards, flush=arguments.flush))
+        folder=folder, queues=arguments.queues, shards=arguments.shards, flush=arguments.flush,
+        flush_bytes=arguments.flush_bytes, memory=arguments.memory))
     errors = folder / "errors"
     with errors.open("w") as told:
         process = subprocess.Popen(
@@ -122,13 +127,14 @@ def run(folder, name, arguments):
         print(f"it said: {told[:2000]}")
 
 
-def ready(process, errors):
+def ready(process, errors, roles=frozenset({"ingest", "proxy", "admin"})):
+    """Waits until a process has said where these roles are; the addresses of all that it has named by then."""
     addresses = {}
     for line in process.stdout:
         found = re.match(r"ready http://(\S+) (\w+)", line)
         if found:
             addresses[found[2]] = found[1]
-        if {"ingest", "proxy", "admin"} <= addresses.keys():
+        if roles <= addresses.keys():
             threading.Thread(target=process.stdout.read, daemon=True).start()
             return addresses
     sys.exit(f"the program ended before it was ready: {errors.read_text()}")

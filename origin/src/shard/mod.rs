@@ -62,7 +62,7 @@ pub use self::copy::{CopyError, Copying, copy};
 pub use self::metrics::ShardMetrics;
 pub use self::outbox::Attached;
 pub use self::prepare::FrameError;
-pub use self::read::{Found, NotRead, Read};
+pub use self::read::{Behind, Found, NotRead, Read};
 
 /// How a shard writes and remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -84,22 +84,18 @@ impl Shard {
                 .iter()
                 .map(|(projection, key, document)| (*projection, key.clone(), document.version.position))
                 .collect();
+            let waiting = shard.file.outbox_len()?;
+            shard.metrics.outbox.set(i64::try_from(waiting).unwrap_or(i64::MAX));
             Ok::<_, ShardError>((rows, sent))
         });
         let (rows, sent) = reading.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
         if sent.is_empty() {
-            self.metrics.outbox.set(0);
             return Ok(0);
         }
         let count = sent.len();
         attached.database.put(&rows).await.map_err(Failed::Database)?;
         let shard = self.clone();
-        let removing = tokio::task::spawn_blocking(move || {
-            shard.file.sent(&sent)?;
-            let left = shard.file.outbox_len()?;
-            shard.metrics.outbox.set(i64::try_from(left).unwrap_or(i64::MAX));
-            Ok(())
-        });
+        let removing = tokio::task::spawn_blocking(move || Ok(shard.file.sent(&sent)?));
         removing.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
         Ok(count)
     }

@@ -26,10 +26,19 @@ const RENDER_INLINE_MAX_BYTES: usize = 256 << 10;
 pub struct Read {
     /// The position that the shard had applied.
     pub position: Position,
-    /// How many positions it then had still to apply of what its queue held when it was started: documents may be older
-    /// than they were before.
-    pub behind: Position,
+    pub behind: Behind,
     pub found: Found,
+}
+
+/// What a shard had still to apply of what its queue held when it was started: documents may be older than they were
+/// before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    Nothing,
+    /// So many positions.
+    Positions(Position),
+    /// It has not reached its queue since.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -58,7 +67,8 @@ impl Shard {
     /// The output that `route` names, at position `least` or later: waits a second for it at most.
     ///
     /// A shard that was just started may be behind what it was before a crash, and waits a little to catch up; then it
-    /// says so with what it gives, see [`Read::behind`]. While the queue can't be reached it gives what it has.
+    /// says so with what it gives, see [`Read::behind`]. As long as it can't reach its queue it gives what it has, and says
+    /// so as well.
     pub async fn document(self: &Arc<Self>, route: &Route, least: Option<Position>) -> Result<Read, NotRead> {
         self.reach(least).await?;
         let (position, document) = self.look(route).await?;
@@ -72,8 +82,12 @@ impl Shard {
     }
 
     /// How far `position` is behind what the queue held at the start.
-    fn behind(&self, position: Position) -> Position {
-        self.held_at_start.borrow().map_or(0, |held| held.saturating_sub(position))
+    fn behind(&self, position: Position) -> Behind {
+        match *self.held_at_start.borrow() {
+            None => Behind::Unknown,
+            Some(held) if held > position => Behind::Positions(held - position),
+            Some(_) => Behind::Nothing,
+        }
     }
 
     async fn reach(&self, least: Option<Position>) -> Result<(), NotRead> {
