@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_shared::clock;
 use millpond_shared::route::Route;
 use millpond_shared::version::{Position, Version};
-use tokio::time::timeout;
 
 use super::Shard;
 use super::state::Looked;
+use crate::blocking::apart;
 use crate::projection::Document;
 use crate::render::{NotRendered, Rendered};
 use crate::store::shard_file::ShardFileError;
+use crate::timing::{self, timeout};
 
 /// How long a reader that wants a position is kept waiting for it.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl Shard {
     }
 
     async fn reach(&self, least: Option<Position>) -> Result<(), NotRead> {
-        let age = clock::monotonic().saturating_duration_since(self.opened_at);
+        let age = timing::now().saturating_duration_since(self.opened_at);
         if self.held_at_start.borrow().is_none() {
             let mut held = self.held_at_start.subscribe();
             let _ = timeout(LEAST_WAIT.saturating_sub(age), held.wait_for(Option::is_some)).await;
@@ -124,7 +124,7 @@ impl Shard {
         };
         // It was not in memory, so it was not changed since it was written: the file holds it as of `position`, or later.
         let (shard, wanted) = (self.clone(), [(projection, Arc::from(route.key.as_str()))]);
-        let reading = tokio::task::spawn_blocking(move || shard.file.read(&wanted));
+        let reading = apart(move || shard.file.read(&wanted));
         let Some(row) = reading.await.map_err(|_| NotRead::Stopping)??.pop() else { return Ok((position, None)) };
         let document = row.2.clone();
         self.metrics.read.inc();
@@ -144,7 +144,7 @@ impl Shard {
             self.render(route, &document)?
         } else {
             let (shard, route) = (self.clone(), route.clone());
-            let rendering = tokio::task::spawn_blocking(move || shard.render(&route, &document));
+            let rendering = apart(move || shard.render(&route, &document));
             rendering.await.map_err(|_| NotRead::Stopping)??
         };
         self.metrics.rendered.inc();

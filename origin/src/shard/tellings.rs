@@ -12,12 +12,12 @@ use millpond_shared::event::Event;
 use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::version::QueueId;
 use tokio::sync::watch;
-use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shard;
 use crate::projection::{Audience, Cursor, Hop, Item, News, Told};
 use crate::queue::{Fate, QueueError};
+use crate::timing::sleep;
 
 /// Most keys that one event goes to.
 const KEYS_MAX: usize = 1_000;
