@@ -9,6 +9,7 @@ use millpond_shared::shard_map::{MapState, Slot};
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
+use crate::projection::{addressees, is_hop};
 use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 
 /// What events are routed by.
@@ -118,6 +119,9 @@ impl Routing {
         filings: &mut Vec<Filing>,
     ) -> Result<Go, serde_json::Error> {
         filings.clear();
+        if is_hop(event) {
+            return Ok(self.hop_filings(queue, offset, event, filings));
+        }
         let view = View::new(event)?;
         for (projection, declared) in self.projections.iter().enumerate() {
             let Some(key) = declared.route(&view) else { continue };
@@ -126,6 +130,18 @@ impl Routing {
             filings.push(Filing { projection, key, shard });
         }
         Ok(Go::On)
+    }
+
+    /// The same of what documents tell others: it says itself which. None if there is no such projection.
+    fn hop_filings(&self, queue: QueueId, offset: Offset, event: &Event<'_>, filings: &mut Vec<Filing>) -> Go {
+        let (name, keys) = addressees(event);
+        let named = self.projections.iter().position(|projection| projection.name == name);
+        let Some(projection) = named else { return Go::On };
+        for key in keys {
+            let Some(shard) = self.map.filed_with(Slot::of(name, key), queue, offset) else { return Go::NoFurther };
+            filings.push(Filing { projection, key: key.to_owned(), shard });
+        }
+        Go::On
     }
 
     fn frame<'a>(&'a self, part: Part<'a>, queue: QueueId, first: Offset, last: Offset, epoch: u64) -> ShardFrame<'a> {
@@ -146,11 +162,16 @@ impl Routing {
 fn file<'a>(offset: Offset, event: &Event<'a>, filings: &mut Vec<Filing>, parts: &mut BTreeMap<ShardId, Part<'a>>) {
     for Filing { projection, key, shard } in filings.drain(..) {
         let part = parts.entry(shard).or_default();
-        let name = part.name(projection);
+        let route = (part.name(projection), key.into());
         match part.events.last_mut().filter(|filed| filed.offset == offset) {
-            Some(filed) => filed.routes.push((name, key.into())),
+            Some(filed) => filed.routes.push(route),
             None => {
-                part.events.push(FiledEvent { offset, routes: vec![(name, key.into())], event: event.clone() });
+                let mut event = event.clone();
+                if is_hop(&event) {
+                    // Shards need not be told of each other's keys.
+                    event.subject = None;
+                }
+                part.events.push(FiledEvent { offset, routes: vec![route], event });
             }
         }
     }
@@ -178,6 +199,8 @@ pub(super) mod tests {
     use millpond_shared::projection::{WrittenProjection, judge};
     use millpond_shared::shard_map::{FirstMap, Slots};
     use proptest::prelude::*;
+
+    use crate::projection::{Follow, Told};
 
     use super::*;
 
@@ -289,6 +312,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_hop_goes_to_the_documents_that_it_names() {
+        let routing = routing(3);
+        let keys: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let follow = Follow { home: "h".into(), decision: 1, is_followed: true };
+        let hop = |projection| Told::Follow(follow.clone()).event(projection, &names, 7);
+        let events = vec![hop("users"), hop("gone")];
+        let routed = routing.route(&[EventFrame { queue: 0, first: 1, events }], 1, 2, 1);
+        assert_eq!(routed.unrouted, 1, "nobody is called so");
+        let frames = sent(routed);
+        let expected: BTreeSet<_> = keys
+            .iter()
+            .map(|key| (routing.map.map.owner_of("users", key).shard, 1, "users".to_owned(), key.clone()))
+            .collect();
+        assert_eq!(filed(&frames).into_iter().collect::<BTreeSet<_>>(), expected);
+        for (_, bytes) in &frames {
+            let frame = ShardFrame::decode(bytes).unwrap();
+            assert_eq!((frame.events.len(), &frame.events[0].event.subject), (1, &None), "not each other's keys");
+            assert_eq!(Told::of(&frame.events[0].event), Some(Told::Follow(follow.clone())));
+        }
+    }
+
+    #[test]
     fn a_run_without_routes_makes_no_frames() {
         let frame = EventFrame { queue: 0, first: 1, events: vec![event(1, "{}".to_owned())] };
         assert_eq!(routing(4).route(&[frame], 1, 1, 1), Routed { last: 1, unrouted: 1, ..Routed::default() });
@@ -308,6 +354,23 @@ pub(super) mod tests {
         assert_eq!((routed.last, routed.frames.iter().map(|frame| frame.events).sum::<u64>()), (11, 2));
         assert_eq!(ShardFrame::decode(&routed.frames[0].bytes).unwrap().last, 11);
         assert_eq!(routing.route(&[frame], 12, 13, 1), Routed { last: 11, ..Routed::default() });
+    }
+
+    #[test]
+    fn a_run_ends_before_a_hop_of_which_a_single_slot_moves() {
+        let routing = routing(2);
+        let keys = ["u1", "u2", "u3"];
+        let slot = Slot::of("users", "u3");
+        assert!(keys[..2].iter().all(|key| Slot::of("users", key) != slot), "the others stay");
+        let (from, slots) = (routing.map.map.owner(slot).shard, [slot].into_iter().collect::<Slots>());
+        let held = routing.map.begin(slots, 1 - from).and_then(|state| state.hold(2, None)).unwrap();
+        let routing = Routing { map: Arc::new(held), ..routing };
+        let told = Told::Follow(Follow { home: "h".into(), decision: 1, is_followed: true });
+        let events = vec![told.event("users", &keys[..2], 7), told.event("users", &keys, 7)];
+        let frame = EventFrame { queue: 0, first: 10, events };
+        let routed = routing.route(std::slice::from_ref(&frame), 10, 11, 1);
+        assert_eq!((routed.last, filed(&sent(routed)).len()), (10, 2));
+        assert_eq!(routing.route(&[frame], 11, 11, 1), Routed { last: 10, ..Routed::default() }, "not a part of it");
     }
 
     proptest! {

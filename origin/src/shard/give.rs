@@ -4,6 +4,9 @@
 //! Then events of the slots are held, the shard comes to the end of those that are filed with it, and hands over what
 //! is left. That closes the attempt. Nothing of it is remembered: who is started again begins anew, and what the taking
 //! shard has of an earlier attempt is replaced.
+//!
+//! Only what is in the file is handed over, and what is in the file was told (`tellings`). So what documents had to tell
+//! others is in the event queues before their slots are another's, and is filed by whatever map there is then.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -34,7 +37,7 @@ const FEW: usize = 1_000;
 /// Times that what has changed is handed over before events are held, however much it is.
 const PASSES_MAX: usize = 20;
 /// With no more events than this in the queue that are not applied, events are held: applying them takes less than a tenth
-/// of a second.
+/// of a second. Hops to many documents take longer; with too many of them the attempt is begun anew.
 const LAG_MAX: i64 = 20_000;
 /// Longest time that events are held: then they go on, and the attempt is given up.
 const HOLD_MAX: Duration = Duration::from_secs(4);
@@ -221,7 +224,7 @@ impl Giver {
         Ok(count)
     }
 
-    /// Waits until everything that is applied by now is in the file.
+    /// Waits until everything that is applied by now is in the file, and therefore told.
     async fn written(&self) -> Result<(), Failed> {
         // Under the lock: a batch may be merged, and noted, and not told yet.
         let applied = self.shard.state.read().applied();

@@ -1,4 +1,5 @@
-//! Slots that move between two shards while events flow, and whoever is at work is killed.
+//! Slots that move between two shards while events flow and documents tell each other, and whoever is at work is
+//! killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,51 @@ use crate::store::forgetful::Forgetful;
 
 const FIRST: FirstMap = FirstMap { version: 1, shards: 2 };
 const USERS: u64 = 40;
+/// Users whose feeds are followed.
+const POPULAR: u64 = 8;
+/// Items that a home feed keeps, and the feeds that it gathers from.
+const HOME_KEEP: usize = 5;
+const PROJECTIONS: &str = r#"
+    [[projection]]
+    name = "p"
+    kind = "feed"
+    keep = 1000
+    key = "{data.user}"
+    item = { id = "{id}" }
+    [[projection.output]]
+    path = "/p/{key}"
+    format = "json"
+    [[projection]]
+    name = "posts"
+    kind = "feed"
+    keep = 5
+    where = { "data.what" = "post" }
+    key = "{data.user}"
+    item = { id = "{id}" }
+    [[projection.output]]
+    path = "/posts/{key}"
+    format = "json"
+    [[projection]]
+    name = "follows"
+    kind = "edges"
+    where = { "data.what" = "follow" }
+    remove_on = { where = { "data.what" = "unfollow" } }
+    key = "{data.user}"
+    to = "{data.whom}"
+    item = { id = "{data.whom}" }
+    [[projection.output]]
+    path = "/follows/{key}"
+    format = "json"
+    [[projection]]
+    name = "home"
+    kind = "home"
+    feed = "posts"
+    edges = "follows"
+    keep = 5
+    [[projection.output]]
+    path = "/home/{key}"
+    format = "json"
+"#;
 /// A wait that no test sees the end of, unless it fails.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -37,8 +83,12 @@ struct World {
     projections: Arc<Vec<Projection>>,
     /// Events by user.
     events: BTreeMap<String, BTreeSet<String>>,
+    /// Numbers of the events that are posts, by user.
+    posts: BTreeMap<String, BTreeSet<u64>>,
+    /// Whom each user follows.
+    follows: BTreeMap<String, BTreeSet<String>>,
     made: u64,
-    /// The last version of each document that a reader was given.
+    /// The last version of each document that a reader was given, by path.
     seen: BTreeMap<String, Version>,
 }
 
@@ -53,13 +103,16 @@ struct Running {
 
 impl World {
     fn new() -> World {
-        let projections = declared(
-            "name = \"p\"\nkind = \"feed\"\nkeep = 1000\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }\n\
-             [[projection.output]]\npath = \"/p/{key}\"\nformat = \"json\"",
-        );
-        let disks = (0..FIRST.shards).map(|_| Forgetful::new()).collect();
-        let (events, seen) = (BTreeMap::new(), BTreeMap::new());
-        World { machine: Machine::new(2), disks, projections: Arc::new(projections), events, made: 0, seen }
+        World {
+            machine: Machine::new(2),
+            disks: (0..FIRST.shards).map(|_| Forgetful::new()).collect(),
+            projections: Arc::new(declared(PROJECTIONS)),
+            events: BTreeMap::new(),
+            posts: BTreeMap::new(),
+            follows: BTreeMap::new(),
+            made: 0,
+            seen: BTreeMap::new(),
+        }
     }
 
     fn start(&self) -> Running {
@@ -79,6 +132,7 @@ impl World {
                 projections: self.projections.clone(),
                 place: Place::Backend(Box::new(disk.clone())),
                 queues: queues.clone(),
+                events: Some(queues.clone()),
                 settings,
                 attached: Vec::new(),
             };
@@ -114,7 +168,15 @@ impl World {
     fn make(&mut self, random: &mut Random) -> (u16, Event<'static>) {
         self.made += 1;
         let (id, user) = (format!("e{}", self.made), format!("u{}", random.below(USERS)));
-        let event = event(&id, i64::try_from(self.made).unwrap_or(0), &format!("{{\"user\":\"{user}\"}}"));
+        let whom = format!("u{}", random.below(POPULAR));
+        let what = ["post", "post", "follow", "follow", "unfollow"][random.below(5) as usize];
+        let data = format!(r#"{{"user":"{user}","what":"{what}","whom":"{whom}"}}"#);
+        let event = event(&id, i64::try_from(self.made).unwrap_or(0), &data);
+        match what {
+            "post" => self.posts.entry(user.clone()).or_default().insert(self.made),
+            "follow" => self.follows.entry(user.clone()).or_default().insert(whom),
+            _ => self.follows.entry(user.clone()).or_default().remove(&whom),
+        };
         self.events.entry(user.clone()).or_default().insert(id);
         (u16::try_from(user.len() % 2).unwrap_or(0), event)
     }
@@ -125,16 +187,16 @@ impl World {
     }
 
     /// Reads a document as clients do: it never goes back.
-    async fn read(&mut self, running: &Running, user: &str) -> Option<BTreeSet<String>> {
-        let request = Request::get(format!("/p/{user}")).body(Bytes::new()).expect("a request");
+    async fn read(&mut self, running: &Running, path: &str) -> Option<BTreeSet<String>> {
+        let request = Request::get(path).body(Bytes::new()).expect("a request");
         let answer = running.documents.answer(request).await;
         let field = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         if field(headers::BEHIND).is_some() || !answer.status().is_success() {
             return None;
         }
         let version: Version = field(headers::VERSION).and_then(|version| version.parse().ok()).expect("a version");
-        let before = self.seen.insert(user.to_owned(), version);
-        assert!(before.is_none_or(|before| before <= version), "{user}: {version} after {before:?}");
+        let before = self.seen.insert(path.to_owned(), version);
+        assert!(before.is_none_or(|before| before <= version), "{path}: {version} after {before:?}");
         let body: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
         let ids =
             body["items"].as_array().expect("items").iter().map(|item| item["id"].as_str().expect("an id").to_owned());
@@ -144,16 +206,36 @@ impl World {
         Some(set)
     }
 
-    /// Waits until every document holds all of its events, and nothing else.
+    /// Reads a document of some user.
+    async fn look(&mut self, running: &Running, random: &mut Random) {
+        let projection = ["p", "home"][random.below(2) as usize];
+        let path = format!("/{projection}/u{}", random.below(USERS));
+        self.read(running, &path).await;
+    }
+
+    /// What the documents have to hold in the end, by path.
+    fn model(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let all = self.events.iter().map(|(user, ids)| (format!("/p/{user}"), ids.clone()));
+        let home = |(user, whom): (&String, &BTreeSet<String>)| {
+            let mut posts: Vec<u64> = whom.iter().filter_map(|user| self.posts.get(user)).flatten().copied().collect();
+            posts.sort_unstable();
+            let newest: BTreeSet<String> = posts.iter().rev().take(HOME_KEEP).map(|made| format!("e{made}")).collect();
+            (format!("/home/{user}"), newest)
+        };
+        all.chain(self.follows.iter().map(home)).collect()
+    }
+
+    /// Waits until every document holds all that it has to, and nothing else.
     async fn compare(&mut self, running: &Running) {
         let began = clock::monotonic();
-        for (user, ids) in self.events.clone() {
+        for (path, ids) in self.model() {
             loop {
-                let found = self.read(running, &user).await;
-                if found.as_ref() == Some(&ids) {
+                let found = self.read(running, &path).await;
+                // A home feed of which nothing has come yet is no document.
+                if found.as_ref() == Some(&ids) || (found.is_none() && ids.is_empty()) {
                     break;
                 }
-                assert!(began.elapsed() < LONG, "{user}: {found:?}, not {ids:?}; {:?}", running.known.get());
+                assert!(began.elapsed() < LONG, "{path}: {found:?}, not {ids:?}; {:?}", running.known.get());
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -196,8 +278,7 @@ async fn slots_move_to_and_fro_while_events_flow() {
         running.begin(round % 2).await;
         for _ in 0..60 {
             world.append(&running, &mut random).await;
-            let user = format!("u{}", random.below(USERS));
-            world.read(&running, &user).await;
+            world.look(&running, &mut random).await;
         }
         running.until_moved().await;
     }
@@ -219,8 +300,7 @@ async fn a_power_cut_at_any_moment_of_a_move_loses_and_doubles_nothing() {
         running.begin(from).await;
         for _ in 0..random.below(60) {
             world.append(&running, &mut random).await;
-            let user = format!("u{}", random.below(USERS));
-            world.read(&running, &user).await;
+            world.look(&running, &mut random).await;
         }
         world = world.crash(running);
     }

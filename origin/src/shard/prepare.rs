@@ -12,7 +12,7 @@ use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, HandedDocument, Handover, NoFrame, ShardFrame};
 
 use super::held::CellId;
-use crate::projection::{Arrival, Document, Effect};
+use crate::projection::{Arrival, Document, Effect, Told, is_hop};
 use crate::queue::{DeadKey, DeadLetter};
 use crate::store::shard_file::{Row, Taking};
 
@@ -195,6 +195,9 @@ impl Reading<'_> {
     }
 
     fn event(&mut self, filed: &FiledEvent<'_>) {
+        if is_hop(&filed.event) {
+            return self.hop(filed);
+        }
         let Ok(view) = View::of(&filed.event, self.preparer.wanted) else {
             return self.bury(filed, Unapplied::Damaged, None);
         };
@@ -209,19 +212,30 @@ impl Reading<'_> {
                     let document = millpond_shared::projection::document_tag(&projection.name, key);
                     self.bury(filed, Unapplied::Unordered, Some(&document));
                 }
-                Ok(effect) => self.out.arrived.push(Arrived {
-                    projection: index,
-                    key: key.as_ref().to_owned(),
-                    effect,
-                    arrival: Arrival {
-                        version: Version::new(self.preparer.epoch, self.out.position),
-                        place: (self.out.queue, filed.offset),
-                        received: filed.event.received,
-                    },
-                    cell: None,
-                }),
+                Ok(effect) => self.arrive(index, key, effect, filed),
             }
         }
+    }
+
+    /// What documents have told others.
+    fn hop(&mut self, filed: &FiledEvent<'_>) {
+        let Some(told) = Told::of(&filed.event) else {
+            return self.bury(filed, Unapplied::Damaged, None);
+        };
+        for (name, key) in &filed.routes {
+            let declared = self.declared.get(usize::from(*name)).copied().flatten();
+            let effect = declared.and_then(|(index, projection)| Some((index, Effect::told(&projection.kind, &told)?)));
+            match effect {
+                Some((index, effect)) => self.arrive(index, key, effect, filed),
+                None => self.bury(filed, Unapplied::Undeclared, Some(key)),
+            }
+        }
+    }
+
+    fn arrive(&mut self, projection: u16, key: &str, effect: Effect, filed: &FiledEvent<'_>) {
+        let version = Version::new(self.preparer.epoch, self.out.position);
+        let arrival = Arrival { version, place: (self.out.queue, filed.offset), received: filed.event.received };
+        self.out.arrived.push(Arrived { projection, key: key.to_owned(), effect, arrival, cell: None });
     }
 }
 
