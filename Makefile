@@ -22,7 +22,7 @@ demo:
 test:
 	@tools/nats-server >/dev/null
 	@tools/postgres-server >/dev/null
-	$(CARGO) test --workspace --lib --bins --tests
+	HISTORIES=$${HISTORIES:-10000} $(CARGO) test --workspace --lib --bins --tests
 	$(CARGO) test --manifest-path tests/validators/Cargo.toml
 
 # Everything goes wrong, by the plan of each seed; docs/TESTING.md.

@@ -10,6 +10,7 @@
 //! `http` is the small server and client that every role's socket is made of.
 
 pub mod api;
+mod blocking;
 pub mod config;
 pub mod database;
 pub mod dispatch;
@@ -18,4 +19,7 @@ pub mod projection;
 pub mod queue;
 pub mod render;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
 pub mod store;
+mod timing;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::crash::several_processes::LEASE;
 use crate::harness::random::Random;
 
 /// How long things go wrong.
@@ -12,9 +13,6 @@ const FAULTS_MIN: usize = 4;
 const FAULTS_MAX: usize = 12;
 /// A thing that has been mended is left alone for so long.
 const REST: Duration = Duration::from_millis(300);
-/// How long the lease of a dispatcher is in these tests; some pauses are longer.
-pub const LEASE: Duration = Duration::from_secs(1);
-
 /// Everything that will go wrong in one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -39,6 +37,7 @@ pub struct Action {
     pub fault: Fault,
 }
 
+/// A further sort is a variant here, a case of [`Action::any`], and what the stage does about it when it begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `kill -9`; it is started again when the action ends.

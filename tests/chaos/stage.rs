@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millpond_shared::clock;
 
-use super::plan::{Disk, Engine, Fault, LEASE, Link, Moment, Plan, ROLES, Role};
+use super::plan::{Disk, Engine, Fault, Link, Moment, Plan, ROLES, Role};
 use crate::crash::several_processes::{SHORT_LEASE, SHORT_LEASE_ON_NATS};
 use crate::crash::spare::WITH_SPARE;
 use crate::crash::traffic::Traffic;
@@ -49,23 +49,28 @@ pub struct Told {
     ended_by_full_disk: usize,
     /// Faults that could not be: why.
     skipped: Vec<String>,
-    /// From the last mending until everything was applied.
+    /// Until all processes had started, from the last mending until everything was applied, and for comparing it.
+    started: Duration,
     recovered: Duration,
+    compared: Duration,
     acknowledged: u64,
 }
 
 impl fmt::Display for Told {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told { ended_by_full_disk, skipped, recovered, acknowledged } = self;
+        let Told { ended_by_full_disk, skipped, started, recovered, compared, acknowledged } = self;
         write!(out, "{acknowledged} events acknowledged, all applied {recovered:.1?} after the last fault")?;
         write!(out, "; {ended_by_full_disk} ended themselves on a full disk")?;
+        write!(out, "; started in {started:.1?}, compared in {compared:.1?}")?;
         skipped.iter().try_for_each(|why| write!(out, "\n  SKIPPED: {why}"))
     }
 }
 
 /// Plays a plan to its end, and fails if anything is other than it must be.
 pub fn play(plan: &Plan) -> Told {
+    let began = clock::monotonic();
     let mut stage = Stage::set(plan);
+    stage.told.started = began.elapsed();
     let traffic = Traffic::to(stage.pipeline.proxy());
     thread::scope(|scope| {
         let running = traffic.start(scope, &mut Random::from(!plan.seed));
@@ -84,15 +89,16 @@ pub fn play(plan: &Plan) -> Told {
         stage.pipeline.wait_until_applied();
         stage.told.recovered = mended.elapsed();
     });
+    let applied = clock::monotonic();
     traffic.compare_all();
     stage.compare_replicas(&traffic);
+    stage.told.compared = applied.elapsed();
     Told { acknowledged: traffic.acknowledged(), ..stage.told }
 }
 
 impl Stage {
     /// Starts everything, with relays and disks where the plan needs them.
     fn set(plan: &Plan) -> Stage {
-        assert_eq!(LEASE, Duration::from_secs(1), "as in the insertions");
         let insertions = [&WITH_SPARE[..], &FLUSHED_SOON].concat();
         let pipeline = match plan.engine {
             Engine::Embedded => Pipeline::changed(&[&insertions[..], &[SHORT_LEASE]].concat(), &[]),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::Duration;
 
 use millpond_shared::clock;
 use serde_json::json;
@@ -21,7 +22,10 @@ use crate::harness::random::Random;
 const EVENTS_MAX: usize = 400;
 const READS_MAX: usize = 400;
 
-/// A dispatcher that was killed is not missed for long.
+/// How long the leases of dispatchers are here: one that was killed is not missed for long.
+pub const LEASE: Duration = Duration::from_secs(1);
+
+/// In the examples that leave it at its default.
 pub const SHORT_LEASE: (&str, &str) = ("[dispatcher]", "lease_ttl = \"1s\"");
 
 /// The same in the examples on NATS, which say how long theirs run.

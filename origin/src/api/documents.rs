@@ -17,7 +17,7 @@ use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
 use super::conditions::not_modified;
 use super::{changes, copies};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
-use crate::shard::{Found, NotRead, Read, Shard};
+use crate::shard::{Behind, Found, NotRead, Read, Shard};
 
 /// The shards of this process, as one origin.
 pub struct Documents {
@@ -120,10 +120,15 @@ impl Asked<'_> {
     }
 
     fn put_common(&self, fields: &mut HeaderMap, version: Version, read: &Read) {
-        let caught_up = read.behind == 0;
-        put(fields, header::CACHE_CONTROL.as_str(), if caught_up { &self.output.cache_control } else { "no-store" });
-        if !caught_up {
-            put(fields, headers::BEHIND, &read.behind.to_string());
+        let behind = match read.behind {
+            Behind::Nothing => None,
+            Behind::Positions(positions) => Some(positions.to_string()),
+            Behind::Unknown => Some("unknown".to_owned()),
+        };
+        let control = if behind.is_some() { "no-store" } else { &self.output.cache_control };
+        put(fields, header::CACHE_CONTROL.as_str(), control);
+        if let Some(behind) = behind {
+            put(fields, headers::BEHIND, &behind);
         }
         if let Some(refresh) = self.refresh {
             put(fields, headers::REFRESH, &refresh.as_millis().to_string());

@@ -5,18 +5,18 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_shared::clock;
 use millpond_shared::version::QueueId;
 use millpond_shared::wire::EventFrame;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
 use super::hold::{Hold, Next};
 use super::route::{Routed, Routing};
+use crate::blocking::apart;
 use crate::queue::lease::TTL_DEFAULT;
 use crate::queue::{DispatchQueues, QueueError, Round, Taken};
+use crate::timing::{self, sleep, timeout};
 
 /// The dispatcher role.
 #[derive(Clone)]
@@ -135,7 +135,7 @@ impl Dispatcher {
     }
 
     /// Claims one event queue and works on it, again and again.
-    async fn work(self, queue: QueueId, mut shutdown: watch::Receiver<bool>) {
+    pub(crate) async fn work(self, queue: QueueId, mut shutdown: watch::Receiver<bool>) {
         loop {
             let Ok(hold) = self.acquire(queue, &mut shutdown).await else { return };
             tracing::info!(queue, token = hold.lease.token, "event queue claimed");
@@ -153,7 +153,7 @@ impl Dispatcher {
 
     async fn acquire(&self, queue: QueueId, shutdown: &mut watch::Receiver<bool>) -> Result<Hold, End> {
         loop {
-            let asked = clock::monotonic();
+            let asked = timing::now();
             let ttl = self.settings.lease_ttl;
             let pause = match self.queues.acquire(queue, &self.settings.holder, ttl).await {
                 Ok(lease) => return Ok(Hold::new(lease, ttl, asked)),
@@ -172,7 +172,7 @@ impl Dispatcher {
             if *shutdown.borrow() {
                 return End::Shutdown;
             }
-            let now = clock::monotonic();
+            let now = timing::now();
             let step = async {
                 match hold.next(now) {
                     Next::Stop => Err(Trouble::Lost),
@@ -196,7 +196,7 @@ impl Dispatcher {
                     tracing::warn!(queue = hold.lease.queue, %error, "nothing can be filed now");
                     let why = if matches!(error, QueueError::ShardFull { .. }) { "full" } else { "failed" };
                     self.metrics.stalls.with_label_values(&[&hold.lease.queue.to_string(), why]).inc();
-                    let pause = self.settings.pause_max.min(hold.left(clock::monotonic()));
+                    let pause = self.settings.pause_max.min(hold.left(timing::now()));
                     if self.pause(pause, shutdown).await.is_err() {
                         return End::Shutdown;
                     }
@@ -210,6 +210,7 @@ impl Dispatcher {
         let lease = hold.lease;
         let mut shutdown = shutdown.clone();
         let taken = tokio::select! {
+            biased;
             taken = self.queues.take(lease, self.settings.max_events, within.min(TAKE_WAIT)) => taken?,
             _ = shutdown.wait_for(|down| *down) => return Ok(()),
         };
@@ -239,14 +240,15 @@ impl Dispatcher {
         if !large {
             return route(&routing, &taken, token, limits);
         }
-        let routed = tokio::task::spawn_blocking(move || route(&routing, &taken, token, limits)).await;
+        let routed = apart(move || route(&routing, &taken, token, limits)).await;
         routed.unwrap_or(Err(Trouble::Later(QueueError::Closed)))
     }
 
     async fn pause(&self, pause: Duration, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
         tokio::select! {
-            () = sleep(pause) => Ok(()),
+            biased;
             _ = shutdown.wait_for(|down| *down) => Err(End::Shutdown),
+            () = sleep(pause) => Ok(()),
         }
     }
 }

@@ -252,6 +252,26 @@ async fn a_dispatcher_that_died_with_the_process_is_not_waited_for() {
     assert_eq!(queues.renew(elsewhere, TTL).await, Ok(()), "one in another process goes on");
 }
 
+/// The queue is trimmed as far as every consumer has come that it knows: one that it forgot would be trimmed away from.
+#[tokio::test]
+async fn a_consumer_that_was_told_that_it_is_known_is_known_after_a_power_cut() {
+    let mut machine = Machine::new(1);
+    machine.limits.tidy_every = Duration::from_secs(3600);
+    let queues = machine.open();
+    queues.append(0, None, vec![event("a", 1)]).await.unwrap();
+    let lease = queues.acquire(0, "a", TTL).await.unwrap();
+    queues.push(lease, Round { first: 1, last: 1, frames: vec![round_frame(3, 1, "x")] }).await.unwrap();
+    let known = |machine: &Machine| {
+        let status = machine.open().status();
+        status.shard_queues[0].consumers.iter().map(|(name, at)| (name.clone(), *at)).collect::<Vec<_>>()
+    };
+    queues.committed(3, "slow", 0).await.unwrap();
+    assert_eq!(known(&machine.crash()), [("slow".to_owned(), 0)]);
+    queues.committed(3, "slow", 1).await.unwrap();
+    queues.committed(3, "slow", 0).await.unwrap();
+    assert_eq!(known(&machine.crash()), [("slow".to_owned(), 0)], "one that starts anew goes back");
+}
+
 #[tokio::test]
 async fn the_oldest_ids_are_forgotten_when_there_are_too_many() {
     let mut machine = Machine::new(1);

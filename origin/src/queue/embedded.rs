@@ -18,8 +18,10 @@ use super::metrics::Gauges;
 use super::shard_queues::ShardQueueSet;
 use super::shard_writer::Ask;
 use super::*;
+use crate::blocking::apart;
 use crate::store::shard_queue_file::Ends;
 use crate::store::{Place, StoreError};
+use crate::timing;
 
 /// All queues of one role.
 pub struct Queues {
@@ -90,11 +92,29 @@ impl Queues {
     pub async fn close(&self) {
         self.parts.runtime.end();
         let parts = self.parts.clone();
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = apart(move || {
             parts.events.iter().for_each(EventQueue::close);
             parts.shards.close();
         });
         let _ = closed.await;
+    }
+
+    /// Where a shard queue begins and ends.
+    #[cfg(test)]
+    pub(crate) fn shard_ends(&self, shard: ShardId) -> Ends {
+        self.parts.shards.ends(shard).unwrap_or_default()
+    }
+
+    /// How far an event queue is filed, and where it ends.
+    #[cfg(test)]
+    pub(crate) fn event_ends(&self, queue: QueueId) -> (Offset, Offset) {
+        self.event_queue(queue).map_or((0, 0), |queue| (queue.cursor(), queue.last()))
+    }
+
+    /// Files a frame without its round, as an engine without transactions does when a dispatcher dies half way.
+    #[cfg(test)]
+    pub(crate) fn file_half(&self, frame: &RoundFrame) -> Result<(), StoreError> {
+        self.parts.shards.append_without_a_word(frame.shard, frame.events, &frame.bytes)
     }
 
     fn event_queue(&self, queue: QueueId) -> Result<&EventQueue, QueueError> {
@@ -257,7 +277,7 @@ impl ShardQueues for Queues {
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
-        self.parts.shards.committed(shard, consumer, position)
+        self.parts.shards.committed(shard, consumer, position).await
     }
 }
 
@@ -340,7 +360,7 @@ impl Runtime {
             biased;
             wished = value.wait_for(wish) => wished.map(|_| true).map_err(|_| QueueError::Closed),
             () = self.ended() => Err(QueueError::Closed),
-            () = tokio::time::sleep(wait) => Ok(false),
+            () = timing::sleep(wait) => Ok(false),
         }
     }
 
@@ -383,6 +403,8 @@ mod tests {
         let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
         let round = Round { first: 1, last: 1, frames: vec![round_frame(3, 1, "said")] };
         queues.push(lease, round).await.unwrap();
+        // Being made known writes, and says what is there.
+        queues.committed(3, "shard", 0).await.unwrap();
         queues.parts.shards.append_without_a_word(3, 10, b"not said yet").unwrap();
         let pulled = queues.pull(3, 0, 1 << 20, Duration::ZERO).await.unwrap();
         assert_eq!(pulled, Pulled { frames: vec![(1, Bytes::from_static(b"said"))], last: 1, events_after: 1 });

@@ -13,11 +13,12 @@ use millpond_shared::version::{Offset, QueueId};
 use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
 
-use super::event_writer::{Call, Writer};
+use super::event_writer::{Call, EventWriter};
 use super::ids::IdHasher;
 use super::limits::TAKE_MAX_BYTES;
 use super::writer_thread::WriterThread;
 use super::{Fate, Limits, QueueError, Runtime, Taken};
+use crate::blocking::apart;
 use crate::store::event_queue_file::EventQueueFile;
 use crate::store::{Place, StoreError};
 
@@ -86,9 +87,9 @@ impl EventQueue {
             depth: Depth::default(),
         });
         let hasher = IdHasher::new(loaded.secret);
-        let writer = Writer::new(shared.clone(), runtime.clone(), loaded);
+        let writer = EventWriter::new(shared.clone(), runtime.clone(), loaded);
         let (name, waiting_max_calls) = (format!("event-queue-{queue}"), runtime.limits.waiting_max_calls);
-        let writer = WriterThread::start(&name, waiting_max_calls, move |calls| writer.run(calls))?;
+        let writer = WriterThread::start(&name, waiting_max_calls, writer)?;
         Ok(EventQueue { shared, hasher, runtime: runtime.clone(), writer })
     }
 
@@ -131,7 +132,7 @@ impl EventQueue {
         }
         let (shared, first) = (self.shared.clone(), self.cursor() + 1);
         let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
-        let read = tokio::task::spawn_blocking(move || shared.read(first, max_events)).await;
+        let read = apart(move || shared.read(first, max_events)).await;
         let (frames, last) = read.unwrap_or(Err(QueueError::Closed))?;
         // A frame can be read before the writer has said that it is there: then it waits for the next round, since a
         // push beyond what the queue says it has is refused.
@@ -143,7 +144,7 @@ impl EventQueue {
     pub async fn peek(&self, after: Offset, max_events: usize) -> Result<Option<Taken>, QueueError> {
         let (shared, first) = (self.shared.clone(), after.saturating_add(1));
         let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
-        let read = tokio::task::spawn_blocking(move || shared.read(first, max_events)).await;
+        let read = apart(move || shared.read(first, max_events)).await;
         let (frames, last) = read.unwrap_or(Err(QueueError::Closed))?;
         let last = last.min(first.saturating_add(max_events - 1)).min(self.last());
         Ok((last >= first).then_some(Taken { first, last, frames }))

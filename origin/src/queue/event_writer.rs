@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::event_queue::{Shared, event_bytes};
 use super::ids::IdSet;
 use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
+use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
 use crate::store::StoreError;
 use crate::store::event_queue_file::{FrameInfo, ID_BYTES, Loaded, Transaction};
@@ -31,7 +32,7 @@ pub(super) struct Call {
 type Answer = oneshot::Sender<Result<Vec<Fate>, QueueError>>;
 
 /// Owns all that changes with a commit.
-pub(super) struct Writer {
+pub(super) struct EventWriter {
     shared: Arc<Shared>,
     runtime: Runtime,
     last: Offset,
@@ -59,10 +60,10 @@ struct Group {
     answers: Vec<(Answer, Vec<Fate>)>,
 }
 
-impl Writer {
-    pub fn new(shared: Arc<Shared>, runtime: Runtime, loaded: Loaded) -> Writer {
+impl EventWriter {
+    pub fn new(shared: Arc<Shared>, runtime: Runtime, loaded: Loaded) -> EventWriter {
         let last = *shared.last.borrow();
-        let mut writer = Writer {
+        let mut writer = EventWriter {
             shared,
             runtime,
             last,
@@ -78,41 +79,51 @@ impl Writer {
         writer.publish();
         writer
     }
+}
 
-    /// Ends when the handle was closed and every call is answered, or when a commit failed.
-    pub fn run(mut self, calls: &Receiver<Call>) {
-        loop {
-            let written = match calls.recv_timeout(self.shared.limits.tidy_every) {
-                Ok(first) => self.write_group(first, calls),
-                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if let Err(error) = written {
-                return self.fail(&error, calls);
-            }
-        }
-        // What is trimmed now need not be read by the next opening. Nothing is lost if it fails.
-        let _ = self.write(Vec::new());
+impl Writer for EventWriter {
+    type Call = Call;
+
+    fn tidy_every(&self) -> Duration {
+        self.shared.limits.tidy_every
     }
 
-    /// Writes what is waiting; under load, with what comes while the others who were answered last may call again.
-    fn write_group(&mut self, first: Call, calls: &Receiver<Call>) -> Result<(), StoreError> {
+    /// What is waiting; under load, with what comes while the others who were answered last may call again.
+    fn gather(&mut self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
         let mut group = Gathered::default();
         group.add(first);
-        group.add_waiting(calls, &self.shared);
+        group.add_waiting(waiting, &self.shared);
         let (before, took) = self.last_group;
         if before >= LOAD_FROM_CALLS && group.calls.len() < before {
             thread::sleep(took.min(GATHER_MAX));
-            group.add_waiting(calls, &self.shared);
+            group.add_waiting(waiting, &self.shared);
         }
-        let (size, started) = (group.calls.len(), Stopwatch::start());
-        let written = self.write(group.calls);
-        self.last_group = (size, started.elapsed());
+        group.calls
+    }
+
+    fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
+        let (size, started) = (calls.len(), Stopwatch::start());
+        let written = self.commit(calls);
+        if size > 0 {
+            self.last_group = (size, started.elapsed());
+        }
         written
     }
 
+    fn fail(&self, error: &StoreError) -> QueueError {
+        self.runtime.fail(self.failed(error));
+        self.failed(error)
+    }
+
+    fn refuse(call: Call, error: QueueError) {
+        // Whoever asked may be gone.
+        let _ = call.answer.send(Err(error));
+    }
+}
+
+impl EventWriter {
     /// Commits the calls, and what is to be tidied, in one transaction; then answers.
-    fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
+    fn commit(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let file = shared.file.read();
         let Some(file) = file.as_ref() else { return Ok(()) };
@@ -127,7 +138,9 @@ impl Writer {
         let (tidied, transaction) = match begun {
             Ok(begun) => begun,
             Err(error) => {
-                refuse(calls, &self.failed(&error));
+                for call in calls {
+                    Self::refuse(call, self.failed(&error));
+                }
                 return Err(error);
             }
         };
@@ -255,14 +268,6 @@ impl Writer {
         self.shared.last.send_if_modified(|last| std::mem::replace(last, self.last) != self.last);
     }
 
-    /// The outcome of the commit is unknown: whatever is asked from now on, this queue can't tell the truth.
-    fn fail(&self, error: &StoreError, calls: &Receiver<Call>) {
-        self.runtime.fail(self.failed(error));
-        while let Ok(call) = calls.recv() {
-            refuse(vec![call], &self.failed(error));
-        }
-    }
-
     fn failed(&self, error: &StoreError) -> QueueError {
         QueueError::Failed { problem: format!("event queue {}: {error}", self.shared.queue) }
     }
@@ -292,12 +297,6 @@ impl Gathered {
         {
             self.add(call);
         }
-    }
-}
-
-fn refuse(calls: Vec<Call>, error: &QueueError) {
-    for call in calls {
-        let _ = call.answer.send(Err(error.clone()));
     }
 }
 

@@ -11,9 +11,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use super::limits::{CONSUMER_NAME_MAX, CONSUMERS_MAX, EVENT_QUEUES_MAX};
-use super::shard_writer::{Ask, Call, Done, Writer, row};
+use super::shard_writer::{Ask, Call, Done, ShardWriter, row};
 use super::writer_thread::WriterThread;
 use super::{DeadKey, DeadLetter, Lease, Pulled, QueueError, Runtime, lease};
+use crate::blocking::apart;
 use crate::store::dead_letters::Dead;
 use crate::store::shard_queue_file::{Claim, Ends, Run, ShardQueueFile};
 use crate::store::{Place, StoreError};
@@ -42,11 +43,13 @@ pub(super) struct Shared {
     pub dead: Mutex<Dead>,
 }
 
-/// What consumers have committed. It is written down with the next commit: if that is lost, less is trimmed.
+/// What consumers have committed. It is written down with the next commit, or when the writer has nothing else to do.
 #[derive(Default)]
 pub(super) struct Consumers {
     pub committed: BTreeMap<(ShardId, String), Position>,
     pub changed: BTreeSet<(ShardId, String)>,
+    /// As it stands in the file.
+    pub recorded: BTreeMap<(ShardId, String), Position>,
 }
 
 impl ShardQueueSet {
@@ -68,10 +71,14 @@ impl ShardQueueSet {
             cursors: cursors.collect(),
             claims: Mutex::new(loaded.claims),
             dead: Mutex::new(loaded.dead),
-            consumers: Mutex::new(Consumers { committed: loaded.committed, changed: BTreeSet::new() }),
+            consumers: Mutex::new(Consumers {
+                recorded: loaded.committed.clone(),
+                committed: loaded.committed,
+                changed: BTreeSet::new(),
+            }),
         });
-        let (writer, waiting_max_calls) = (Writer::new(shared.clone()), runtime.limits.waiting_max_calls);
-        let writer = WriterThread::start("shard-queues", waiting_max_calls, move |calls| writer.run(calls))?;
+        let (writer, waiting_max_calls) = (ShardWriter::new(shared.clone()), runtime.limits.waiting_max_calls);
+        let writer = WriterThread::start("shard-queues", waiting_max_calls, writer)?;
         Ok(ShardQueueSet { shared, writer })
     }
 
@@ -109,24 +116,33 @@ impl ShardQueueSet {
             return Ok(Pulled { last: after, ..Pulled::default() });
         }
         let shared = self.shared.clone();
-        let read = tokio::task::spawn_blocking(move || shared.read(shard, after, max_bytes)).await;
+        let read = apart(move || shared.read(shard, after, max_bytes)).await;
         read.unwrap_or(Err(QueueError::Closed))
     }
 
     /// See [`ShardQueues::committed`](super::ShardQueues::committed).
-    pub fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+    pub async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
         let ends = self.ends(shard)?;
         if position > ends.last {
             return Err(QueueError::Ahead { shard, after: position, last: ends.last });
         }
         valid_name(consumer)?;
-        let mut consumers = self.shared.consumers.lock();
-        let key = (shard, consumer.to_owned());
-        if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
-            return Err(too_many_consumers(shard));
-        }
-        if consumers.committed.insert(key.clone(), position) != Some(position) {
-            consumers.changed.insert(key);
+        let relied_on = {
+            let mut consumers = self.shared.consumers.lock();
+            let key = (shard, consumer.to_owned());
+            if !consumers.committed.contains_key(&key) && consumers.of(shard).count() >= CONSUMERS_MAX {
+                return Err(too_many_consumers(shard));
+            }
+            // A position that is lost in a crash means that less is trimmed. A consumer that is lost, or one that went
+            // back, means that more is: what it has yet to pull, once the others have passed that.
+            let relied_on = consumers.recorded.get(&key).is_none_or(|recorded| *recorded > position);
+            if consumers.committed.insert(key.clone(), position) != Some(position) {
+                consumers.changed.insert(key);
+            }
+            relied_on
+        };
+        if relied_on {
+            self.ask(Ask::Note).await?;
         }
         Ok(())
     }
@@ -167,7 +183,7 @@ impl ShardQueueSet {
         read: impl FnOnce(&ShardQueueFile) -> Result<Vec<Vec<u8>>, StoreError> + Send + 'static,
     ) -> Result<Vec<DeadLetter>, QueueError> {
         let shared = self.shared.clone();
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = apart(move || {
             let file = shared.file.read();
             let file = file.as_ref().ok_or(QueueError::Closed)?;
             let letters = read(file).map_err(|error| QueueError::Failed { problem: error.to_string() })?;
@@ -185,7 +201,8 @@ impl ShardQueueSet {
     #[cfg(test)]
     pub(super) fn append_without_a_word(&self, shard: ShardId, events: u64, frame: &[u8]) -> Result<(), StoreError> {
         let file = self.shared.file.read();
-        let transaction = file.as_ref().expect("it is open").begin(0)?;
+        let Some(file) = file.as_ref() else { return Ok(()) };
+        let transaction = file.begin(0)?;
         transaction.append(shard, events, frame)?;
         transaction.commit()
     }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use tokio::sync::oneshot;
 
 use super::dead::{DEAD_MAX, DEAD_MAX_BYTES};
 use super::limits::PUSHES_MAX;
 use super::shard_queues::Shared;
+use super::writer_thread::Writer;
 use super::{DeadKey, DeadLetter, Lease, QueueError, Round, RoundFrame, lease};
 use crate::store::StoreError;
 use crate::store::dead_letters::{Dead, DeadRow};
@@ -42,15 +43,34 @@ impl Done {
 }
 
 pub(super) enum Ask {
-    Acquire { queue: QueueId, holder: String, in_process: bool, ttl: Duration },
-    Renew { lease: Lease, ttl: Duration },
-    Release { lease: Lease },
-    Push { lease: Lease, round: Round },
-    Bury { letters: Vec<DeadLetter> },
-    Unbury { key: DeadKey },
+    Acquire {
+        queue: QueueId,
+        holder: String,
+        in_process: bool,
+        ttl: Duration,
+    },
+    Renew {
+        lease: Lease,
+        ttl: Duration,
+    },
+    Release {
+        lease: Lease,
+    },
+    Push {
+        lease: Lease,
+        round: Round,
+    },
+    Bury {
+        letters: Vec<DeadLetter>,
+    },
+    Unbury {
+        key: DeadKey,
+    },
+    /// To write down what consumers have committed, as every transaction does.
+    Note,
 }
 
-pub(super) struct Writer {
+pub(super) struct ShardWriter {
     shared: Arc<Shared>,
 }
 
@@ -60,6 +80,8 @@ struct Changes {
     ends: BTreeMap<ShardId, Ends>,
     cursors: BTreeMap<QueueId, Offset>,
     claims: BTreeMap<QueueId, Claim>,
+    /// What consumers have committed; `None`: the consumer is gone.
+    committed: BTreeMap<(ShardId, String), Option<Position>>,
     /// How many dead letters there are now.
     dead: Option<Dead>,
 }
@@ -70,32 +92,24 @@ enum Stop {
     Broken(StoreError),
 }
 
-impl Writer {
-    pub fn new(shared: Arc<Shared>) -> Writer {
-        Writer { shared }
+impl ShardWriter {
+    pub fn new(shared: Arc<Shared>) -> ShardWriter {
+        ShardWriter { shared }
+    }
+}
+
+impl Writer for ShardWriter {
+    type Call = Call;
+
+    fn tidy_every(&self) -> Duration {
+        self.shared.runtime.limits.tidy_every
     }
 
-    /// Ends when the handle was closed and every call is answered, or when a commit failed.
-    pub fn run(self, calls: &Receiver<Call>) {
-        loop {
-            let written = match calls.recv_timeout(self.shared.runtime.limits.tidy_every) {
-                Ok(first) => {
-                    let waiting = calls.try_iter().take(PUSHES_MAX - 1);
-                    self.write(std::iter::once(first).chain(waiting).collect())
-                }
-                Err(RecvTimeoutError::Timeout) => self.write(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if let Err(error) = written {
-                return self.fail(&error, calls);
-            }
-        }
-        // What consumers have committed since is worth keeping, but nothing is lost without it.
-        let _ = self.write(Vec::new());
+    fn gather(&mut self, first: Call, waiting: &Receiver<Call>) -> Vec<Call> {
+        std::iter::once(first).chain(waiting.try_iter().take(PUSHES_MAX - 1)).collect()
     }
 
-    /// Does the calls, and what is to be tidied, in one transaction; then answers.
-    fn write(&self, calls: Vec<Call>) -> Result<(), StoreError> {
+    fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
         let file = self.shared.file.read();
         let Some(file) = file.as_ref() else { return Ok(()) };
         if calls.is_empty() && self.shared.consumers.lock().changed.is_empty() {
@@ -138,6 +152,18 @@ impl Writer {
         outcome
     }
 
+    fn fail(&self, error: &StoreError) -> QueueError {
+        self.shared.runtime.fail(failed(error));
+        failed(error)
+    }
+
+    fn refuse(call: Call, error: QueueError) {
+        // Whoever asked may be gone.
+        let _ = call.answer.send(Err(error));
+    }
+}
+
+impl ShardWriter {
     fn apply(&self, transaction: &Transaction, ask: Ask, changes: &mut Changes) -> Result<Done, Stop> {
         let now_ms = self.shared.runtime.now_ms();
         let (lease, claim) = match ask {
@@ -147,6 +173,7 @@ impl Writer {
             }
             Ask::Bury { letters } => return self.bury(transaction, letters, now_ms, changes),
             Ask::Unbury { key } => return self.unbury(transaction, key, changes),
+            Ask::Note => return Ok(Done::Number(0)),
             Ask::Acquire { queue, holder, in_process, ttl } => {
                 let current = transaction.claim(queue)?;
                 let claim = lease::acquire(current.as_ref(), &holder, in_process, now_ms, ttl)
@@ -238,16 +265,19 @@ impl Writer {
             let shards = keys.iter().map(|(shard, _)| *shard);
             let slowest = |shard| Some((shard, consumers.of(shard).map(|(_, position)| position).min()?));
             let passed: BTreeMap<ShardId, u64> = shards.filter_map(slowest).collect();
-            let changed: Vec<_> = keys.into_iter().map(|key| (consumers.committed.get(&key).copied(), key)).collect();
+            let committed = |key: &_| consumers.committed.get(key).copied();
+            let changed: BTreeMap<_, _> =
+                keys.into_iter().map(|key| (committed(&key), key)).map(|(at, key)| (key, at)).collect();
             (changed, passed)
         };
-        for (position, (shard, consumer)) in &changed {
+        for ((shard, consumer), position) in &changed {
             transaction.set_committed(*shard, consumer, *position)?;
         }
         for (shard, upto) in passed {
             changes.ends.insert(shard, transaction.trim(shard, upto)?);
         }
-        Ok(!changed.is_empty())
+        changes.committed = changed;
+        Ok(!changes.committed.is_empty())
     }
 
     fn publish(&self, changes: Changes) {
@@ -263,16 +293,15 @@ impl Writer {
             }
         }
         self.shared.claims.lock().extend(changes.claims);
+        for (key, position) in changes.committed {
+            let mut consumers = self.shared.consumers.lock();
+            match position {
+                Some(position) => consumers.recorded.insert(key, position),
+                None => consumers.recorded.remove(&key),
+            };
+        }
         if let Some(dead) = changes.dead {
             *self.shared.dead.lock() = dead;
-        }
-    }
-
-    /// The outcome of the commit is unknown: whatever is asked from now on, these queues can't tell the truth.
-    fn fail(&self, error: &StoreError, calls: &Receiver<Call>) {
-        self.shared.runtime.fail(failed(error));
-        while let Ok(call) = calls.recv() {
-            let _ = call.answer.send(Err(failed(error)));
         }
     }
 }

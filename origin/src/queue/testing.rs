@@ -136,6 +136,11 @@ impl Random {
         Random(seed)
     }
 
+    /// By this seed, whatever the environment says.
+    pub fn seeded(seed: u64) -> Random {
+        Random(seed)
+    }
+
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
@@ -13,7 +13,8 @@ use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{CHANGES_FORMAT, Change, ChangeMessage, Follow};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Interval, interval};
+
+use crate::timing;
 
 /// How many changes of documents are kept for followers that come back. Who was away longer is told `resumed: false`.
 const CHANGES_MAX: usize = 65_536;
@@ -83,7 +84,7 @@ impl ChangeLog {
         // Batches without changes are not kept: this one tells how far they went.
         missed.push_back(Arc::new(Batch { at: inner.at, documents: Vec::new() }));
         let hello = ChangeMessage::Hello { format: CHANGES_FORMAT, shard: self.shard, resumed, at: inner.at };
-        let follower = Follower { hello: Some(hello), missed, live, after, at: inner.at, ticks: None };
+        let follower = Follower { hello: Some(hello), missed, live, after, at: inner.at, tick_at: None };
         Some(stream::unfold(follower, Follower::next).boxed())
     }
 
@@ -119,7 +120,8 @@ struct Follower {
     after: Position,
     /// Everything up to here was sent.
     at: Position,
-    ticks: Option<Interval>,
+    /// When silence is broken next.
+    tick_at: Option<Instant>,
 }
 
 impl Follower {
@@ -128,32 +130,36 @@ impl Follower {
             return Some((hello, self));
         }
         loop {
-            let ticks = self.ticks.get_or_insert_with(ticks);
+            let tick_at = *self.tick_at.get_or_insert_with(next_tick);
             let batch = match self.missed.pop_front() {
                 Some(batch) => batch,
-                None => tokio::select! {
-                    batch = self.live.recv() => batch?,
-                    // Says no more than was sent: a follower may resume from any position it heard.
-                    _ = ticks.tick() => return Some((ChangeMessage::Tick { at: self.at }, self)),
-                },
+                None => {
+                    let silence = tick_at.saturating_duration_since(timing::now());
+                    match timing::timeout(silence, self.live.recv()).await {
+                        Ok(batch) => batch?,
+                        Err(timing::TimeOver) => {
+                            self.tick_at = Some(next_tick());
+                            // Says no more than was sent: a follower may resume from any position it heard.
+                            return Some((ChangeMessage::Tick { at: self.at }, self));
+                        }
+                    }
+                }
             };
             // A replay announces again what a document has had since a later frame than the batch's.
             self.at = batch.at.max(self.after);
             let unseen = |change: &&Change| change.version.position > self.after;
             let documents: Vec<Change> = batch.documents.iter().filter(unseen).cloned().collect();
             if !documents.is_empty() {
-                ticks.reset();
+                self.tick_at = Some(next_tick());
                 return Some((ChangeMessage::Changes { at: self.at, documents }, self));
             }
         }
     }
 }
 
-/// The first comes after a whole period.
-fn ticks() -> Interval {
-    let mut ticks = interval(Duration::from_millis(ChangeMessage::TICK_MS));
-    ticks.reset();
-    ticks
+/// After a whole period.
+fn next_tick() -> Instant {
+    timing::now() + Duration::from_millis(ChangeMessage::TICK_MS)
 }
 
 #[cfg(test)]

@@ -4,21 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use millpond_shared::clock;
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::sleep;
+use tokio::task::JoinError;
 
 use super::{Shard, file_path};
+use crate::blocking::apart;
 use crate::http::{Client, ClientError};
 use crate::queue::{QueueError, ShardQueues};
 use crate::store::shard_copy::Page;
 use crate::store::shard_file::{Identity, ShardFile, ShardFileError, Write};
 use crate::store::{Place, StoreError, rename_synced};
+use crate::timing::{self, sleep};
 
 /// Documents of one page, in bytes; the last of them may exceed it.
 const PAGE_BYTES: usize = 4 << 20;
@@ -87,8 +88,8 @@ pub async fn copy(copying: Copying) -> Result<Option<Position>, CopyError> {
     }
     // Before anything is copied: what follows the copy's position must still be in the queue when it is pulled.
     copying.register().await?;
-    let client = Client::new(copying.from.clone());
-    let first = match copying.page(&client, None).await {
+    let replica = Replica { copying: &copying, client: Client::new(copying.from.clone()) };
+    let first = match replica.page(None).await {
         Ok(page) => page,
         Err(CopyError::Unreachable { shard, problem }) => {
             tracing::warn!(shard, %problem, "no replica to copy from: the shard starts from what its queue holds");
@@ -96,23 +97,43 @@ pub async fn copy(copying: Copying) -> Result<Option<Position>, CopyError> {
         }
         Err(error) => return Err(error),
     };
-    let (committed, marks) = (first.committed, first.marks.clone());
-    let file = Arc::new(copying.create(&unfinished).await?);
+    let committed = first.committed;
+    let documents = adopt(copying.create(&unfinished).await?, first, &replica).await?;
+    apart(move || rename_synced(&unfinished, &path)).await??;
+    tracing::info!(shard = copying.shard, from = copying.from, documents, position = committed, "copied");
+    Ok(Some(committed))
+}
+
+/// Where the pages of a copy come from.
+#[async_trait]
+pub(crate) trait Pages: Send + Sync {
+    /// The documents behind `after` (projection and key).
+    async fn page(&self, after: Option<(&str, &str)>) -> Result<Page, CopyError>;
+}
+
+/// Takes the `first` page and those behind it into a file, and then gives it the position of the first; how many documents
+/// that were.
+pub(crate) async fn adopt(file: ShardFile, first: Page, replica: &dyn Pages) -> Result<usize, CopyError> {
+    let write = Write { committed: first.committed, marks: first.marks.clone(), ..Write::default() };
+    let file = Arc::new(file);
     let (mut page, mut documents) = (first, 0);
     loop {
         documents += page.rows.len();
         let more = page.more;
         let last = page.rows.last().map(|row| (row.projection.clone(), row.key.clone()));
         let adopting = file.clone();
-        spawn_blocking(move || adopting.adopt(&page)).await??;
+        apart(move || adopting.adopt(&page)).await??;
         let Some((projection, key)) = last.filter(|_| more) else { break };
-        page = copying.page(&client, Some((&projection, &key))).await?;
+        page = replica.page(Some((&projection, &key))).await?;
     }
-    let write = Write { committed, marks, ..Write::default() };
-    spawn_blocking(move || file.commit(write)).await??;
-    spawn_blocking(move || rename_synced(&unfinished, &path)).await??;
-    tracing::info!(shard = copying.shard, from = copying.from, documents, position = committed, "copied");
-    Ok(Some(committed))
+    apart(move || file.commit(write)).await??;
+    Ok(documents)
+}
+
+/// A process that runs the same shard, over HTTP.
+struct Replica<'a> {
+    copying: &'a Copying,
+    client: Client,
 }
 
 async fn holds_something(copying: &Arc<Copying>, path: &Path) -> Result<bool, CopyError> {
@@ -120,17 +141,17 @@ async fn holds_something(copying: &Arc<Copying>, path: &Path) -> Result<bool, Co
         return Ok(false);
     }
     let (copying, path) = (copying.clone(), path.to_owned());
-    let opened = spawn_blocking(move || copying.open(path).map(|(_, opened)| opened)).await??;
+    let opened = apart(move || copying.open(path).map(|(_, opened)| opened)).await??;
     Ok(!opened.is_empty || opened.committed > 0)
 }
 
 impl Copying {
     async fn register(&self) -> Result<(), CopyError> {
-        let began = clock::monotonic();
+        let began = timing::now();
         loop {
             match self.queues.committed(self.shard, &self.consumer, 0).await {
                 Ok(()) => return Ok(()),
-                Err(problem) if clock::monotonic().duration_since(began) > QUEUE_TIME => {
+                Err(problem) if timing::now().duration_since(began) > QUEUE_TIME => {
                     return Err(CopyError::Queue { shard: self.shard, from: self.from.clone(), problem });
                 }
                 Err(_) => sleep(QUEUE_PAUSE).await,
@@ -138,24 +159,10 @@ impl Copying {
         }
     }
 
-    async fn page(&self, client: &Client, after: Option<(&str, &str)>) -> Result<Page, CopyError> {
-        let (shard, from) = (self.shard, || self.from.clone());
-        let no_page = |problem: String| CopyError::NoPage { shard, from: from(), problem };
-        let request = Request::get(page_path(shard, after)).body(Bytes::new());
-        let request = request.map_err(|error| no_page(error.to_string()))?;
-        let answer = client.call(request, PAGE_TIME).await;
-        let answer = answer.map_err(|problem| CopyError::Unreachable { shard, problem })?;
-        if answer.status() != StatusCode::OK {
-            let words = String::from_utf8_lossy(answer.body()).into_owned();
-            return Err(CopyError::Refused { shard, from: from(), status: answer.status(), words });
-        }
-        Page::decode(answer.body()).map_err(no_page)
-    }
-
     /// The file of a copy that is not finished; one that an earlier try has left goes.
     async fn create(self: &Arc<Self>, path: &Path) -> Result<ShardFile, CopyError> {
         let (copying, path) = (self.clone(), path.to_owned());
-        let created = spawn_blocking(move || {
+        let created = apart(move || {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(ShardFileError::Store(StoreError::Failed(redb::Error::Io(error))));
@@ -173,13 +180,39 @@ impl Copying {
     }
 }
 
+#[async_trait]
+impl Pages for Replica<'_> {
+    async fn page(&self, after: Option<(&str, &str)>) -> Result<Page, CopyError> {
+        let (shard, from) = (self.copying.shard, || self.copying.from.clone());
+        let no_page = |problem: String| CopyError::NoPage { shard, from: from(), problem };
+        let request = Request::get(page_path(shard, after)).body(Bytes::new());
+        let request = request.map_err(|error| no_page(error.to_string()))?;
+        let answer = self.client.call(request, PAGE_TIME).await;
+        let answer = answer.map_err(|problem| CopyError::Unreachable { shard, problem })?;
+        if answer.status() != StatusCode::OK {
+            let words = String::from_utf8_lossy(answer.body()).into_owned();
+            return Err(CopyError::Refused { shard, from: from(), status: answer.status(), words });
+        }
+        Page::decode(answer.body()).map_err(no_page)
+    }
+}
+
 impl Shard {
     /// The documents in the shard's file behind `after`, for a replica that copies it.
     pub async fn page(self: &Arc<Self>, after: Option<(String, String)>) -> Result<Page, CopyError> {
+        self.page_of(after, PAGE_BYTES).await
+    }
+
+    /// The same, of so many bytes.
+    pub(crate) async fn page_of(
+        self: &Arc<Self>,
+        after: Option<(String, String)>,
+        bytes_max: usize,
+    ) -> Result<Page, CopyError> {
         let shard = self.clone();
-        let reading = spawn_blocking(move || {
+        let reading = apart(move || {
             let after = after.as_ref().map(|(projection, key)| (projection.as_str(), key.as_str()));
-            shard.file.page(after, PAGE_BYTES)
+            shard.file.page(after, bytes_max)
         });
         Ok(reading.await??)
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use millpond_shared::clock::Stopwatch;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
 
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::store::shard_file::Write;
+use crate::timing::{sleep, timeout};
 
 /// How long the queue is given to take note of a committed position.
 const TELL_WAIT: Duration = Duration::from_secs(5);
@@ -19,39 +20,42 @@ impl Shard {
     ///
     /// An error means that nobody knows what is on disk: the shard must stop, reopen its file and trust what it finds.
     pub(super) async fn flush_loop(self: &Arc<Self>, mut over: watch::Receiver<bool>) -> Result<(), ShardError> {
-        // The apply loop tells it what is on disk now.
-        let mut told = *self.committed.borrow();
         loop {
             let last = tokio::select! {
+                biased;
                 _ = over.wait_for(|over| *over) => true,
                 _ = self.flush_wanted.notified() => false,
                 _ = sleep(self.settings.flush_every) => false,
             };
-            self.flush(&mut told).await?;
-            if last {
+            let all_written = self.flush(&mut over).await?;
+            if last || !all_written {
                 return Ok(());
             }
         }
     }
 
     /// Writes all that is applied by now, in slices: each is done with before the next is taken, so that positions go to
-    /// disk in their order, and none is so large that it holds up what comes after it.
-    async fn flush(self: &Arc<Self>, told: &mut Position) -> Result<(), ShardError> {
-        let all = self.state.read().applied();
+    /// disk in their order, and none is so large that it holds up what comes after it. False if the shard is to stop, and
+    /// what could not be applied can't be laid aside: the next start replays it.
+    async fn flush(self: &Arc<Self>, over: &mut watch::Receiver<bool>) -> Result<bool, ShardError> {
+        let (all, mut told) = (self.state.read().applied(), None);
         loop {
             let write = {
                 let mut state = self.state.write();
                 if state.reached() < all { state.slice(self.settings.flush_slice) } else { None }
             };
             if let Some(write) = write {
-                self.bury().await;
+                if !self.laid_aside(over).await {
+                    return Ok(false);
+                }
                 let shard = self.clone();
-                tokio::task::spawn_blocking(move || shard.commit(write)).await??;
-                self.tell(told).await;
+                apart(move || shard.commit(write)).await??;
+                self.tell(&mut told).await;
             } else {
-                // What the queue could not be told before.
-                self.tell(told).await;
-                return Ok(());
+                // Again even if it was told before: a queue that has died since may have forgotten it, and if it is full
+                // nothing will ever come that could be committed and told.
+                self.tell(&mut told).await;
+                return Ok(true);
             }
         }
     }
@@ -72,15 +76,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Tells the queue what is on disk, so that it can be trimmed; again at the next turn if the queue can't be reached.
-    async fn tell(&self, told: &mut Position) {
+    /// Tells the queue what is on disk, so that it can be trimmed, unless this flush has `told` it.
+    async fn tell(&self, told: &mut Option<Position>) {
         let position = *self.committed.borrow();
-        if *told == position {
+        if *told == Some(position) {
             return;
         }
         let telling = self.queues.committed(self.id, &self.settings.consumer, position);
         match timeout(TELL_WAIT, telling).await {
-            Ok(Ok(())) => *told = position,
+            Ok(Ok(())) => *told = Some(position),
             Ok(Err(error)) => tracing::warn!(shard = self.id, %error, "the queue did not take the committed position"),
             Err(_) => tracing::warn!(shard = self.id, "the queue took too long to take the committed position"),
         }

@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::BoxStream;
-use millpond_shared::clock;
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId};
@@ -54,12 +53,15 @@ use crate::queue::{QueueError, ShardQueues};
 use crate::render::Renderer;
 use crate::store::Place;
 use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
+use crate::timing;
 
 pub use self::copy::{CopyError, Copying, copy};
+#[cfg(test)]
+pub(crate) use self::copy::{Pages, adopt};
 pub use self::metrics::ShardMetrics;
 pub use self::outbox::Attached;
 pub use self::prepare::FrameError;
-pub use self::read::{Found, NotRead, Read};
+pub use self::read::{Behind, Found, NotRead, Read};
 
 /// How a shard writes and remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +182,7 @@ impl Shard {
             applied: watch::Sender::new(committed),
             committed: watch::Sender::new(committed),
             held_at_start: watch::Sender::new(None),
-            opened_at: clock::monotonic(),
+            opened_at: timing::now(),
             flush_wanted: Notify::new(),
             dead: dead::Pending::default(),
             attached,
@@ -204,6 +206,7 @@ impl Shard {
         let (broken, mut is_broken) = watch::channel(false);
         let pulling = async {
             let pulled = tokio::select! {
+                biased;
                 pulled = self.pull_loop(&mut stop) => pulled,
                 _ = is_broken.wait_for(|broken| *broken) => Ok(()),
             };
@@ -216,6 +219,7 @@ impl Shard {
             flushed
         };
         let (pulled, flushed) = tokio::select! {
+            biased;
             ended = async { tokio::join!(pulling, flushing) } => ended,
             // What is not sent yet is sent after the next start.
             sent = self.send_out() => (Ok(()), sent.map(|never| match never {})),

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use millpond_shared::clock::Stopwatch;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::prepare::{Prepared, Preparer};
 use super::state::announcements;
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::queue::{Pulled, QueueError};
+use crate::timing::sleep;
 
 /// How much is asked for in one pull, in bytes. One pull is one batch: its changes are announced together.
 const PULL_BYTES: usize = 1 << 20;
@@ -120,7 +121,7 @@ impl Shard {
                 self.apply(&frames)?
             } else {
                 let shard = self.clone();
-                tokio::task::spawn_blocking(move || shard.apply(&frames)).await??
+                apart(move || shard.apply(&frames)).await??
             };
             self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             lag(events_after.saturating_sub(applied));
@@ -188,8 +189,8 @@ impl Shard {
     }
 }
 
-/// Whether pulling again may help: not where the queue and this shard disagree about what there is.
-fn can_pass(error: &QueueError) -> bool {
+/// Whether asking again may help: not where the queue and this shard disagree about what there is.
+pub(super) fn can_pass(error: &QueueError) -> bool {
     use QueueError::{Ahead, Invalid, NoQueue, Trimmed};
     !matches!(error, NoQueue { .. } | Trimmed { .. } | Ahead { .. } | Invalid { .. })
 }

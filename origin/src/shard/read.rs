@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_shared::clock;
 use millpond_shared::route::Route;
 use millpond_shared::version::{Position, Version};
-use tokio::time::timeout;
 
 use super::Shard;
 use super::state::Looked;
+use crate::blocking::apart;
 use crate::projection::Document;
 use crate::render::{NotRendered, Rendered};
 use crate::store::shard_file::ShardFileError;
+use crate::timing::{self, timeout};
 
 /// How long a reader that wants a position is kept waiting for it.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -26,10 +26,19 @@ const RENDER_INLINE_MAX_BYTES: usize = 256 << 10;
 pub struct Read {
     /// The position that the shard had applied.
     pub position: Position,
-    /// How many positions it then had still to apply of what its queue held when it was started: documents may be older
-    /// than they were before.
-    pub behind: Position,
+    pub behind: Behind,
     pub found: Found,
+}
+
+/// What a shard had still to apply of what its queue held when it was started: documents may be older than they were
+/// before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    Nothing,
+    /// So many positions.
+    Positions(Position),
+    /// It has not reached its queue since.
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -58,7 +67,8 @@ impl Shard {
     /// The output that `route` names, at position `least` or later: waits a second for it at most.
     ///
     /// A shard that was just started may be behind what it was before a crash, and waits a little to catch up; then it
-    /// says so with what it gives, see [`Read::behind`]. While the queue can't be reached it gives what it has.
+    /// says so with what it gives, see [`Read::behind`]. As long as it can't reach its queue it gives what it has, and says
+    /// so as well.
     pub async fn document(self: &Arc<Self>, route: &Route, least: Option<Position>) -> Result<Read, NotRead> {
         self.reach(least).await?;
         let (position, document) = self.look(route).await?;
@@ -72,12 +82,16 @@ impl Shard {
     }
 
     /// How far `position` is behind what the queue held at the start.
-    fn behind(&self, position: Position) -> Position {
-        self.held_at_start.borrow().map_or(0, |held| held.saturating_sub(position))
+    fn behind(&self, position: Position) -> Behind {
+        match *self.held_at_start.borrow() {
+            None => Behind::Unknown,
+            Some(held) if held > position => Behind::Positions(held - position),
+            Some(_) => Behind::Nothing,
+        }
     }
 
     async fn reach(&self, least: Option<Position>) -> Result<(), NotRead> {
-        let age = clock::monotonic().saturating_duration_since(self.opened_at);
+        let age = timing::now().saturating_duration_since(self.opened_at);
         if self.held_at_start.borrow().is_none() {
             let mut held = self.held_at_start.subscribe();
             let _ = timeout(LEAST_WAIT.saturating_sub(age), held.wait_for(Option::is_some)).await;
@@ -110,7 +124,7 @@ impl Shard {
         };
         // It was not in memory, so it was not changed since it was written: the file holds it as of `position`, or later.
         let (shard, wanted) = (self.clone(), [(projection, Arc::from(route.key.as_str()))]);
-        let reading = tokio::task::spawn_blocking(move || shard.file.read(&wanted));
+        let reading = apart(move || shard.file.read(&wanted));
         let Some(row) = reading.await.map_err(|_| NotRead::Stopping)??.pop() else { return Ok((position, None)) };
         let document = row.2.clone();
         self.metrics.read.inc();
@@ -130,7 +144,7 @@ impl Shard {
             self.render(route, &document)?
         } else {
             let (shard, route) = (self.clone(), route.clone());
-            let rendering = tokio::task::spawn_blocking(move || shard.render(&route, &document));
+            let rendering = apart(move || shard.render(&route, &document));
             rendering.await.map_err(|_| NotRead::Stopping)??
         };
         self.metrics.rendered.inc();

@@ -190,8 +190,24 @@ async fn what_is_read_after_a_crash_is_not_older_than_before() {
     }
     let running = run(shard);
     let read = reading.await.expect("no panic").expect("read");
-    assert!(matches!(read, Read { position, behind: 0, found: Found::Document(_) } if position == last), "{read:?}");
+    assert!(
+        matches!(read, Read { position, behind: Behind::Nothing, found: Found::Document(_) } if position == last),
+        "{read:?}"
+    );
     running.stopped().await.expect("stopped");
+}
+
+/// It may have given newer documents before: nobody knows what its queue holds.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_was_started_and_can_not_reach_its_queue_says_so() {
+    let site = site(NEVER);
+    let shard = site.open();
+    site.push(event("a", 1, r#"{"user":"x"}"#));
+    let read = shard.document(&route("x"), None).await.expect("read");
+    assert!(matches!(&read, Read { position: 0, behind: Behind::Unknown, found: Found::Nothing(_) }), "{read:?}");
+    shard.take(site.queue.pulled(0, 1)).await.expect("applied");
+    let read = shard.document(&route("x"), None).await.expect("read");
+    assert!(matches!(&read, Read { position: 1, behind: Behind::Nothing, found: Found::Document(_) }), "{read:?}");
 }
 
 #[tokio::test]
@@ -206,14 +222,14 @@ async fn a_shard_that_has_to_catch_up_gives_older_documents_and_says_so() {
     // What it is told by the first pull after a restart: there is more than came with it.
     shard.held_at_start.send_replace(Some(first + 2));
     let read = shard.document(&route("x"), Some(first)).await.expect("read");
-    assert!(matches!(&read, Read { position: 1, behind: 2, found: Found::Document(_) }), "{read:?}");
+    assert!(matches!(&read, Read { position: 1, behind: Behind::Positions(2), found: Found::Document(_) }), "{read:?}");
     let read = shard.document(&route("y"), None).await.expect("read");
-    assert!(matches!(&read, Read { position: 1, behind: 2, found: Found::Nothing(_) }), "{read:?}");
+    assert!(matches!(&read, Read { position: 1, behind: Behind::Positions(2), found: Found::Nothing(_) }), "{read:?}");
     let refused = shard.document(&route("x"), Some(first + 1)).await.expect_err("a client was given more before");
     assert!(matches!(refused, NotRead::Behind { applied: 1, least: 2 }), "{refused}");
     shard.take(site.queue.pulled(1, 2)).await.expect("applied");
     let read = shard.document(&route("x"), None).await.expect("read");
-    assert!(matches!(&read, Read { position: 3, behind: 0, .. }), "{read:?}");
+    assert!(matches!(&read, Read { position: 3, behind: Behind::Nothing, .. }), "{read:?}");
 }
 
 /// A shard with 50 documents on disk and memory for few, and what it has dropped of them.

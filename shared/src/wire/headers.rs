@@ -6,8 +6,8 @@ pub const VERSION: &str = "millpond-version";
 pub const POSITION: &str = "millpond-position";
 /// Answer of a shard: its number.
 pub const SHARD: &str = "millpond-shard";
-/// Answer of a shard that was started again and has not caught up: how many positions it has still to apply. The
-/// document may be older than one that was given before; the answer must not be stored.
+/// Answer of a shard that was started again and has not caught up: how many positions it has still to apply, or `unknown`
+/// while it can't reach its queue. The document may be older than one that was given before; the answer must not be stored.
 pub const BEHIND: &str = "millpond-behind";
 /// Answer of a shard: for how many milliseconds a copy of it may be used though its document changes, as long as nobody
 /// was given a newer version.

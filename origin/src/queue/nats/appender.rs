@@ -52,7 +52,7 @@ const APPEND_TIME: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// What a frame lacks to the largest message: its head, the subject, what the server adds, and the keys that its events
 /// will have with them in the shard queues.
-const HEADROOM_BYTES: usize = 16 << 10;
+pub(super) const HEADROOM_BYTES: usize = 16 << 10;
 
 impl Appender {
     /// Starts the task; it ends when the handle is gone and every call is answered.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::future::join_all;
 
+use super::appender::HEADROOM_BYTES;
 use super::connection::{Connection, Published, publish, unreachable};
 use super::reader::Reader;
 use super::streams::Plan;
@@ -22,15 +23,21 @@ const AT_ONCE: usize = 64;
 const READ_BYTES: usize = 4 << 20;
 
 impl DeadStream {
-    /// See [`DeadLetters::bury`](crate::queue::DeadLetters::bury). A letter that is there already stays as it is.
+    /// See [`DeadLetters::bury`](crate::queue::DeadLetters::bury). A letter that is there already stays as it is. One that
+    /// is larger than a message may be, with its reason, finds no room.
     pub async fn bury(&self, letters: Vec<DeadLetter>, now_ms: u64) -> Result<usize, QueueError> {
         let mut refused = 0;
         for some in letters.chunks(AT_ONCE) {
-            let burying = some.iter().map(|letter| {
-                let letter = DeadLetter { buried_ms: now_ms, ..letter.clone() };
-                let subject = self.plan.dead_subject(letter.key);
+            let encoded = some.iter().map(|letter| {
+                let bytes = DeadLetter { buried_ms: now_ms, ..letter.clone() }.encode();
+                (letter.key, bytes)
+            });
+            let (fitting, too_large): (Vec<_>, Vec<_>) =
+                encoded.partition(|(_, bytes)| bytes.len() + HEADROOM_BYTES <= self.connection.message_max);
+            refused += too_large.len();
+            let burying = fitting.into_iter().map(|(key, bytes)| {
                 // The fence of a subject that has a letter refuses another one.
-                publish(&self.connection, subject, 0, letter.key.to_string(), letter.encode().into())
+                publish(&self.connection, self.plan.dead_subject(key), 0, key.to_string(), bytes.into())
             });
             for outcome in join_all(burying).await {
                 refused += usize::from(outcome? == Published::NoRoom);

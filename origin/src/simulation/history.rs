@@ -1,0 +1,309 @@
+//! One history: a pond, its traffic, and what befalls it, all by one seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_shared::version::{QueueId, ShardId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::model::{Dead, held, model};
+use super::pond::{Crash, Plan, Pond, projections};
+use super::scheduler::{Process, Simulation};
+use super::traffic::Traffic;
+use super::watcher::{self, Directory, Followed};
+use crate::queue::testing::Random;
+use crate::queue::{DeadLetter, Limits, QueueRole};
+use crate::render::Rendered;
+use crate::shard::ShardSettings;
+use crate::store::forgetful::FailedSync;
+
+/// How many times something befalls the pond.
+const BLOWS: u64 = 8;
+/// How long, in its own time, a pond may take to be done once nothing befalls it any more.
+const DONE_WITHIN: Duration = Duration::from_secs(600);
+/// Producers and clients: nothing befalls them.
+const CLIENTS: Process = Process(0);
+/// Bytes of a document of these histories, near enough.
+const DOCUMENT: u64 = 400;
+
+struct History {
+    pond: Pond,
+    traffic: Arc<Traffic>,
+    directory: Arc<Directory>,
+    followed: Vec<Arc<Mutex<Followed>>>,
+}
+
+/// What may befall a pond.
+#[derive(Debug)]
+enum Blow {
+    CrashQueue(Crash),
+    CrashDispatcher(usize),
+    CrashReplica(usize, Crash),
+    /// The power is cut after so many more writes and syncs: in the middle of a commit, mostly.
+    CutQueue(u64),
+    CutReplica(usize, u64),
+    StopDispatcher(usize),
+    StopReplica(usize),
+    LoseDisk(usize),
+    /// At times beyond the lease.
+    Sleep(Process, Duration),
+    ClockForward(u64),
+    ClockBack(u64),
+    /// A commit fails, and nobody knows what it has done.
+    FailSync(usize, FailedSync),
+    Fill(usize),
+    MendDisks,
+    /// Whether calls between processes get lost.
+    Wires(bool),
+    HalfRound(QueueId),
+}
+
+impl Blow {
+    fn next(pond: &Pond) -> Blow {
+        let pick = |count: usize| Simulation::below(count.max(1) as u64) as usize;
+        let (replica, dispatcher) = (pick(pond.replicas.len()), pick(pond.dispatchers.len()));
+        let disk = pick(pond.disks().count());
+        let crash = [Crash::Process, Crash::Power, Crash::Torn][pick(3)];
+        let running = pond.running();
+        match Simulation::below(20) {
+            0 | 1 => Blow::CrashQueue(crash),
+            2 => Blow::CutQueue(1 + Simulation::below(30)),
+            3 => Blow::CrashDispatcher(dispatcher),
+            4 => Blow::StopDispatcher(dispatcher),
+            5 | 6 => Blow::CrashReplica(replica, crash),
+            7 => Blow::CutReplica(replica, 1 + Simulation::below(30)),
+            8 => Blow::StopReplica(replica),
+            9 => Blow::LoseDisk(replica),
+            10 | 11 if !running.is_empty() => {
+                Blow::Sleep(running[pick(running.len())], Duration::from_millis(Simulation::below(6_000)))
+            }
+            12 => Blow::ClockForward(Simulation::below(20_000)),
+            13 => Blow::ClockBack(Simulation::below(20_000)),
+            14 => Blow::FailSync(disk, [FailedSync::Nothing, FailedSync::Everything][pick(2)]),
+            15 => Blow::Fill(disk),
+            16 => Blow::MendDisks,
+            17 => Blow::Wires(Simulation::one_in(2)),
+            _ => Blow::HalfRound(pick(pond.plan.queues.into()) as QueueId),
+        }
+    }
+}
+
+/// Runs the history of a seed; a number that is another one for another course.
+pub fn run(seed: u64) -> u64 {
+    let _began = Simulation::begin(Random::seeded(seed));
+    let mut history = History::new();
+    for _ in 0..BLOWS {
+        history.blow();
+        history.pass(Duration::from_millis(Simulation::below(1_000)));
+        history.pond.start(|| Simulation::one_in(2));
+    }
+    history.mend();
+    history.finish();
+    let documents = history.check();
+    Simulation::tell(format_args!("all is as it should be"));
+    if Simulation::one_in(3) {
+        // Once more from what the disks hold alone.
+        history.crash_all();
+        history.finish();
+        assert_eq!(history.check(), documents, "after everything was started again");
+        Simulation::tell(format_args!("and again"));
+    }
+    Simulation::digest()
+}
+
+fn plan() -> Plan {
+    let pick = |choices: &[u64]| choices[Simulation::below(choices.len() as u64) as usize];
+    let limits = Limits {
+        depth_max_events: pick(&[6, 1_000]),
+        shard_depth_max_bytes: pick(&[1, 1_500, 1 << 20]),
+        tidy_every: Duration::from_millis(pick(&[250, 1_000])),
+        cache_bytes: 1 << 20,
+        waiting_max_calls: 64,
+        ..Limits::default()
+    };
+    let shard = ShardSettings {
+        flush_every: Duration::from_millis(pick(&[150, 600, 2_000])),
+        flush_bytes: pick(&[DOCUMENT, 1 << 20]),
+        flush_events: pick(&[2, 1_000]),
+        flush_slice: pick(&[1, 3 * DOCUMENT, 1 << 20]),
+        memory: pick(&[0, 3 * DOCUMENT, 1 << 20]),
+        uncommitted_events: pick(&[3, 1_000]),
+        ..ShardSettings::default()
+    };
+    Plan {
+        queues: pick(&[1, 2]) as QueueId,
+        shards: pick(&[1, 2]) as ShardId,
+        replicas: pick(&[1, 2]) as usize,
+        dispatchers: pick(&[1, 2]) as usize,
+        one_process: Simulation::one_in(4),
+        max_events: pick(&[1, 3, 100]) as usize,
+        lease_ttl: Duration::from_secs(pick(&[2, 5])),
+        limits,
+        shard,
+        page: pick(&[1, 1 << 20]) as usize,
+    }
+}
+
+impl History {
+    fn new() -> History {
+        let mut pond = Pond::new(plan());
+        Simulation::tell(format_args!("{:?}", pond.plan));
+        pond.start(|| true);
+        let (traffic, directory) = (Arc::<Traffic>::default(), Arc::<Directory>::default());
+        for queue in 0..pond.plan.queues {
+            let batches = 2 + Simulation::below(4);
+            let (wire, ledger) = (pond.wire.clone(), pond.ledger.clone());
+            let producing = traffic.clone().produce(queue, pond.plan.queues, batches, wire, ledger);
+            Simulation::spawn(CLIENTS, producing);
+        }
+        let documents = watcher::documents(&pond);
+        for _ in 0..2 {
+            let reading = watcher::read_on(documents.clone(), directory.clone(), pond.ledger.clone());
+            Simulation::spawn(CLIENTS, reading);
+        }
+        let followed: Vec<_> = (0..pond.plan.shards).map(|_| Arc::<Mutex<Followed>>::default()).collect();
+        for (shard, known) in (0..).zip(&followed) {
+            let following = watcher::follow_on(shard, documents.clone(), directory.clone(), known.clone());
+            Simulation::spawn(CLIENTS, following);
+        }
+        History { pond, traffic, directory, followed }
+    }
+
+    /// Lets time pass a little at a time, so that what has ended is noticed.
+    fn pass(&mut self, duration: Duration) {
+        let until = Simulation::elapsed() + duration;
+        while Simulation::elapsed() < until {
+            self.directory.update(&self.pond);
+            Simulation::pass(Duration::from_millis(100).min(until - Simulation::elapsed()));
+            self.pond.tend();
+        }
+    }
+
+    fn blow(&mut self) {
+        let blow = Blow::next(&self.pond);
+        Simulation::tell(format_args!("{blow:?}"));
+        let pond = &mut self.pond;
+        match blow {
+            Blow::CrashQueue(crash) => pond.crash_queue(crash),
+            Blow::CrashDispatcher(number) => pond.crash_dispatcher(number),
+            Blow::CrashReplica(number, crash) => pond.crash_replica(number, crash),
+            Blow::CutQueue(operations) => pond.queue.power.cut_after(operations),
+            Blow::CutReplica(number, operations) => pond.replicas[number].power.cut_after(operations),
+            Blow::StopDispatcher(number) => pond.stop_dispatcher(number),
+            Blow::StopReplica(number) => pond.stop_replica(number),
+            Blow::LoseDisk(number) => pond.lose_disk(number),
+            Blow::Sleep(process, how_long) => {
+                Simulation::pause(process);
+                self.pass(how_long);
+                Simulation::go_on(process);
+            }
+            Blow::ClockForward(by_ms) => pond.set_clock(|now_ms| now_ms + by_ms),
+            Blow::ClockBack(by_ms) => pond.set_clock(|now_ms| now_ms - by_ms),
+            Blow::FailSync(disk, how) => pond.disk(disk).fail_once(how),
+            Blow::Fill(disk) => pond.disk(disk).set_full(true),
+            Blow::MendDisks => pond.mend_disks(),
+            Blow::Wires(troubled) => pond.wire.set_troubled(troubled),
+            Blow::HalfRound(queue) => pond.file_half(queue),
+        }
+    }
+
+    /// From here on nothing befalls it.
+    fn mend(&mut self) {
+        self.pond.wire.set_troubled(false);
+        self.pond.mend_disks();
+    }
+
+    fn crash_all(&mut self) {
+        self.pond.crash_queue(Crash::Power);
+        for number in 0..self.pond.replicas.len() {
+            self.pond.crash_replica(number, Crash::Power);
+        }
+    }
+
+    /// Until everything that was sent is done with, and everybody who follows knows.
+    fn finish(&mut self) {
+        let until = Simulation::elapsed() + DONE_WITHIN;
+        while !(self.traffic.is_over() && self.pond.is_done() && self.all_know()) {
+            assert!(Simulation::elapsed() < until, "it comes to no end: {}", self.standing());
+            self.pond.start(|| true);
+            self.pass(Duration::from_millis(300));
+        }
+    }
+
+    fn all_know(&self) -> bool {
+        let Some(lasts) = self.pond.lasts() else { return false };
+        lasts.iter().zip(&self.followed).all(|(last, known)| known.lock().at == Some(*last))
+    }
+
+    fn standing(&self) -> String {
+        let queues = self.pond.queue.up.as_ref().map(|(_, queues)| queues.status());
+        let replicas = self.pond.replicas.iter().map(|replica| {
+            let open = replica.open.lock().upgrade();
+            let at = open.map(|shard| (*shard.applied().borrow(), *shard.committed().borrow()));
+            format!("shard {} up {} disk {} at {at:?}", replica.shard, replica.up.is_some(), replica.disk.is_some())
+        });
+        let replicas: Vec<String> = replicas.collect();
+        let followed: Vec<_> = self.followed.iter().map(|known| known.lock().at).collect();
+        let over = self.traffic.is_over();
+        let not_opened = &self.pond.not_opened;
+        format!(
+            "{queues:?} ({not_opened}); {replicas:?}; followed {followed:?}; traffic over: {over}; {:?}",
+            self.pond.plan
+        )
+    }
+
+    /// What must hold of a pond that is done; its documents.
+    fn check(&self) -> BTreeMap<String, Rendered> {
+        let (sent, map) = (self.traffic.sent(), &self.pond.map);
+        let lasts = self.pond.lasts().expect("up");
+        self.pond.ledger.assert_filed_once(&sent, map, &lasts);
+        let (expected, dead) = model(&sent, map);
+
+        let mut documents: BTreeMap<String, Rendered> = BTreeMap::new();
+        for replica in &self.pond.replicas {
+            let shard = replica.open.lock().upgrade().expect("up");
+            let all = ask(watcher::all(shard, watcher::documents(&self.pond)));
+            for (tag, rendered) in all {
+                self.pond.ledger.read(&tag, &rendered);
+                let elsewhere = documents.entry(tag.clone()).or_insert_with(|| rendered.clone());
+                assert_eq!(*elsewhere, rendered, "{tag}: two replicas differ");
+            }
+        }
+        let tags: Vec<&String> = documents.keys().collect();
+        assert_eq!(tags, expected.keys().collect::<Vec<_>>(), "documents that are there");
+        for (tag, rendered) in &documents {
+            let projection = projections().iter().find(|projection| tag.starts_with(&projection.name));
+            assert_eq!(held(projection.expect("it"), rendered), expected[tag], "{tag}");
+        }
+        for known in &self.followed {
+            for (tag, version) in &known.lock().versions {
+                assert_eq!(documents[tag].version, *version, "{tag}: a follower was not told");
+            }
+        }
+        let told: usize = self.followed.iter().map(|known| known.lock().versions.len()).sum();
+        assert_eq!(told, documents.len(), "documents that followers know of");
+
+        let (_, queues) = self.pond.queue.up.clone().expect("up");
+        let letters: Vec<DeadLetter> = ask(async move { QueueRole::dead(&*queues, usize::MAX).await.expect("read") });
+        let found: Vec<_> = letters.iter().map(|letter| (letter.event.id.to_string(), letter.key.shard)).collect();
+        assert_eq!(found.len(), dead.len(), "dead letters: {found:?}, expected {dead:?}");
+        assert_eq!(found.into_iter().collect::<Dead>(), dead, "dead letters");
+        documents
+    }
+}
+
+/// What `work` comes to, with everything else going on.
+fn ask<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
+    let (answer, mut answered) = oneshot::channel();
+    Simulation::spawn(CLIENTS, async move { drop(answer.send(work.await)) });
+    let until = Simulation::elapsed() + DONE_WITHIN;
+    loop {
+        assert!(Simulation::elapsed() < until, "it is never answered");
+        Simulation::steps(1);
+        if let Ok(outcome) = answered.try_recv() {
+            return outcome;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Calls between processes: late, lost on their way there or back, refused by a role that is down, and noted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use millpond_shared::event::Event;
+use millpond_shared::version::{Position, QueueId, ShardId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::ledger::Ledger;
+use super::scheduler::{Process, Simulation};
+use crate::queue::{
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, QueueRole, Queues, Round,
+    ShardQueues, Taken,
+};
+use crate::timing::{sleep, timeout};
+
+/// How long a caller waits for an answer that is lost.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// What all processes reach the queue role by.
+#[derive(Default)]
+pub struct Wire {
+    there: Mutex<Option<(Process, Doors)>>,
+    troubled: AtomicBool,
+    pub ledger: Arc<Ledger>,
+}
+
+/// The doors of one run of the queue role, with what goes through them noted.
+#[derive(Clone)]
+pub struct Doors {
+    pub queues: Arc<Queues>,
+    pub ledger: Arc<Ledger>,
+    /// Whether who calls is another process than the queues'.
+    pub from_elsewhere: bool,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Straight,
+    /// It arrives when its caller may have given it up.
+    Late,
+    LostGoing,
+    /// It was done, and its caller is not told.
+    LostComing,
+}
+
+impl Wire {
+    /// The queue role is up, or down.
+    pub fn leads_to(&self, role: Option<(Process, Doors)>) {
+        *self.there.lock() = role;
+    }
+
+    /// Whether calls are lost and late.
+    pub fn set_troubled(&self, troubled: bool) {
+        self.troubled.store(troubled, Ordering::Relaxed);
+    }
+
+    fn way(&self) -> Way {
+        if !self.troubled.load(Ordering::Relaxed) {
+            return Way::Straight;
+        }
+        match Simulation::below(12) {
+            0 => Way::LostGoing,
+            1 => Way::LostComing,
+            2 | 3 => Way::Late,
+            _ => Way::Straight,
+        }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(Doors) -> BoxFuture<'static, Result<T, QueueError>> + Send,
+    ) -> Result<T, QueueError> {
+        let unreachable = || QueueError::Unreachable { problem: "it is down, or the call was lost".to_owned() };
+        let (way, going, coming) = (self.way(), Simulation::below(3), Simulation::below(3));
+        let late = if way == Way::Late { Simulation::below(8_000) } else { 0 };
+        sleep(Duration::from_millis(going)).await;
+        let there = self.there.lock().clone();
+        let Some((process, doors)) = there.filter(|_| way != Way::LostGoing) else { return Err(unreachable()) };
+        let (answer, answered) = oneshot::channel();
+        // The role does what it was asked for whether or not the caller still waits.
+        let asked = ask(doors);
+        Simulation::spawn(process, async move {
+            sleep(Duration::from_millis(late)).await;
+            let outcome = asked.await;
+            sleep(Duration::from_millis(coming)).await;
+            let _ = answer.send(outcome);
+        });
+        if way == Way::LostComing {
+            drop(answered);
+            sleep(GIVEN_UP_AFTER).await;
+            return Err(unreachable());
+        }
+        let patience = if way == Way::Late { GIVEN_UP_AFTER } else { Duration::MAX };
+        timeout(patience, answered)
+            .await
+            .unwrap_or_else(|_| Ok(Err(unreachable())))
+            .unwrap_or_else(|_| Err(unreachable()))
+    }
+}
+
+#[async_trait]
+impl EventQueues for Wire {
+    async fn count(&self) -> Result<u16, QueueError> {
+        self.call(|doors| Box::pin(async move { EventQueues::count(&*doors.queues).await })).await
+    }
+
+    async fn append(
+        &self,
+        queue: QueueId,
+        window: Option<Duration>,
+        events: Vec<Event<'static>>,
+    ) -> Result<Vec<Fate>, QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.queues.append(queue, window, events).await })).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Wire {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.bury(letters).await })).await
+    }
+}
+
+#[async_trait]
+impl DispatchQueues for Wire {
+    async fn count(&self) -> Result<u16, QueueError> {
+        EventQueues::count(self).await
+    }
+
+    async fn acquire(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError> {
+        let holder = holder.to_owned();
+        self.call(move |doors| Box::pin(async move { doors.acquire(queue, &holder, ttl).await })).await
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.renew(lease, ttl).await })).await
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.release(lease).await })).await
+    }
+
+    async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.take(lease, max_events, wait).await })).await
+    }
+
+    async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.push(lease, round).await })).await
+    }
+}
+
+#[async_trait]
+impl ShardQueues for Wire {
+    async fn pull(&self, shard: ShardId, after: Position, most: usize, wait: Duration) -> Result<Pulled, QueueError> {
+        self.call(move |doors| {
+            Box::pin(async move {
+                let pulled = doors.queues.pull(shard, after, most, wait).await?;
+                doors.ledger.pulled(shard, &pulled);
+                Ok(pulled)
+            })
+        })
+        .await
+    }
+
+    async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+        let name = consumer.to_owned();
+        let ask = move |doors: Doors| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                doors.queues.committed(shard, &name, position).await?;
+                Ok(position >= doors.queues.shard_ends(shard).trimmed)
+            })
+        };
+        if self.call(ask).await? {
+            self.ledger.registered(shard, consumer);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Doors {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
+        self.queues.bury(letters).await
+    }
+}
+
+#[async_trait]
+impl DispatchQueues for Doors {
+    async fn count(&self) -> Result<u16, QueueError> {
+        DispatchQueues::count(&*self.queues).await
+    }
+
+    async fn acquire(&self, queue: QueueId, holder: &str, ttl: Duration) -> Result<Lease, QueueError> {
+        let lease = if self.from_elsewhere {
+            self.queues.acquire_from_elsewhere(queue, holder, ttl).await?
+        } else {
+            self.queues.acquire(queue, holder, ttl).await?
+        };
+        self.ledger.leased(lease);
+        Ok(lease)
+    }
+
+    async fn renew(&self, lease: Lease, ttl: Duration) -> Result<(), QueueError> {
+        self.queues.renew(lease, ttl).await
+    }
+
+    async fn release(&self, lease: Lease) -> Result<(), QueueError> {
+        self.queues.release(lease).await
+    }
+
+    async fn take(&self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
+        self.queues.take(lease, max_events, wait).await
+    }
+
+    async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
+        let newest = self.ledger.newest_token(lease.queue);
+        self.queues.push(lease, round).await?;
+        assert!(lease.token >= newest, "{lease:?} was passed on under token {newest}, and still written under");
+        Ok(())
+    }
+}
