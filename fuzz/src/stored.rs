@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use millpond_origin::projection::KeyState;
 use millpond_origin::queue::wire::{Acquire, Append, Committed, Fates, Message, PulledHead, RoundHead, TakenHead};
-use millpond_shared::projection::{Counting, Filter, Kind, Measures, Pointing, Removal, Windows};
+use millpond_shared::projection::{Counting, Filter, Followed, Gathering, Kind, Measures, Pointing, Removal, Windows};
 use millpond_shared::version::Version;
 use millpond_shared::wire::{ChangeMessage, EventFrame, ShardFrame};
 use serde::Serialize;
@@ -58,8 +58,13 @@ pub fn key_state(data: &[u8]) {
     let measures = Measures { count: true, ..Measures::default() };
     let counter = Kind::Counter(Counting { measures, windows: vec![Windows::All] });
     let edges = "{data.to}".parse().ok().map(|to| Kind::Edges(Pointing { to, removal: None, keep: 5 }));
+    let home = "{data.to}".parse().ok().map(|to| {
+        let pointing = Pointing { to, removal: None, keep: 5 };
+        Kind::Home(Gathering { keep: 5, feed: "feeds".to_owned(), pointing })
+    });
+    let followed = Kind::Followed(Followed { keep: 5, home: "home".to_owned(), told: 5 });
     let feeds = [Kind::Feed { keep: 5, removal: None }, Kind::Feed { keep: 5, removal }];
-    for kind in feeds.into_iter().chain([Kind::Latest, counter]).chain(edges) {
+    for kind in feeds.into_iter().chain([Kind::Latest, counter, followed]).chain(edges).chain(home) {
         match KeyState::restore(&kind, *format, blob) {
             Ok(state) => {
                 assert_eq!(state.format(), *format);

@@ -141,6 +141,10 @@ impl Roles {
             (Some(queues), _) => Arc::clone(queues) as _,
             (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
         };
+        let events: Arc<dyn EventQueues> = match (&self.queues, &config.queue) {
+            (Some(queues), _) => Arc::clone(queues) as _,
+            (None, address) => Arc::new(QueueClient::new(address.clone().unwrap_or_default())),
+        };
         let attached = attached(whole, registry)?;
         let mut shards = Vec::new();
         for &shard in &config.serve {
@@ -162,6 +166,7 @@ impl Roles {
                 projections: Arc::clone(&whole.projections),
                 place: Place::File(file_path(&config.dir, shard)),
                 queues: Arc::clone(&queues),
+                events: Some(Arc::clone(&events)),
                 settings: config.settings.clone(),
                 attached: attached.clone(),
             };

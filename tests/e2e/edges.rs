@@ -1,10 +1,14 @@
-//! Who follows whom, through the whole pipeline; and a document that is fetched no oftener than it is told.
+//! Who follows whom, and what they then see, through the whole pipeline; and a document that is fetched no oftener than
+//! it is told.
 
 use serde_json::json;
 
 use crate::harness::client::{Client, Request};
 use crate::harness::eventually;
-use crate::harness::pipeline::{ALL, Pipeline};
+use crate::harness::pipeline::{
+    ALL, DISPATCHER, ON_NATS, Part, Pipeline, QUEUE, SEVERAL_PROCESSES, SHARD_A, SHARD_A_ON_NATS, SHARD_B,
+    SHARD_B_ON_NATS,
+};
 
 /// Behind which line of the example, and what: whom each user follows, where the page says what the user did.
 const FOLLOWS: (&str, &str) = (
@@ -26,6 +30,30 @@ remove_on = { where = { "data.page" = "unfollow" } }
   [[projection.output]]
   path = "/follows/{key}/activities.json"
   format = "activitystreams"
+
+[[projection]]
+name = "posts"
+kind = "feed"
+where = { "data.page" = "post" }
+key = "{data.user}"
+keep = 3
+item = { id = "{data.comment}" }
+
+  [[projection.output]]
+  path = "/posts/{key}.json"
+  format = "json"
+
+[[projection]]
+name = "home"
+kind = "home"
+feed = "posts"
+edges = "follows"
+keep = 3
+title = "Home of {key}"
+
+  [[projection.output]]
+  path = "/home/{key}.json"
+  format = "json"
 
 [[projection]]
 name = "slow"
@@ -51,8 +79,12 @@ fn running() -> Pipeline {
 }
 
 fn post(pipeline: &Pipeline, second: u32, page: &str, comment: &str) {
-    let time = format!("2015-09-12T00:00:{second:02}Z");
-    let event = json!({ "time": time, "user": "ann", "channel": "c", "page": page, "comment": comment }).to_string();
+    post_of(pipeline, "ann", second, page, comment);
+}
+
+fn post_of(pipeline: &Pipeline, user: &str, second: u32, page: &str, comment: &str) {
+    let time = format!("2015-09-12T00:01:{second:02}Z");
+    let event = json!({ "time": time, "user": user, "channel": "c", "page": page, "comment": comment }).to_string();
     let posted = Client::of(pipeline.proxy()).ask(&Request::post("/events/wiki", &event));
     assert_eq!((posted.status(), posted.json()["accepted"].as_u64()), (202, Some(1)), "{}", posted.text());
 }
@@ -62,7 +94,7 @@ fn edges_come_and_go_by_the_newest_event_of_each() {
     let pipeline = running();
     let shows = |expected: &[(&str, u32)]| {
         let mut client = Client::of(pipeline.proxy());
-        let item = |(id, second): &(&str, u32)| json!({ "id": id, "since": format!("2015-09-12T00:00:{second:02}Z") });
+        let item = |(id, second): &(&str, u32)| json!({ "id": id, "since": format!("2015-09-12T00:01:{second:02}Z") });
         let expected: Vec<_> = expected.iter().map(item).collect();
         eventually("the list", || match client.get("/follows/ann.json") {
             answer if answer.status() == 200 && answer.json()["items"] == json!(expected) => Ok(()),
@@ -84,12 +116,73 @@ fn edges_come_and_go_by_the_newest_event_of_each() {
 }
 
 #[test]
+fn home_feeds_gather_what_is_followed() {
+    let mut pipeline = running();
+    home_feeds(&mut pipeline, &[]);
+}
+
+/// Whoever dies between two events: nothing is lost on its way from one document to another.
+#[test]
+fn home_feeds_gather_across_shards_that_are_killed() {
+    let mut pipeline = Pipeline::prepared(&[FOLLOWS]);
+    SEVERAL_PROCESSES.iter().for_each(|part| pipeline.start(*part));
+    home_feeds(&mut pipeline, &[SHARD_A, SHARD_B, DISPATCHER, SHARD_A, QUEUE, SHARD_B]);
+}
+
+#[test]
+fn home_feeds_gather_on_nats() {
+    let mut pipeline = Pipeline::prepared(&[FOLLOWS]);
+    ON_NATS.iter().for_each(|part| pipeline.start(*part));
+    home_feeds(&mut pipeline, &[SHARD_A_ON_NATS, SHARD_B_ON_NATS]);
+}
+
+/// After each step one of `killed` is killed, before anybody looks, and started again.
+fn home_feeds(pipeline: &mut Pipeline, killed: &[Part]) {
+    for (user, second, comment) in [
+        ("bob", 10, "b1"),
+        ("cid", 15, "c1"),
+        ("bob", 20, "b2"),
+        ("cid", 25, "c2"),
+        ("cid", 35, "c3"),
+        ("cid", 45, "c4"),
+    ] {
+        post_of(pipeline, user, second, "post", comment);
+    }
+    let mut killed = killed.iter();
+    let steps: [(&str, u32, &str, &str, &[&str]); 8] = [
+        ("ann", 50, "follow", "bob", &["b2", "b1"]),
+        ("ann", 51, "follow", "cid", &["c4", "c3", "c2"]),
+        ("bob", 40, "post", "b3", &["c4", "b3", "c3"]),
+        // What cid's had pushed out comes back.
+        ("ann", 58, "unfollow", "cid", &["b3", "b2", "b1"]),
+        ("ann", 55, "follow", "cid", &["b3", "b2", "b1"]),
+        ("cid", 56, "post", "c5", &["b3", "b2", "b1"]),
+        ("bob", 57, "post", "b4", &["b4", "b3", "b2"]),
+        ("ann", 59, "follow", "cid", &["b4", "c5", "c4"]),
+    ];
+    for (user, second, page, comment, expected) in steps {
+        post_of(pipeline, user, second, page, comment);
+        if let Some(part) = killed.next() {
+            pipeline.kill9(*part);
+            pipeline.start(*part);
+        }
+        let mut client = Client::of(pipeline.proxy());
+        let expected: Vec<_> = expected.iter().map(|id| json!({ "id": id })).collect();
+        eventually("the home feed", || match client.get("/home/ann.json") {
+            answer if answer.status() == 200 && answer.json()["items"] == json!(expected) => Ok(()),
+            other => Err(format!("after {page} of {comment}: {}", other.text())),
+        });
+    }
+    assert_eq!(Client::of(pipeline.proxy()).get("/home/ann.json").json()["title"], "Home of ann");
+}
+
+#[test]
 fn a_copy_of_a_document_with_a_refresh_is_used_though_the_document_changes() {
     let pipeline = running();
     post(&pipeline, 1, "p", "one");
     let mut client = Client::of(pipeline.proxy());
     let copy = eventually("a hit", || match client.get("/slow/ann.json") {
-        answer if answer.detail() == "hit" => Ok(answer),
+        answer if (answer.status(), answer.detail()) == (200, "hit") => Ok(answer),
         other => Err(other.text()),
     });
     assert_eq!(copy.json()["totals"]["count"], 1);

@@ -101,6 +101,10 @@ impl Asked<'_> {
                 put(fields, header::ETAG.as_str(), &rendered.etag);
                 put(fields, header::LAST_MODIFIED.as_str(), &rendered.last_modified);
                 self.put_common(fields, rendered.version, read);
+                // Not where there is nothing yet: the first event is waited for.
+                if let Some(refresh) = self.refresh {
+                    put(fields, headers::REFRESH, &refresh.as_millis().to_string());
+                }
                 if not_modified(conditions, &rendered.etag, &rendered.last_modified) {
                     *response.status_mut() = StatusCode::NOT_MODIFIED;
                 } else {
@@ -129,9 +133,6 @@ impl Asked<'_> {
         put(fields, header::CACHE_CONTROL.as_str(), control);
         if let Some(behind) = behind {
             put(fields, headers::BEHIND, &behind);
-        }
-        if let Some(refresh) = self.refresh {
-            put(fields, headers::REFRESH, &refresh.as_millis().to_string());
         }
         put(fields, headers::CACHE_TAG, &self.tag);
         put(fields, headers::VERSION, &version.to_string());
@@ -348,6 +349,10 @@ mod tests {
         let same = refreshed.get(path, &[("if-none-match", field(&whole, "etag"))]).await;
         assert_eq!((same.status(), field(&same, "millpond-refresh")), (StatusCode::NOT_MODIFIED, "1500"));
         assert_eq!(field(&whole, "millpond-refresh"), "1500");
+        let owner = |key: &String| refreshed.site.map.owner_of("p", key).shard;
+        let unused = (0..).map(|n| format!("nobody-{n}")).find(|key| owner(key) == refreshed.site.shard);
+        let nothing = refreshed.get(&format!("/users/{}/feed.json", unused.expect("a key")), &[]).await;
+        assert_eq!((nothing.status(), field(&nothing, "millpond-refresh")), (StatusCode::NOT_FOUND, ""));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
+use crate::projection::{addressees, is_hop};
 use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 
 /// What events are routed by.
@@ -94,22 +95,31 @@ impl Routing {
         event: &Event<'a>,
         parts: &mut BTreeMap<ShardId, Part<'a>>,
     ) -> Result<bool, serde_json::Error> {
+        if is_hop(event) {
+            return Ok(self.file_hop(offset, event, parts));
+        }
         let view = View::new(event)?;
         let mut routed = false;
         for (index, projection) in self.projections.iter().enumerate() {
             let Some(key) = projection.route(&view) else { continue };
             routed = true;
             let owner = self.map.owner_of(&projection.name, &key);
-            let part = parts.entry(owner.shard).or_default();
-            let name = part.name(index);
-            match part.events.last_mut().filter(|filed| filed.offset == offset) {
-                Some(filed) => filed.routes.push((name, key.into())),
-                None => {
-                    part.events.push(FiledEvent { offset, routes: vec![(name, key.into())], event: event.clone() });
-                }
-            }
+            parts.entry(owner.shard).or_default().file(index, key, offset, event);
         }
         Ok(routed)
+    }
+
+    /// Files what documents tell others: it says itself which. Whether there is such a projection.
+    fn file_hop<'a>(&self, offset: Offset, event: &Event<'a>, parts: &mut BTreeMap<ShardId, Part<'a>>) -> bool {
+        let (name, keys) = addressees(event);
+        let Some(index) = self.projections.iter().position(|projection| projection.name == name) else { return false };
+        // The shards need not be told of each other's keys.
+        let bare = Event { subject: None, ..event.clone() };
+        for key in keys {
+            let owner = self.map.owner_of(name, key);
+            parts.entry(owner.shard).or_default().file(index, key.to_owned(), offset, &bare);
+        }
+        true
     }
 
     fn frame<'a>(&'a self, part: Part<'a>, queue: QueueId, first: Offset, last: Offset, epoch: u64) -> ShardFrame<'a> {
@@ -126,7 +136,15 @@ impl Routing {
     }
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    fn file(&mut self, projection: usize, key: String, offset: Offset, event: &Event<'a>) {
+        let route = (self.name(projection), key.into());
+        match self.events.last_mut().filter(|filed| filed.offset == offset) {
+            Some(filed) => filed.routes.push(route),
+            None => self.events.push(FiledEvent { offset, routes: vec![route], event: event.clone() }),
+        }
+    }
+
     /// Number of the projection in this frame.
     fn name(&mut self, index: usize) -> u16 {
         let found = self.projections.iter().position(|other| *other == index);
@@ -147,6 +165,8 @@ pub(super) mod tests {
     use millpond_shared::config::{At, Complaints, Source};
     use millpond_shared::projection::{WrittenProjection, judge};
     use proptest::prelude::*;
+
+    use crate::projection::{Follow, Told};
 
     use super::*;
 
@@ -255,6 +275,29 @@ pub(super) mod tests {
             assert_eq!((frame.queue, frame.first, frame.last, frame.epoch, frame.map_version), (3, 10, 14, 7, 1));
         }
         assert!(counts.contains(&(shard, 3)), "an event with two documents in a shard is filed there once: {counts:?}");
+    }
+
+    #[test]
+    fn a_hop_goes_to_the_documents_that_it_names() {
+        let routing = routing(3);
+        let keys: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let follow = Follow { home: "h".into(), decision: 1, is_followed: true };
+        let hop = |projection| Told::Follow(follow.clone()).event(projection, &names, 7);
+        let events = vec![hop("users"), hop("gone")];
+        let routed = routing.route(&[EventFrame { queue: 0, first: 1, events }], 1, 2, 1);
+        assert_eq!(routed.unrouted, 1, "nobody is called so");
+        let frames = sent(routed);
+        let expected: BTreeSet<_> = keys
+            .iter()
+            .map(|key| (routing.map.owner_of("users", key).shard, 1, "users".to_owned(), key.clone()))
+            .collect();
+        assert_eq!(filed(&frames).into_iter().collect::<BTreeSet<_>>(), expected);
+        for (_, bytes) in &frames {
+            let frame = ShardFrame::decode(bytes).unwrap();
+            assert_eq!((frame.events.len(), &frame.events[0].event.subject), (1, &None), "not each other's keys");
+            assert_eq!(Told::of(&frame.events[0].event), Some(Told::Follow(follow.clone())));
+        }
     }
 
     #[test]

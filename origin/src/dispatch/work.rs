@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::hold::{Hold, Next};
 use super::route::{Routed, Routing};
 use crate::blocking::apart;
+use crate::projection::{addressees, is_hop};
 use crate::queue::lease::TTL_DEFAULT;
 use crate::queue::{DispatchQueues, QueueError, Round, Taken};
 use crate::timing::{self, sleep, timeout};
@@ -47,6 +48,8 @@ const RECOUNT: Duration = Duration::from_secs(10);
 const TAKE_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of frames in one round; what becomes more is halved, down to one event.
 const ROUND_MAX_BYTES: usize = 32 << 20;
+/// Documents that the hops of one round tell something: a shard applies its part of a round at once, while nobody reads.
+const ROUND_MAX_TOLD: usize = 50_000;
 /// Rounds from this size on are routed beside the async workers, in bytes: it takes them milliseconds.
 const LARGE_ROUND: usize = 256 << 10;
 
@@ -271,7 +274,7 @@ impl Limits {
 fn route(routing: &Routing, taken: &Taken, token: u64, limits: Limits) -> Result<(u64, Routed), Trouble> {
     let decoded: Result<Vec<_>, _> = taken.frames.iter().map(|bytes| EventFrame::decode(bytes)).collect();
     let frames = decoded.map_err(|error| Trouble::Later(QueueError::Invalid { problem: error.to_string() }))?;
-    let mut last = taken.last;
+    let mut last = last_told(&frames, taken);
     loop {
         let routed = routing.route(&frames, taken.first, last, token);
         if limits.hold(&routed) || last <= taken.first {
@@ -279,6 +282,21 @@ fn route(routing: &Routing, taken: &Taken, token: u64, limits: Limits) -> Result
         }
         last = taken.first + (last - taken.first) / 2;
     }
+}
+
+/// The last event of a round that tells no more than [`ROUND_MAX_TOLD`] documents something; at least the first event.
+fn last_told(frames: &[EventFrame<'_>], taken: &Taken) -> u64 {
+    let mut told = 0;
+    for frame in frames {
+        let placed = (frame.first..).zip(&frame.events).filter(|(_, event)| is_hop(event));
+        for (offset, event) in placed.filter(|(offset, _)| (taken.first..=taken.last).contains(offset)) {
+            told += addressees(event).1.count();
+            if told > ROUND_MAX_TOLD && offset > taken.first {
+                return offset - 1;
+            }
+        }
+    }
+    taken.last
 }
 
 /// Why a step was not done.
@@ -302,6 +320,7 @@ impl From<QueueError> for Trouble {
 mod tests {
     use super::super::route::tests::{event, routing};
     use super::*;
+    use crate::projection::{News, Told};
 
     #[test]
     fn a_round_that_grows_too_large_is_halved_down_to_one_event() {
@@ -313,6 +332,22 @@ mod tests {
         };
         assert_eq!((last(1 << 20, 1 << 20), last(150, 1 << 20), last(1, 1 << 20)), (18, 14, 11));
         assert_eq!((last(1 << 20, 150), last(1 << 20, 1)), (14, 11), "no frame may be too large either");
+    }
+
+    #[test]
+    fn a_round_tells_only_so_many_documents() {
+        let keys: Vec<String> = (0..ROUND_MAX_TOLD / 2).map(|n| n.to_string()).collect();
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let news = Told::News(News { feed: "f".into(), items: [].into() });
+        let events = vec![
+            news.event("users", &names, 0),
+            event(1, "{}".to_owned()),
+            news.event("users", &names, 0),
+            news.event("users", &names, 0),
+        ];
+        let frame = EventFrame { queue: 0, first: 5, events };
+        let last = |first| last_told(std::slice::from_ref(&frame), &Taken { first, last: 8, frames: Vec::new() });
+        assert_eq!((last(5), last(6), last(8)), (7, 8, 8));
     }
 
     #[test]

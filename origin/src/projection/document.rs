@@ -7,7 +7,7 @@ use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Effect, KeyState};
-use super::{Edges, Item, Items, Removable};
+use super::{Hop, Item};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,14 +61,15 @@ impl Document {
 
     /// Its items, if it is of a kind that has some.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
-        let (items, removable, edges) = match &self.state {
-            KeyState::Items(items) => (Some(items), None, None),
-            KeyState::Removable(items) => (None, Some(items), None),
-            KeyState::Edges(edges) => (None, None, Some(edges)),
-            KeyState::Counter(_) | KeyState::Group(_) => (None, None, None),
+        let items: Box<dyn Iterator<Item = &Item>> = match &self.state {
+            KeyState::Items(items) => Box::new(items.iter()),
+            KeyState::Removable(items) => Box::new(items.iter()),
+            KeyState::Followed(followed) => Box::new(followed.items().iter()),
+            KeyState::Home(home) => Box::new(home.iter()),
+            KeyState::Edges(edges) => Box::new(edges.iter()),
+            KeyState::Counter(_) | KeyState::Group(_) => Box::new(std::iter::empty()),
         };
-        let lists = items.into_iter().flat_map(Items::iter).chain(removable.into_iter().flat_map(Removable::iter));
-        lists.chain(edges.into_iter().flat_map(Edges::iter))
+        items
     }
 
     /// What its state takes in memory, in bytes.
@@ -81,6 +82,18 @@ impl Document {
     /// Takes the document by its shared handle, so that one that readers or a commit hold is copied only when it does
     /// change.
     pub fn apply(document: &mut Arc<Document>, kind: &Kind, effect: Effect, arrival: Arrival) -> Applied {
+        Document::apply_and_tell(document, kind, effect, arrival, "", &mut Vec::new())
+    }
+
+    /// The same to the document of `key`; what it has to tell others goes to `hops`. What it had before it told before.
+    pub fn apply_and_tell(
+        document: &mut Arc<Document>,
+        kind: &Kind,
+        effect: Effect,
+        arrival: Arrival,
+        key: &str,
+        hops: &mut Vec<Hop>,
+    ) -> Applied {
         if document.has(&arrival) {
             return Applied::Before;
         }
@@ -88,7 +101,7 @@ impl Document {
             return Applied::Nothing;
         }
         let document = Arc::make_mut(document);
-        if !document.state.apply(kind, effect) {
+        if !document.state.apply(kind, effect, key, hops) {
             return Applied::Nothing;
         }
         document.version = arrival.version;

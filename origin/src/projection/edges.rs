@@ -70,10 +70,20 @@ impl Edges {
         }
     }
 
-    /// Takes an event in; whether that changed anything.
-    pub fn apply(&mut self, keep: usize, edge: Edge) -> bool {
+    /// Whether there is an edge to `to`.
+    pub fn is_there(&self, to: &str) -> bool {
+        self.by_to.get(to).is_some_and(|item| !item.body.is_empty())
+    }
+
+    /// All edges that are there, in the order of whom they point to.
+    pub fn there(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Item>)> {
+        self.by_to.iter().filter(|(_, item)| !item.body.is_empty())
+    }
+
+    /// Takes an event in. `None` if that changed nothing; otherwise what lost its place.
+    pub fn apply(&mut self, keep: usize, edge: Edge) -> Option<Vec<(Arc<str>, Arc<Item>)>> {
         if !self.would_change(keep, &edge) {
-            return false;
+            return None;
         }
         let to: Arc<str> = match self.by_to.get_key_value(edge.to.as_ref()) {
             Some((to, known)) => {
@@ -85,13 +95,15 @@ impl Edges {
             None => edge.to.into(),
         };
         self.put_in(Place { item: Arc::new(edge.item), to });
+        let mut pushed_out = Vec::new();
         while self.places.len() > keep
             && let Some(oldest) = self.places.pop_first()
         {
             self.weight -= oldest.weight();
             self.by_to.remove(&oldest.to);
+            pushed_out.push((oldest.to, oldest.item));
         }
-        true
+        Some(pushed_out)
     }
 
     fn put_in(&mut self, place: Place) {
@@ -187,7 +199,7 @@ mod tests {
         let mut edges = Edges::default();
         for act in acts {
             let (before, would) = (edges.clone(), edges.would_change(keep, &edge(act)));
-            let changed = edges.apply(keep, edge(act));
+            let changed = edges.apply(keep, edge(act)).is_some();
             assert_eq!((changed, would), (edges != before, changed), "{act:?}");
         }
         edges

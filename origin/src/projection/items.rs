@@ -20,6 +20,11 @@ impl Items {
         self.items.iter().map(Arc::as_ref)
     }
 
+    /// The same, to be shared.
+    pub fn shared(&self) -> impl Iterator<Item = &Arc<Item>> {
+        self.items.iter()
+    }
+
     /// What the items take in memory, in bytes.
     pub fn weight(&self) -> usize {
         self.weight

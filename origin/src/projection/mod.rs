@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `feed`, `latest` | `items`: the newest by (order, id), each rendered once by `item` |
 //! | `feed` with `remove_on` | `removable` |
+//! | `feed` that a `home` gathers from | `followed`: `items`, and the home feeds that follow (`followers`) |
+//! | `home` | `home`: `edges`, and items of the feeds that they point to; `hop` is what the two tell each other |
 //! | `edges` | `edges`: one item for each they point to |
 //! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
 //! | `group` | `group`: the same by member |
@@ -18,7 +20,11 @@ mod decimal;
 mod distinct;
 mod document;
 mod edges;
+mod followed;
+mod followers;
 mod group;
+mod home;
+mod hop;
 mod item;
 mod items;
 mod numbers;
@@ -32,7 +38,11 @@ pub use counter::Counter;
 pub use decimal::Decimal;
 pub use document::{Applied, Arrival, Document};
 pub use edges::Edges;
+pub use followed::Followed;
+pub use followers::{Cursor, Followers};
 pub use group::{Group, Members, Ranked};
+pub use home::Home;
+pub use hop::{Audience, Follow, Hop, News, Told, addressees, is_hop};
 pub use item::{Item, Unordered};
 pub use items::Items;
 pub use numbers::{Measured, Numbers};

@@ -13,11 +13,14 @@
 
 use bytes::Bytes;
 use millpond_shared::event::View;
-use millpond_shared::projection::{Kind, Pointing, Projection, Removal};
+use millpond_shared::projection::{Kind, Projection, Removal};
 
 use super::counter::Counter;
 use super::edges::{Edge, Edges};
+use super::followed::Followed;
 use super::group::{Group, GroupTick};
+use super::home::Home;
+use super::hop::{Follow, Hop, News, Told};
 use super::items::Items;
 use super::numbers::Tick;
 use super::removable::{Named, Removable, Remove};
@@ -34,6 +37,10 @@ pub enum Effect {
     Remove(Remove),
     /// Adds an edge, or removes it.
     Edge(Edge),
+    /// A home feed comes to follow a feed, or goes.
+    Follow(Follow),
+    /// A feed has told its news to a home feed.
+    News(News),
     /// Counts in a `counter`.
     Tick(Tick),
     /// Counts in a `group`.
@@ -47,6 +54,9 @@ pub enum KeyState {
     Items(Items),
     /// Of `feed` with `remove_on`.
     Removable(Removable),
+    /// Of `feed` that a `home` gathers from.
+    Followed(Followed),
+    Home(Home),
     Edges(Edges),
     Counter(Counter),
     Group(Group),
@@ -58,14 +68,25 @@ const REMOVABLE_FORMAT: u8 = 2;
 const COUNTER_FORMAT: u8 = 3;
 const GROUP_FORMAT: u8 = 4;
 const EDGES_FORMAT: u8 = 5;
+const FOLLOWED_FORMAT: u8 = 6;
+const HOME_FORMAT: u8 = 7;
 
 impl Effect {
     /// What `view` does to the documents of `projection` that it was routed to.
     pub fn of(projection: &Projection, view: &View<'_>) -> Result<Effect, Unordered> {
         match &projection.kind {
             Kind::Feed { removal: Some(removal), .. } => Effect::of_removable(projection, removal, view),
-            Kind::Feed { removal: None, .. } | Kind::Latest => Item::of(projection, view).map(Effect::Item),
-            Kind::Edges(pointing) => Effect::of_edges(projection, pointing, view),
+            Kind::Feed { removal: None, .. } | Kind::Followed(_) | Kind::Latest => {
+                Item::of(projection, view).map(Effect::Item)
+            }
+            Kind::Edges(pointing) => {
+                let to = pointing.to.text(view).unwrap_or_default();
+                Effect::of_edge(projection, to, view)
+            }
+            Kind::Home(gathering) => {
+                let to = gathering.pointing.to.key(view).unwrap_or_default();
+                Effect::of_edge(projection, to, view)
+            }
             Kind::Counter(counting) => Ok(Effect::Tick(Tick::of(&counting.measures, view))),
             Kind::Group(grouping) => Ok(Effect::GroupTick(GroupTick::of(grouping, view))),
         }
@@ -83,14 +104,22 @@ impl Effect {
         Ok(Effect::Named(Named { name, item: Item::of(projection, view)? }))
     }
 
-    fn of_edges(projection: &Projection, pointing: &Pointing, view: &View<'_>) -> Result<Effect, Unordered> {
-        let to = pointing.to.text(view).unwrap_or_default().into();
+    /// What a document of this kind of projection is told; `None` if that is nothing for it.
+    pub fn told(kind: &Kind, told: &Told) -> Option<Effect> {
+        match (kind, told) {
+            (Kind::Followed(_), Told::Follow(follow)) => Some(Effect::Follow(follow.clone())),
+            (Kind::Home(_), Told::News(news)) => Some(Effect::News(news.clone())),
+            _ => None,
+        }
+    }
+
+    fn of_edge(projection: &Projection, to: String, view: &View<'_>) -> Result<Effect, Unordered> {
         let item = if projection.removes(view) {
             Item { order: Item::order_of(projection, view)?, id: view.event.id.as_ref().into(), body: Bytes::new() }
         } else {
             Item::of(projection, view)?
         };
-        Ok(Effect::Edge(Edge { to, item }))
+        Ok(Effect::Edge(Edge { to: to.into(), item }))
     }
 }
 
@@ -100,6 +129,8 @@ impl KeyState {
         match kind {
             Kind::Feed { removal: Some(_), .. } => KeyState::Removable(Removable::default()),
             Kind::Feed { removal: None, .. } | Kind::Latest => KeyState::Items(Items::default()),
+            Kind::Followed(_) => KeyState::Followed(Followed::default()),
+            Kind::Home(_) => KeyState::Home(Home::default()),
             Kind::Edges(_) => KeyState::Edges(Edges::default()),
             Kind::Counter(counting) => KeyState::Counter(Counter::empty(counting)),
             Kind::Group(grouping) => KeyState::Group(Group::empty(grouping)),
@@ -112,6 +143,10 @@ impl KeyState {
     pub fn would_change(&self, kind: &Kind, effect: &Effect) -> bool {
         match (self, kind, effect) {
             (KeyState::Items(items), kind, Effect::Item(item)) => items.would_change(keep_of(kind), item),
+            (KeyState::Followed(followed), kind, Effect::Item(item)) => {
+                followed.items().would_change(keep_of(kind), item)
+            }
+            (KeyState::Home(home), kind, Effect::News(news)) => home.would_change(keep_of(kind), news),
             (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.would_change(keep_of(kind), edge),
             (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => {
                 counter.would_change(counting, tick)
@@ -123,15 +158,24 @@ impl KeyState {
         }
     }
 
-    /// Takes `effect` in; whether that changed anything. An effect that another kind made has none.
-    pub fn apply(&mut self, kind: &Kind, effect: Effect) -> bool {
+    /// Takes `effect` in; whether that changed anything. An effect that another kind made has none. What `key` has to tell
+    /// others of it goes to `hops`, changed or not.
+    pub fn apply(&mut self, kind: &Kind, effect: Effect, key: &str, hops: &mut Vec<Hop>) -> bool {
         match (self, kind, effect) {
             (KeyState::Items(items), kind, Effect::Item(item)) => items.apply(keep_of(kind), item),
             (KeyState::Removable(items), kind, Effect::Named(named)) => items.insert(keep_of(kind), named),
             (KeyState::Removable(items), Kind::Feed { removal: Some(removal), .. }, Effect::Remove(remove)) => {
                 items.remove(removal.keep, remove)
             }
-            (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.apply(keep_of(kind), edge),
+            (KeyState::Followed(followed), kind, Effect::Item(item)) => followed.insert(keep_of(kind), item, hops),
+            (KeyState::Followed(followed), Kind::Followed(declared), Effect::Follow(follow)) => {
+                followed.follow(declared.told, &follow, hops)
+            }
+            (KeyState::Home(home), Kind::Home(gathering), Effect::Edge(edge)) => {
+                home.point(gathering.keep, gathering.pointing.keep, edge, key, hops)
+            }
+            (KeyState::Home(home), kind, Effect::News(news)) => home.insert(keep_of(kind), &news),
+            (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.apply(keep_of(kind), edge).is_some(),
             (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => counter.apply(counting, &tick),
             (KeyState::Group(group), Kind::Group(grouping), Effect::GroupTick(tick)) => group.apply(grouping, &tick),
             _ => false,
@@ -143,6 +187,8 @@ impl KeyState {
         match self {
             KeyState::Items(items) => items.weight(),
             KeyState::Removable(items) => items.weight(),
+            KeyState::Followed(followed) => followed.weight(),
+            KeyState::Home(home) => home.weight(),
             KeyState::Edges(edges) => edges.weight(),
             KeyState::Counter(counter) => counter.weight(),
             KeyState::Group(group) => group.weight(),
@@ -154,6 +200,8 @@ impl KeyState {
         match self {
             KeyState::Items(_) => ITEMS_FORMAT,
             KeyState::Removable(_) => REMOVABLE_FORMAT,
+            KeyState::Followed(_) => FOLLOWED_FORMAT,
+            KeyState::Home(_) => HOME_FORMAT,
             KeyState::Edges(_) => EDGES_FORMAT,
             KeyState::Counter(_) => COUNTER_FORMAT,
             KeyState::Group(_) => GROUP_FORMAT,
@@ -165,6 +213,8 @@ impl KeyState {
         match self {
             KeyState::Items(items) => items.put(out),
             KeyState::Removable(items) => items.put(out),
+            KeyState::Followed(followed) => followed.put(out),
+            KeyState::Home(home) => home.put(out),
             KeyState::Edges(edges) => edges.put(out),
             KeyState::Counter(counter) => counter.put(out),
             KeyState::Group(group) => group.put(out),
@@ -180,6 +230,8 @@ impl KeyState {
             (Kind::Feed { removal: Some(_), .. }, REMOVABLE_FORMAT) => {
                 Removable::restore(bytes).map(KeyState::Removable)
             }
+            (Kind::Followed(_), FOLLOWED_FORMAT) => Followed::restore(bytes).map(KeyState::Followed),
+            (Kind::Home(_), HOME_FORMAT) => Home::restore(bytes).map(KeyState::Home),
             (Kind::Edges(_), EDGES_FORMAT) => Edges::restore(bytes).map(KeyState::Edges),
             (Kind::Counter(counting), COUNTER_FORMAT) => Counter::restore(counting, bytes).map(KeyState::Counter),
             (Kind::Group(grouping), GROUP_FORMAT) => Group::restore(grouping, bytes).map(KeyState::Group),
@@ -193,6 +245,8 @@ pub fn keep_of(kind: &Kind) -> usize {
     match kind {
         Kind::Feed { keep, .. } => *keep,
         Kind::Latest => 1,
+        Kind::Followed(followed) => followed.keep,
+        Kind::Home(gathering) => gathering.keep,
         Kind::Edges(pointing) => pointing.keep,
         Kind::Counter(_) | Kind::Group(_) => 0,
     }

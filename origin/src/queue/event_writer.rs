@@ -18,6 +18,7 @@ use super::ids::IdSet;
 use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
 use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
+use crate::projection::is_hop;
 use crate::store::StoreError;
 use crate::store::event_queue_file::{FrameInfo, ID_BYTES, Loaded, Transaction};
 
@@ -46,6 +47,15 @@ pub(super) struct EventWriter {
     forget_after_ms: u64,
     /// How many calls the last group had, and how long it took to write.
     last_group: (usize, Duration),
+}
+
+/// What a full queue is to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Limited,
+    /// What documents tell others gets in: it comes of events that were let in before, and their shard can't go on
+    /// until it is rid of it. If it had to wait for room that only this shard can make, both would wait for ever.
+    Any,
 }
 
 /// A group on its way to the disk.
@@ -193,7 +203,8 @@ impl EventWriter {
             let ends_ms = now_ms.saturating_add(u64::try_from(call.window.as_millis()).unwrap_or(u64::MAX));
             let mut fates = Vec::with_capacity(call.events.len());
             for (hash, event) in call.events {
-                let fate = self.fate(hash, event_bytes(&event), group.bytes as u64);
+                let room = if is_hop(&event) { Room::Any } else { Room::Limited };
+                let fate = self.fate(hash, event_bytes(&event), group.bytes as u64, room);
                 if let Fate::Stored { .. } = fate {
                     group.add(ends_ms, hash, event);
                 }
@@ -208,14 +219,15 @@ impl EventWriter {
         group
     }
 
-    fn fate(&mut self, hash: Option<u128>, bytes: u64, bytes_before: u64) -> Fate {
+    fn fate(&mut self, hash: Option<u128>, bytes: u64, bytes_before: u64, room: Room) -> Fate {
         if hash.is_some_and(|hash| self.ids.contains(hash)) {
             return Fate::Duplicate;
         }
         let limits = &self.shared.limits;
         let depth_events = self.last - self.shared.cursor.load(Ordering::Acquire).min(self.last);
         let depth_bytes = self.depth_bytes + bytes_before + bytes;
-        if depth_events >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes {
+        let is_full = depth_events >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes;
+        if is_full && room == Room::Limited {
             return Fate::Full;
         }
         self.ids.extend(hash);

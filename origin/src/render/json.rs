@@ -9,7 +9,7 @@ use super::{Page, measured};
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
     match &page.projection.kind {
-        Kind::Feed { .. } | Kind::Edges(_) => Ok(feed(page)),
+        Kind::Feed { .. } | Kind::Followed(_) | Kind::Home(_) | Kind::Edges(_) => Ok(feed(page)),
         Kind::Latest => page.document.items().next().map(|item| item.body.to_vec()).ok_or("it has no item".to_owned()),
         Kind::Counter(counting) => measured::counter(page, counting),
         Kind::Group(grouping) => measured::group(page, grouping),

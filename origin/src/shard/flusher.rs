@@ -1,6 +1,7 @@
 //! Write-behind: changed documents, position and marks, a slice at a time, while applying goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_shared::clock::Stopwatch;
@@ -36,11 +37,15 @@ impl Shard {
 
     /// Writes all that is applied by now, in slices: each is done with before the next is taken, so that positions go to
     /// disk in their order, and none is so large that it holds up what comes after it. False if the shard is to stop, and
-    /// what could not be applied can't be laid aside: the next start replays it.
+    /// what could not be applied can't be laid aside, or others could not be told: the next start replays it.
     async fn flush(self: &Arc<Self>, over: &mut watch::Receiver<bool>) -> Result<bool, ShardError> {
         let (all, mut told) = (self.state.read().applied(), None);
         loop {
             let write = {
+                let _told = self.telling.lock().await;
+                if self.untold.load(Ordering::Acquire) {
+                    return Ok(false);
+                }
                 let mut state = self.state.write();
                 if state.reached() < all { state.slice(self.settings.flush_slice) } else { None }
             };

@@ -23,6 +23,7 @@ mod prepare;
 mod pull;
 mod read;
 mod state;
+mod tellings;
 
 #[cfg(test)]
 mod running;
@@ -33,6 +34,7 @@ pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::BoxStream;
@@ -49,7 +51,8 @@ use self::changes::ChangeLog;
 use self::memo::Memo;
 use self::metrics::OneShard;
 use self::state::State;
-use crate::queue::{QueueError, ShardQueues};
+use self::tellings::Telling;
+use crate::queue::{EventQueues, QueueError, ShardQueues};
 use crate::render::Renderer;
 use crate::store::Place;
 use crate::store::shard_file::{Identity, ShardFile, ShardFileError};
@@ -108,6 +111,8 @@ pub struct Opening {
     pub projections: Arc<Vec<Projection>>,
     pub place: Place,
     pub queues: Arc<dyn ShardQueues>,
+    /// Where documents tell others: needed where a `home` is declared.
+    pub events: Option<Arc<dyn EventQueues>>,
     pub settings: ShardSettings,
     /// Databases that documents are sent to; a projection is in one of them at most.
     pub attached: Vec<Attached>,
@@ -139,6 +144,7 @@ pub struct Shard {
     settings: ShardSettings,
     file: ShardFile,
     queues: Arc<dyn ShardQueues>,
+    events: Option<Arc<dyn EventQueues>>,
     metrics: OneShard,
     /// Locked for as long as it takes to merge one frame, or to list what changed; never while something is parsed,
     /// rendered, read or written.
@@ -152,6 +158,11 @@ pub struct Shard {
     held_at_start: watch::Sender<Option<Position>>,
     opened_at: Instant,
     flush_wanted: Notify,
+    /// What the current batch has to tell others. While there is something, or it could not be told, nothing is written.
+    tellings: Mutex<Vec<Telling>>,
+    untold: AtomicBool,
+    /// Held from before a batch is applied until it is told; and to take a slice.
+    telling: tokio::sync::Mutex<()>,
     /// What could not be applied and is not laid aside yet.
     dead: dead::Pending,
     attached: Vec<Attached>,
@@ -160,7 +171,7 @@ pub struct Shard {
 impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
-        let Opening { shard, map, projections, place, queues, settings, attached } = opening;
+        let Opening { shard, map, projections, place, queues, events, settings, attached } = opening;
         let identity = Identity { shard, shards: map.shards(), map_version: map.version };
         let (mut file, opened) = ShardFile::open(place, identity, &projections)?;
         let one = |attached: &Attached| {
@@ -184,6 +195,9 @@ impl Shard {
             held_at_start: watch::Sender::new(None),
             opened_at: timing::now(),
             flush_wanted: Notify::new(),
+            tellings: Mutex::default(),
+            untold: AtomicBool::new(false),
+            telling: tokio::sync::Mutex::default(),
             dead: dead::Pending::default(),
             attached,
             map,
@@ -193,6 +207,7 @@ impl Shard {
             settings,
             file,
             queues,
+            events,
             metrics,
         }))
     }

@@ -12,7 +12,7 @@ use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, NoFrame, ShardFrame};
 
 use super::held::CellId;
-use crate::projection::{Arrival, Effect};
+use crate::projection::{Arrival, Effect, Told, is_hop};
 use crate::queue::{DeadKey, DeadLetter};
 
 /// What one shard needs to know to read its frames.
@@ -177,6 +177,9 @@ impl Reading<'_> {
     }
 
     fn event(&mut self, filed: &FiledEvent<'_>) -> Result<(), FrameError> {
+        if is_hop(&filed.event) {
+            return self.hop(filed);
+        }
         let Ok(view) = View::of(&filed.event, self.preparer.wanted) else {
             self.bury(filed, Unapplied::Damaged, None);
             return Ok(());
@@ -193,20 +196,36 @@ impl Reading<'_> {
                     let document = millpond_shared::projection::document_tag(&projection.name, key);
                     self.bury(filed, Unapplied::Unordered, Some(&document));
                 }
-                Ok(effect) => self.out.arrived.push(Arrived {
-                    projection: index,
-                    key: key.as_ref().to_owned(),
-                    effect,
-                    arrival: Arrival {
-                        version: Version::new(epoch, self.out.position),
-                        place: (self.out.queue, filed.offset),
-                        received: filed.event.received,
-                    },
-                    cell: None,
-                }),
+                Ok(effect) => self.arrive(index, key, effect, epoch, filed),
             }
         }
         Ok(())
+    }
+
+    /// What documents have told others.
+    fn hop(&mut self, filed: &FiledEvent<'_>) -> Result<(), FrameError> {
+        let Some(told) = Told::of(&filed.event) else {
+            self.bury(filed, Unapplied::Damaged, None);
+            return Ok(());
+        };
+        for (name, key) in &filed.routes {
+            let declared = self.declared.get(usize::from(*name)).copied().flatten();
+            let effect = declared
+                .and_then(|(index, projection)| Some((index, projection, Effect::told(&projection.kind, &told)?)));
+            let Some((index, projection, effect)) = effect else {
+                self.bury(filed, Unapplied::Undeclared, Some(key));
+                continue;
+            };
+            let epoch = self.epoch(projection, key)?;
+            self.arrive(index, key, effect, epoch, filed);
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, projection: u16, key: &str, effect: Effect, epoch: u32, filed: &FiledEvent<'_>) {
+        let version = Version::new(epoch, self.out.position);
+        let arrival = Arrival { version, place: (self.out.queue, filed.offset), received: filed.event.received };
+        self.out.arrived.push(Arrived { projection, key: key.to_owned(), effect, arrival, cell: None });
     }
 
     fn epoch(&self, projection: &Projection, key: &str) -> Result<u32, FrameError> {

@@ -43,7 +43,9 @@ impl Shard {
                     if pause.take().is_some() {
                         tracing::info!(shard = self.id, "the shard queue can be reached again");
                     }
+                    let _telling = self.telling.lock().await;
                     self.take(pulled).await?;
+                    self.tell_batch(stop).await;
                 }
                 Err(error) if can_pass(&error) => {
                     if pause.is_none() {
@@ -171,7 +173,7 @@ impl Shard {
             self.metrics.dead_dropped.inc_by(dropped as u64);
             events += prepared.events;
             self.bring(&mut prepared)?;
-            self.state.write().merge(prepared);
+            self.keep_tellings(self.state.write().merge(prepared));
             self.shrink();
         }
         Ok(events)

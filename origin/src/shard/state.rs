@@ -17,6 +17,7 @@ use millpond_shared::wire::Change;
 
 use super::held::{Cell, CellId, Held, Stage};
 use super::prepare::{Arrived, Prepared};
+use super::tellings::Telling;
 use crate::projection::{Applied, Document};
 use crate::store::shard_file::{Opened, Row, Write};
 
@@ -187,8 +188,10 @@ impl State {
 
     /// Applies a frame's effects to their documents. The frame's position and mark count even if it changes nothing.
     ///
-    /// [`State::find`] has seen the frame, nothing was dropped since, and what it missed was brought.
-    pub fn merge(&mut self, prepared: Prepared) {
+    /// [`State::find`] has seen the frame, nothing was dropped since, and what it missed was brought. Gives back what the
+    /// documents have to tell others.
+    pub fn merge(&mut self, prepared: Prepared) -> Vec<Telling> {
+        let (mut hops, mut tellings) = (Vec::new(), Vec::new());
         for arrived in prepared.arrived {
             let projection = usize::from(arrived.projection);
             let Some(kind) = self.kinds.get(projection) else { continue };
@@ -201,7 +204,11 @@ impl State {
             let position = arrived.arrival.version.position;
             let before = self.held.get(id).map_or(0, Cell::weight);
             let outcome = self.held.change(id, |cell| {
-                let applied = Document::apply(&mut cell.document, kind, arrived.effect, arrived.arrival);
+                let (document, arrival) = (&mut cell.document, arrived.arrival);
+                let applied = Document::apply_and_tell(document, kind, arrived.effect, arrival, &cell.key, &mut hops);
+                let (projection, received) = (arrived.projection, arrival.received);
+                let telling = |hop| Telling { projection, key: cell.key.clone(), hop, received };
+                tellings.extend(hops.drain(..).map(telling));
                 let was = cell.stage;
                 if applied == Applied::Changed {
                     cell.stage = Stage::Dirty;
@@ -230,6 +237,7 @@ impl State {
         self.events_behind += prepared.events;
         let Prepared { position, queue, last, events, .. } = prepared;
         self.behind.push_back(Frame { position, queue, last, events });
+        tellings
     }
 
     /// What changed since this was asked last.

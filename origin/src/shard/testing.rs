@@ -138,6 +138,7 @@ impl Site {
             projections: self.projections.clone(),
             place,
             queues: self.queue.clone(),
+            events: None,
             settings: self.settings.clone(),
             attached: Vec::new(),
         }

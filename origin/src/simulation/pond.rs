@@ -335,6 +335,7 @@ impl Pond {
             projections: projections().clone(),
             place,
             queues: self.wire.clone(),
+            events: None,
             attached: Vec::new(),
             settings: ShardSettings { consumer: replica.consumer.clone(), ..self.plan.shard.clone() },
         };

@@ -47,6 +47,10 @@ pub struct Projection {
 pub enum Kind {
     /// The newest `keep` items by (order, id), without those that were removed.
     Feed { keep: usize, removal: Option<Removal> },
+    /// The same without removals, told to the home feeds that follow it.
+    Followed(Followed),
+    /// The newest items of all feeds that a key follows.
+    Home(Gathering),
     /// The item with the greatest (order, id).
     Latest,
     /// Whom the key points to, each once.
@@ -68,6 +72,28 @@ pub struct Pointing {
     pub keep: usize,
 }
 
+/// A feed that a `home` gathers from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The newest so many items are kept.
+    pub keep: usize,
+    /// Name of the `home`.
+    pub home: String,
+    /// How many of the newest items a key is told that comes to follow: as many as it keeps.
+    pub told: usize,
+}
+
+/// What a `home` gathers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gathering {
+    /// The newest so many items are kept.
+    pub keep: usize,
+    /// Name of the projection whose feeds are followed.
+    pub feed: String,
+    /// The edges, as they are declared: `to` names the feeds.
+    pub pointing: Pointing,
+}
+
 /// Which events take items out of a feed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Removal {
@@ -81,7 +107,8 @@ pub struct Removal {
 impl Kind {
     pub fn as_str(&self) -> &'static str {
         match self {
-            Kind::Feed { .. } => "feed",
+            Kind::Feed { .. } | Kind::Followed(_) => "feed",
+            Kind::Home(_) => "home",
             Kind::Latest => "latest",
             Kind::Edges(_) => "edges",
             Kind::Counter(_) => "counter",
@@ -99,6 +126,7 @@ impl Projection {
         }
         let points = match &self.kind {
             Kind::Edges(pointing) => pointing.to.text(view).is_ok_and(|to| !to.is_empty()),
+            Kind::Home(gathering) => gathering.pointing.to.key(view).is_some(),
             _ => true,
         };
         if points { self.key.key(view) } else { None }
@@ -109,7 +137,8 @@ impl Projection {
         let removal = match &self.kind {
             Kind::Feed { removal, .. } => removal.as_ref().map(|removal| &removal.filter),
             Kind::Edges(pointing) => pointing.removal.as_ref(),
-            Kind::Latest | Kind::Counter(_) | Kind::Group(_) => None,
+            Kind::Home(gathering) => gathering.pointing.removal.as_ref(),
+            Kind::Followed(_) | Kind::Latest | Kind::Counter(_) | Kind::Group(_) => None,
         };
         removal.is_some_and(|filter| filter.holds(view))
     }
@@ -120,8 +149,9 @@ impl Projection {
         paths.extend(self.item.iter().flat_map(|(_, template)| template.paths()));
         match &self.kind {
             Kind::Feed { removal: Some(removal), .. } => paths.extend(removal.filter.paths().chain(removal.id.paths())),
-            Kind::Feed { removal: None, .. } | Kind::Latest => {}
-            Kind::Edges(Pointing { to, removal, .. }) => {
+            Kind::Feed { removal: None, .. } | Kind::Followed(_) | Kind::Latest => {}
+            Kind::Edges(Pointing { to, removal, .. })
+            | Kind::Home(Gathering { pointing: Pointing { to, removal, .. }, .. }) => {
                 paths.extend(to.paths().chain(removal.iter().flat_map(Filter::paths)));
             }
             Kind::Counter(counting) => paths.extend(counting.measures.paths()),
@@ -138,6 +168,8 @@ impl Projection {
         let (keep, more) = match &self.kind {
             Kind::Feed { keep, removal: None } => (*keep, String::new()),
             Kind::Feed { keep, removal: Some(removal) } => (*keep, format!("{removal:?}")),
+            Kind::Followed(Followed { keep, home, .. }) => (*keep, format!("followed by {home}")),
+            Kind::Home(Gathering { keep, feed, pointing }) => (*keep, format!("{feed} {pointing:?}")),
             Kind::Latest => (1, String::new()),
             Kind::Edges(Pointing { to, removal, keep }) => (*keep, format!("{to:?} {removal:?}")),
             Kind::Counter(counting) => (0, format!("{counting:?}")),

@@ -15,8 +15,9 @@ use crate::config::{At, Seconds};
 pub struct WrittenProjection {
     /// Name: letters, digits, `-` and `_`. First part of every tag of its documents.
     pub name: Option<At<String>>,
-    /// `feed` (newest items by key), `latest` (last value by key), `edges` (whom a key points to, each once), `counter`
-    /// (numbers by key and window of time) or `group` (the same, by member).
+    /// `feed` (newest items by key), `latest` (last value by key), `edges` (whom a key points to, each once), `home`
+    /// (newest items of the feeds that a key follows), `counter` (numbers by key and window of time) or `group` (the
+    /// same, by member).
     pub kind: Option<At<String>>,
     /// Which events count: path → value, list of values of which any will do, comparison, or `{ exists }`.
     #[serde(rename = "where")]
@@ -25,12 +26,16 @@ pub struct WrittenProjection {
     pub key: Option<At<String>>,
     /// Template of what items sort by: a time or a whole number. The event's time unless given.
     pub order: Option<At<String>>,
-    /// How many items a `feed`, or edges an `edges` keeps.
+    /// How many items a `feed` or a `home`, or edges an `edges` keeps.
     pub keep: Option<At<usize>>,
     /// Fields of an item: name → template.
     pub item: Option<At<BTreeMap<String, At<String>>>>,
     /// Template of whom an edge points to: `"{data.followed}"`.
     pub to: Option<At<String>>,
+    /// Name of the `feed` whose documents a `home` gathers the items of.
+    pub feed: Option<At<String>>,
+    /// Name of the `edges` that say which of them a key follows.
+    pub edges: Option<At<String>>,
     /// Which events take items out of a `feed`, or edges away.
     pub remove_on: Option<At<WrittenRemoval>>,
     /// Whether a `counter` or a `group` tells how many events there were.

@@ -9,8 +9,8 @@ use crate::config::At;
 use crate::template::Template;
 
 /// Most items a feed can be told to keep.
-const KEEP_MAX: usize = 10_000;
-const KEEP_DEFAULT: usize = 50;
+pub(super) const KEEP_MAX: usize = 10_000;
+pub(super) const KEEP_DEFAULT: usize = 50;
 /// Most edges a key can be told to keep.
 const EDGES_MAX: usize = 10_000;
 const EDGES_DEFAULT: usize = 1_000;
@@ -22,7 +22,7 @@ const REMOVALS_DEFAULT: usize = 1_000;
 type Place = Range<usize>;
 
 /// Where something was written.
-fn span<T>(at: &Option<At<T>>) -> Option<Place> {
+pub(super) fn span<T>(at: &Option<At<T>>) -> Option<Place> {
     at.as_ref().map(|at| at.span.clone())
 }
 
@@ -30,14 +30,17 @@ fn span<T>(at: &Option<At<T>>) -> Option<Place> {
 fn fields_of_kinds(written: &WrittenProjection) -> Vec<(&'static str, &'static [&'static str], Option<Place>)> {
     const ITEMS: &[&str] = &["feed", "latest", "edges"];
     const LISTS: &[&str] = &["feed", "edges"];
+    const FEEDS: &[&str] = &["feed", "home", "edges"];
     const NUMBERS: &[&str] = &["counter", "group"];
     vec![
         ("order", ITEMS, span(&written.order)),
         ("item", ITEMS, span(&written.item)),
-        ("keep", LISTS, span(&written.keep)),
+        ("keep", FEEDS, span(&written.keep)),
         ("to", &["edges"], span(&written.to)),
+        ("feed", &["home"], span(&written.feed)),
+        ("edges", &["home"], span(&written.edges)),
         ("remove_on", LISTS, span(&written.remove_on)),
-        ("site", LISTS, span(&written.site)),
+        ("site", FEEDS, span(&written.site)),
         ("count", NUMBERS, span(&written.count)),
         ("sum", NUMBERS, span(&written.sum)),
         ("min", NUMBERS, span(&written.min)),
@@ -54,27 +57,32 @@ fn fields_of_kinds(written: &WrittenProjection) -> Vec<(&'static str, &'static [
 impl Judge<'_> {
     pub(super) fn kind(&mut self) -> Option<Kind> {
         let Some(kind) = &self.at.value.kind else {
-            self.missing("kind", "say kind = \"feed\", \"latest\", \"edges\", \"counter\" or \"group\"");
+            self.missing("kind", "say kind = \"feed\", \"latest\", \"edges\", \"home\", \"counter\" or \"group\"");
             return None;
         };
         let name = kind.value.as_str();
         if !["feed", "latest", "edges", "counter", "group"].contains(&name) {
-            let fix = "use `feed`, `latest`, `edges`, `counter` or `group`";
+            let fix = "use `feed`, `latest`, `edges`, `home`, `counter` or `group`";
             self.wrong("kind", kind, format!("`{name}` is no kind"), fix);
             return None;
         }
-        for (field, kinds, place) in fields_of_kinds(&self.at.value) {
-            let Some(span) = place.filter(|_| !kinds.contains(&name)) else { continue };
-            let problem = format!("has no effect on kind = \"{name}\"");
-            let others = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect::<Vec<_>>().join(" or ");
-            self.wrong(field, &At { value: (), span }, problem, format!("remove it, or say {others}"));
-        }
+        self.fields_fit(name);
         match name {
             "feed" => self.feed(),
             "latest" => Some(Kind::Latest),
             "edges" => self.edges().map(Kind::Edges),
             "counter" => self.counting().map(Kind::Counter),
             _ => self.grouping().map(Kind::Group),
+        }
+    }
+
+    /// Tells which fields have no effect on this kind.
+    pub(super) fn fields_fit(&mut self, name: &str) {
+        for (field, kinds, place) in fields_of_kinds(&self.at.value) {
+            let Some(span) = place.filter(|_| !kinds.contains(&name)) else { continue };
+            let problem = format!("has no effect on kind = \"{name}\"");
+            let others = kinds.iter().map(|kind| format!("kind = \"{kind}\"")).collect::<Vec<_>>().join(" or ");
+            self.wrong(field, &At { value: (), span }, problem, format!("remove it, or say {others}"));
         }
     }
 
@@ -87,7 +95,7 @@ impl Judge<'_> {
         Some(Kind::Feed { keep, removal })
     }
 
-    fn edges(&mut self) -> Option<Pointing> {
+    pub(super) fn edges(&mut self) -> Option<Pointing> {
         let keep = self.number("keep", self.at.value.keep.as_ref(), EDGES_DEFAULT, EDGES_MAX, "edges");
         let removal = self.at.value.remove_on.as_ref().map(|at| {
             for (field, span) in [("id", span(&at.value.id)), ("keep", span(&at.value.keep))] {

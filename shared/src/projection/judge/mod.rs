@@ -1,9 +1,10 @@
 //! From what was written to [`Projection`]s, with every mistake told.
 //!
-//! `kind` judges what a kind keeps, `measures` what counters and groups measure, `filter` conditions, `output` the
+//! `kind` judges what a kind keeps, `home` what it gathers, `measures` what counters and groups measure, `filter` conditions, `output` the
 //! rendered forms.
 
 mod filter;
+mod home;
 mod kind;
 mod measures;
 mod output;
@@ -31,13 +32,14 @@ pub fn judge(
 ) -> Vec<Projection> {
     let mut paths = HashMap::new();
     let mut names = HashMap::new();
-    written
+    let mut projections: Vec<Projection> = written
         .iter()
         .enumerate()
         .filter_map(|(index, projection)| {
             let mut judge = Judge {
                 field: format!("projection[{index}]"),
                 at: projection,
+                all: written,
                 templates,
                 complaints: &mut *complaints,
             };
@@ -49,12 +51,16 @@ pub fn judge(
             }
             built
         })
-        .collect()
+        .collect();
+    home::mark_followed(&mut projections);
+    projections
 }
 
 struct Judge<'a> {
     field: String,
     at: &'a At<WrittenProjection>,
+    /// All that are written.
+    all: &'a [At<WrittenProjection>],
     templates: Templates<'a>,
     complaints: &'a mut Complaints,
 }
@@ -71,13 +77,16 @@ impl Judge<'_> {
 
     fn projection(&mut self, paths: &mut HashMap<String, String>) -> Option<Projection> {
         let written = &self.at.value;
+        if written.kind.as_ref().is_some_and(|kind| kind.value == "home") {
+            return self.home(paths);
+        }
         let name = self.name();
         let kind = self.kind();
         let filter = self.filter("where", written.filter.as_ref());
         let key = self.key();
         let (order, item) = self.item();
         let outputs = self.outputs(key.as_ref(), paths);
-        let title = written.title.as_ref().map_or_else(|| "{key}".to_owned(), |title| title.value.clone());
+        let title = self.title();
         let site = self.site();
         let refresh = self.refresh();
         Some(Projection {
@@ -145,6 +154,10 @@ impl Judge<'_> {
             self.wrong(field, list, "is an empty list", "name at least one path, or remove it");
         }
         paths
+    }
+
+    fn title(&self) -> String {
+        self.at.value.title.as_ref().map_or_else(|| "{key}".to_owned(), |title| title.value.clone())
     }
 
     fn refresh(&mut self) -> Option<Duration> {

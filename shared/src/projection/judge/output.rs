@@ -192,12 +192,14 @@ impl Judge<'_> {
             Format::ActivityStreams => ("Activity Streams 2.0", &[&["id"]]),
             _ => ("RFC 4287", &[&["id"], &["title"]]),
         };
-        let has = |name: &&str| self.at.value.item.as_ref().is_some_and(|item| item.value.contains_key(*name));
+        let item = if kind == "home" { self.followed_item() } else { self.at.value.item.as_ref() };
+        let has = |name: &&str| item.is_some_and(|item| item.value.contains_key(*name));
         let absent: Vec<_> = needs.iter().filter(|names| !names.iter().any(has)).collect();
         for names in absent {
             let names = names.join(" or ");
             let problem = format!("items have no {names}, which {specification} requires");
-            self.wrong(field, written, problem, format!("add {names} to `item`"));
+            let whose = if kind == "home" { " of its feed" } else { "" };
+            self.wrong(field, written, problem, format!("add {names} to `item`{whose}"));
         }
         if *format == Format::Rss && self.at.value.site.is_none() {
             let problem = "the projection has no site, and RSS 2.0 requires absolute links";
