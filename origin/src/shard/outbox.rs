@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_shared::template::decode_key;
-use tokio::time::sleep;
 
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::database::{Database, DatabaseError, DatabaseRow, postgres};
 use crate::render::plain_json;
 use crate::store::outbox::Sent;
 use crate::store::shard_file::Row;
+use crate::timing::sleep;
 
 /// Documents of one statement, and their bytes as they are stored.
 const PAGE_DOCUMENTS: usize = 500;
@@ -77,7 +78,7 @@ impl Shard {
     /// Sends some of what waits; how many documents that were.
     async fn send_page(self: &Arc<Self>, attached: &Attached) -> Result<usize, Failed> {
         let (shard, projections) = (self.clone(), attached.projections.clone());
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = apart(move || {
             let page = shard.file.outbox(&projections, PAGE_DOCUMENTS, PAGE_BYTES)?;
             let rows: Vec<DatabaseRow> = page.iter().filter_map(|row| shard.database_row(row)).collect();
             let sent: Vec<Sent> = page
@@ -95,7 +96,7 @@ impl Shard {
         let count = sent.len();
         attached.database.put(&rows).await.map_err(Failed::Database)?;
         let shard = self.clone();
-        let removing = tokio::task::spawn_blocking(move || Ok(shard.file.sent(&sent)?));
+        let removing = apart(move || Ok(shard.file.sent(&sent)?));
         removing.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
         Ok(count)
     }
