@@ -24,7 +24,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
-CONFIG = """
+# Every role in one process.
+ROLES = """
 [log]
 level = "warn"
 
@@ -53,6 +54,14 @@ listen = ["127.0.0.1:0"]
 [admin]
 listen = "127.0.0.1:0"
 
+[[rule]]
+name = "feeds"
+match = "/**"
+origin = "shards"
+key = {{ query = [] }}
+ttl = "1h"
+"""
+DECLARED = """
 [[source]]
 name = "load"
 path = "/events/load"
@@ -69,13 +78,6 @@ item = {{ id = "{{id}}", title = "{{data.page}}", content_text = "{{data.text}}"
   [[projection.output]]
   path = "/users/{{key}}/feed.json"
   format = "jsonfeed"
-
-[[rule]]
-name = "feeds"
-match = "/**"
-origin = "shards"
-key = {{ query = [] }}
-ttl = "1h"
 """
 LOADS = {
     "single": ["--connections", "256"],
@@ -109,7 +111,7 @@ def main():
 
 def run(folder, name, arguments):
     config = folder / "millpond.toml"
-    config.write_text(CONFIG.format(
+    config.write_text((ROLES + DECLARED).format(
         folder=folder, queues=arguments.queues, shards=arguments.shards, flush=arguments.flush,
         flush_bytes=arguments.flush_bytes, memory=arguments.memory))
     errors = folder / "errors"

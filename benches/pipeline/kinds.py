@@ -20,45 +20,9 @@ import time
 import urllib.parse
 from pathlib import Path
 
-from end_to_end import ROOT, cpu, ready, state, waiting
+from end_to_end import ROLES, ROOT, cpu, ready, state, waiting
 
 RENDERED = 1_000
-ROLES = """
-include = ["{config}/pipeline.toml"]
-
-[log]
-level = "warn"
-
-[ingest]
-listen = "127.0.0.1:0"
-
-[queue]
-dir = "{folder}/queue"
-event_queues = {queues}
-
-[dispatcher]
-
-[shards]
-dir = "{folder}/shards"
-flush_every = "{flush}"
-
-[shard_map]
-count = {shards}
-version = 1
-
-[proxy]
-listen = ["127.0.0.1:0"]
-
-[admin]
-listen = "127.0.0.1:0"
-
-[[rule]]
-name = "feeds"
-match = "/**"
-origin = "shards"
-key = {{ query = [] }}
-ttl = "1h"
-"""
 
 
 def main():
@@ -83,8 +47,9 @@ def main():
 
 def run(folder, bodies, users, arguments):
     config = folder / "millpond.toml"
-    config.write_text(ROLES.format(
-        config=ROOT / "config", folder=folder, queues=arguments.queues, shards=arguments.shards, flush=arguments.flush))
+    config.write_text(f'include = ["{ROOT}/config/pipeline.toml"]\n' + ROLES.format(
+        folder=folder, queues=arguments.queues, shards=arguments.shards, flush=arguments.flush, flush_bytes="32MiB",
+        memory="512MiB"))
     errors = folder / "errors"
     with errors.open("w") as told:
         process = subprocess.Popen(

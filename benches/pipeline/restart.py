@@ -102,7 +102,7 @@ def run(folder, arguments):
         running["shard"].wait()
         missed = 0
         while missed < arguments.behind:
-            missed += load(queues, arguments, ["--for", "2s"])
+            missed += load(queues, arguments, ["--for", "1s", "--rate", str(min(2_000, (arguments.behind - missed) // 100 + 1))])
         while state(queues["admin"])["depth"] > 0:
             time.sleep(0.05)
 

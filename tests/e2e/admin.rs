@@ -58,7 +58,7 @@ fn beyond_loopback_there_has_to_be_a_token() {
     let proxy = ["proxy", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:9", "--admin", "0.0.0.0:0"];
     for (more, words) in [
         (&[][..], "--admin 0.0.0.0:0 is no loopback address, and there is no token; fix: listen on 127.0.0.1"),
-        (&["--admin-token", TOKEN], "--admin-token: names no place: a token is in an environment variable or a file"),
+        (&["--admin-token", TOKEN], "--admin-token: names no place: a secret is in an environment variable or a file"),
         (
             &["--admin-token", "env:MILLPOND_NOT_SET"],
             "--admin-token: the environment variable MILLPOND_NOT_SET is not set",

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use millpond_shared::shard_map::{MapState, Slot};
 use millpond_shared::template::decode_key;
-use tokio::time::sleep;
 
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::database::{Database, DatabaseError, DatabaseRow, postgres};
 use crate::render::plain_json;
 use crate::store::outbox::Sent;
 use crate::store::shard_file::Row;
+use crate::timing::sleep;
 
 /// Documents of one statement, and their bytes as they are stored.
 const PAGE_DOCUMENTS: usize = 500;
@@ -91,7 +92,7 @@ impl Shard {
     /// Sends some of what waits; how many documents that were.
     async fn send_page(self: &Arc<Self>, attached: &Attached) -> Result<usize, Failed> {
         let (shard, projections) = (self.clone(), attached.projections.clone());
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = apart(move || {
             let page = shard.file.outbox(&projections, PAGE_DOCUMENTS, PAGE_BYTES)?;
             let map = shard.kept_map();
             let (mut rows, mut done) = (Vec::new(), Vec::new());
@@ -120,7 +121,7 @@ impl Shard {
             attached.database.put(&rows).await.map_err(Failed::Database)?;
         }
         let shard = self.clone();
-        let removing = tokio::task::spawn_blocking(move || Ok(shard.file.sent(&sent)?));
+        let removing = apart(move || Ok(shard.file.sent(&sent)?));
         removing.await.map_err(ShardError::from).flatten().map_err(Failed::Shard)?;
         Ok(count)
     }
