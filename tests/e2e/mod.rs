@@ -34,6 +34,7 @@ mod reload;
 mod removals;
 mod replay;
 mod semantics;
+mod shards;
 mod sharing;
 mod strict;
 mod tls;
