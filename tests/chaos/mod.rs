@@ -6,6 +6,7 @@
 //! same. `SEED=7` runs one: the same plan, though not the same moments of every process, which the machine's scheduling
 //! has a share in.
 
+mod mover;
 mod plan;
 mod stage;
 

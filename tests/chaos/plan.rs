@@ -8,7 +8,9 @@ use crate::harness::random::Random;
 
 /// How long things go wrong.
 pub const LENGTH: Duration = Duration::from_secs(5);
-/// Faults of one plan: one of each sort, and some more.
+/// Moves of one plan, which has one at least.
+const MOVES_MAX: usize = 3;
+/// Faults of one plan but for moves: one of each sort, and some more.
 const FAULTS_MIN: usize = 4;
 const FAULTS_MAX: usize = 12;
 /// A thing that has been mended is left alone for so long.
@@ -37,7 +39,7 @@ pub struct Action {
     pub fault: Fault,
 }
 
-/// A further sort is a variant here, a case of [`Action::any`], and what the stage does about it when it begins and ends.
+/// A further sort is a variant here, a case of [`Action::any`] or chosen behind all those, and what the stage does about it when it begins and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `kill -9`; it is started again when the action ends.
@@ -52,6 +54,15 @@ pub enum Fault {
     Stalled(Link),
     /// Everything is so late.
     Slow(Link, Duration),
+    /// Slots move, for as long as it takes; they may wait for those before.
+    Moved(Give),
+}
+
+/// Half of the slots of a shard go to another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Give {
+    pub from: u64,
+    pub to: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +120,9 @@ pub const LINKS: [Link; 10] = [
     Link { from: Role::Proxy, to: Role::Spare },
 ];
 
+/// Shards of [`Role::ShardA`] and [`Role::Spare`], and those of [`Role::ShardB`].
+const SHARDS: [[u64; 2]; 2] = [[0, 1], [2, 3]];
+
 const DISKS: [Disk; 3] = [Disk::Queue, Disk::Shards, Disk::Spare];
 
 impl Plan {
@@ -129,6 +143,7 @@ impl Plan {
             };
             actions.push(action);
         }
+        actions.extend((0..1 + random.below(MOVES_MAX)).map(|_| Action::moved(&mut random)));
         actions.sort_by_key(|action| action.begins);
         Plan { seed, engine, actions }
     }
@@ -168,6 +183,14 @@ impl Action {
         Action { begins, ends: begins + lasts, fault }
     }
 
+    /// Slots move from one shard server to another.
+    fn moved(random: &mut Random) -> Action {
+        let giving = random.below(SHARDS.len());
+        let (from, to) = (one_of(&SHARDS[giving], random), one_of(&SHARDS[1 - giving], random));
+        let begins = Duration::from_millis(random.below(LENGTH.as_millis() as usize) as u64);
+        Action { begins, ends: LENGTH, fault: Fault::Moved(Give { from, to }) }
+    }
+
     fn collides_with(&self, other: &Action) -> bool {
         let at_once = self.begins < other.ends + REST && other.begins < self.ends + REST;
         at_once && self.fault.things().iter().any(|thing| other.fault.things().contains(thing))
@@ -187,13 +210,14 @@ impl Fault {
             Fault::Killed(role) | Fault::Paused(role) => vec![Thing::Role(role)],
             Fault::Full(disk) => disk.users().iter().copied().map(Thing::Role).collect(),
             Fault::Cut(link) | Fault::Stalled(link) | Fault::Slow(link, _) => vec![Thing::Link(link)],
+            Fault::Moved(_) => Vec::new(),
         }
     }
 
     pub fn link(self) -> Option<Link> {
         match self {
             Fault::Cut(link) | Fault::Stalled(link) | Fault::Slow(link, _) => Some(link),
-            Fault::Killed(_) | Fault::Paused(_) | Fault::Full(_) => None,
+            Fault::Killed(_) | Fault::Paused(_) | Fault::Full(_) | Fault::Moved(_) => None,
         }
     }
 }
@@ -249,6 +273,10 @@ fn everything_happens_sometimes_and_is_mended_in_time() {
         assert!(happens(&|fault| fault == Fault::Stalled(link)) > 20, "{link:?}");
         assert!(happens(&|fault| matches!(fault, Fault::Slow(slow, _) if slow == link)) > 20, "{link:?}");
     }
+    for [from, to] in [[0, 2], [3, 1]] {
+        assert!(happens(&|fault| fault == Fault::Moved(Give { from, to })) > 20, "{from} to {to}");
+    }
+    assert_eq!(happens(&|fault| matches!(fault, Fault::Moved(_))), plans.len());
     let actions = || plans.iter().flat_map(|plan| &plan.actions);
     assert!(actions().all(|action| action.begins < action.ends && action.ends <= LENGTH));
     let beyond_lease = |action: &&Action| {

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use millpond_shared::clock;
 
+use super::mover::Mover;
 use super::plan::{Disk, Engine, Fault, Link, Moment, Plan, ROLES, Role};
 use crate::crash::several_processes::{SHORT_LEASE, SHORT_LEASE_ON_NATS};
 use crate::crash::spare::WITH_SPARE;
@@ -54,13 +56,16 @@ pub struct Told {
     recovered: Duration,
     compared: Duration,
     acknowledged: u64,
+    /// Moves of slots that came to their end.
+    moved: usize,
 }
 
 impl fmt::Display for Told {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told { ended_by_full_disk, skipped, started, recovered, compared, acknowledged } = self;
+        let Told { ended_by_full_disk, skipped, started, recovered, compared, acknowledged, moved } = self;
         write!(out, "{acknowledged} events acknowledged, all applied {recovered:.1?} after the last fault")?;
         write!(out, "; {ended_by_full_disk} ended themselves on a full disk")?;
+        write!(out, "; slots have moved {moved} times")?;
         write!(out, "; started in {started:.1?}, compared in {compared:.1?}")?;
         skipped.iter().try_for_each(|why| write!(out, "\n  SKIPPED: {why}"))
     }
@@ -75,16 +80,18 @@ pub fn play(plan: &Plan) -> Told {
     thread::scope(|scope| {
         let running = traffic.start(scope, &mut Random::from(!plan.seed));
         running.wait_for_events(EVENTS);
+        let mover = Mover::start(scope, stage.desk());
         let began = clock::monotonic();
         for (at, moment) in plan.moments() {
             running.wait_until(began + at);
             match moment {
-                Moment::Begins(fault) => stage.begin(fault, &traffic),
+                Moment::Begins(fault) => stage.begin(fault, &traffic, &mover),
                 Moment::Ends(fault) => stage.end(fault),
             }
         }
         let mended = clock::monotonic();
         running.wait_for_events(EVENTS);
+        stage.told.moved = mover.end();
         running.stop();
         stage.pipeline.wait_until_applied();
         stage.told.recovered = mended.elapsed();
@@ -157,7 +164,13 @@ impl Stage {
         if self.engine == Engine::Nats { on_nats } else { embedded }
     }
 
-    fn begin(&mut self, fault: Fault, traffic: &Traffic) {
+    /// The admin socket that is asked to move slots.
+    fn desk(&self) -> SocketAddr {
+        let role = if self.engine == Engine::Nats { Role::Ingest } else { Role::Queue };
+        self.pipeline.address(self.part(role), "admin")
+    }
+
+    fn begin(&mut self, fault: Fault, traffic: &Traffic, mover: &Mover<'_>) {
         match fault {
             // It is dead already, since it can't be started yet.
             Fault::Killed(role) | Fault::Paused(role) if self.to_start.contains(&role) => return,
@@ -175,6 +188,7 @@ impl Stage {
             Fault::Cut(link) => self.set_weather(link, Weather::Cut),
             Fault::Stalled(link) => self.set_weather(link, Weather::Stalled),
             Fault::Slow(link, by) => self.set_weather(link, Weather::Delayed(by)),
+            Fault::Moved(give) => mover.ask(give),
         }
         self.faults.push(fault);
     }
@@ -197,6 +211,8 @@ impl Stage {
                 self.to_start.extend(which.users());
             }
             Fault::Cut(link) | Fault::Stalled(link) | Fault::Slow(link, _) => self.set_weather(link, Weather::Clear),
+            // It ends by itself.
+            Fault::Moved(_) => {}
         }
         self.start_who_can();
     }
@@ -217,7 +233,7 @@ impl Stage {
                 Fault::Killed(other) | Fault::Paused(other) => *other == Role::Queue,
                 Fault::Full(disk) => *disk == Disk::Queue,
                 Fault::Cut(link) | Fault::Stalled(link) => *link == Link { from: role, to: Role::Queue },
-                Fault::Slow(..) => false,
+                Fault::Slow(..) | Fault::Moved(_) => false,
             };
             !self.to_start.contains(&Role::Queue) && !self.faults.iter().any(stands_in_the_way)
         };

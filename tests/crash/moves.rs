@@ -1,5 +1,6 @@
 //! Slots move between shards while events flow, and whoever has a part in it is killed.
 
+use std::net::SocketAddr;
 use std::thread;
 
 use millpond_shared::clock;
@@ -9,7 +10,7 @@ use super::duration;
 use super::several_processes::{SHORT_LEASE, SHORT_LEASE_ON_NATS};
 use super::spare::WITH_SPARE;
 use super::traffic::Traffic;
-use crate::harness::client::{Client, Request, get};
+use crate::harness::client::{Client, Request};
 use crate::harness::eventually;
 use crate::harness::pipeline::{
     DISPATCHER, DISPATCHER_ON_NATS, INGEST_ON_NATS, NATS, ON_NATS, PROXY, Part, Pipeline, QUEUE, SEVERAL_PROCESSES,
@@ -49,7 +50,7 @@ fn they_move(name: &str, mut pipeline: Pipeline, parts: &[Part], desk: Part, kil
         let began = clock::monotonic();
         while began.elapsed() < duration() {
             let (givers, takers) = if moves % 2 == 0 { (OF_A, OF_B) } else { (OF_B, OF_A) };
-            begin(&pipeline, desk, givers[random.below(2)], takers[random.below(2)]);
+            begin(pipeline.address(desk, "admin"), givers[random.below(2)], takers[random.below(2)]);
             // Sometimes the move is over by then.
             running.wait_for_events(random.below(EVENTS_MAX));
             let part = killed[random.below(killed.len())];
@@ -58,10 +59,7 @@ fn they_move(name: &str, mut pipeline: Pipeline, parts: &[Part], desk: Part, kil
             }
             pipeline.kill9(part);
             pipeline.start(part);
-            eventually("the end of the move", || match map(&pipeline, desk)? {
-                state if state["moving"].is_null() => Ok(()),
-                state => Err(state["moving"].to_string()),
-            });
+            wait_for_the_end(pipeline.address(desk, "admin"));
             moves += 1;
         }
         running.stop();
@@ -69,13 +67,13 @@ fn they_move(name: &str, mut pipeline: Pipeline, parts: &[Part], desk: Part, kil
     pipeline.wait_until_applied();
     traffic.compare_all();
     println!("{moves} moves");
-    let owners = map(&pipeline, desk).expect("a map")["map"]["owners"].to_string();
+    let owners = map(pipeline.address(desk, "admin")).expect("a map")["map"]["owners"].to_string();
     assert_ne!(owners, "[[256,0,0],[256,1,0],[256,2,0],[256,3,0]]", "they have moved");
 }
 
-/// Begins to move half of the slots of a shard.
-fn begin(pipeline: &Pipeline, desk: Part, from: u64, to: u64) {
-    let state = eventually("a shard map", || map(pipeline, desk));
+/// Begins to move half of the slots of a shard, as soon as the desk, an admin socket, takes it.
+pub fn begin(desk: SocketAddr, from: u64, to: u64) {
+    let state = eventually("a shard map", || map(desk));
     let (mut slot, mut owned) = (0, Vec::new());
     for run in state["map"]["owners"].as_array().expect("runs") {
         let count = run[0].as_u64().expect("a number");
@@ -87,8 +85,7 @@ fn begin(pipeline: &Pipeline, desk: Part, from: u64, to: u64) {
     let half: Vec<String> = owned.iter().take(owned.len().div_ceil(2)).map(u64::to_string).collect();
     let request = Request::post(&format!("/_millpond/queues/map/move?slots={}&to={to}", half.join(",")), "");
     eventually("the move to begin", || {
-        let answer =
-            Client::of(pipeline.address(desk, "admin")).try_ask(&request).map_err(|error| error.to_string())?;
+        let answer = Client::of(desk).try_ask(&request).map_err(|error| error.to_string())?;
         match answer.status() {
             // Its answer may have been lost.
             200 => Ok(()),
@@ -98,7 +95,15 @@ fn begin(pipeline: &Pipeline, desk: Part, from: u64, to: u64) {
     });
 }
 
-fn map(pipeline: &Pipeline, desk: Part) -> Result<Value, String> {
-    let answer = get(pipeline.address(desk, "admin"), "/_millpond/queues/map");
+/// Waits until nothing moves.
+pub fn wait_for_the_end(desk: SocketAddr) {
+    eventually("the end of the move", || match map(desk)? {
+        state if state["moving"].is_null() => Ok(()),
+        state => Err(state["moving"].to_string()),
+    });
+}
+
+fn map(desk: SocketAddr) -> Result<Value, String> {
+    let answer = Client::of(desk).try_ask(&Request::get("/_millpond/queues/map")).map_err(|error| error.to_string())?;
     if answer.status() == 200 { Ok(answer.json()) } else { Err(answer.text()) }
 }

@@ -11,7 +11,7 @@ use crate::harness::pipeline::{
 };
 
 /// Behind which line of the example, and what: whom each user follows, where the page says what the user did.
-const FOLLOWS: (&str, &str) = (
+pub const FOLLOWS: (&str, &str) = (
     "  template = \"countries.html.j2\"",
     r#"
 [[projection]]

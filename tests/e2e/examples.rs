@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::harness::client::get;
+use crate::harness::client::{Client, Request, get};
 use crate::harness::eventually;
 use crate::harness::process::{Millpond, finish};
 
@@ -50,6 +50,7 @@ fn all_are_good() {
             "cluster/spare.toml: good; roles: shards\n",
             "demo.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",
             "existing-api.toml: good; roles: proxy\n",
+            "homes.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",
             "local.toml: good; roles: proxy, ingest, queue, dispatcher, shards\n",
             "nats/dispatcher.toml: good; roles: queue, dispatcher\n",
             "nats/ingest.toml: good; roles: ingest, queue\n",
@@ -62,12 +63,32 @@ fn all_are_good() {
 #[test]
 fn each_that_stands_alone_starts_and_ends() {
     let place = Place::new();
-    for file in ["demo.toml", "existing-api.toml", "local.toml"] {
+    for file in ["demo.toml", "existing-api.toml", "homes.toml", "local.toml"] {
         let mut pond = place.start(file, &["proxy", "admin"]);
         is_ready(&pond);
         pond.signal("TERM");
         assert_eq!(pond.wait(), Some(0), "{file}: {}", pond.log().text());
     }
+}
+
+/// The events that the file's own comment shows come to the home feed that it names.
+#[test]
+fn a_home_feed_gathers_what_its_example_says() {
+    let place = Place::new();
+    let pond = place.start("homes.toml", &["proxy", "admin"]);
+    let text = std::fs::read_to_string(examples().join("homes.toml")).expect("an example");
+    let mut client = Client::of(pond.address("proxy"));
+    let mut posted = 0;
+    for event in text.lines().filter_map(|line| line.strip_prefix("#   ")).filter(|line| line.starts_with('{')) {
+        let answer = client.ask(&Request::post("/events/social", event));
+        assert_eq!((answer.status(), answer.json()["accepted"].as_u64()), (202, Some(1)), "{}", answer.text());
+        posted += 1;
+    }
+    assert_eq!(posted, 2);
+    eventually("the post", || match client.get("/users/ann/home.json") {
+        home if home.status() == 200 && home.json()["items"][0]["content_text"] == "hello" => Ok(()),
+        home => Err(home.text()),
+    });
 }
 
 #[test]

@@ -292,8 +292,13 @@ impl Dispatcher {
         shutdown: &mut watch::Receiver<bool>,
     ) {
         let now = timing::now();
-        let since = stuck.filter(|stuck| stuck.version == version).map_or(now, |stuck| stuck.since);
+        let before = stuck.filter(|stuck| stuck.version == version);
+        let since = before.map_or(now, |stuck| stuck.since);
         *stuck = Some(Stuck { version, since });
+        if before.is_none() {
+            // What is taken again at once tells the queue that all before it is filed, which the move waits for.
+            return self.map_above(version, within.min(HOLD_PAUSE), shutdown).await;
+        }
         let left = HOLD_MAX.saturating_sub(now.duration_since(since));
         if left.is_zero() {
             tracing::warn!(version, "slots that move were held for too long: their events go on, the move begins anew");

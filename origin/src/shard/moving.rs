@@ -5,20 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::Request;
 use millpond_shared::clock;
 use millpond_shared::event::Event;
 use millpond_shared::projection::Projection;
-use millpond_shared::shard_map::{FirstMap, MapState, Slots};
+use millpond_shared::shard_map::{FirstMap, MapState, Slot, Slots};
 use millpond_shared::version::{ShardId, Version};
 use millpond_shared::wire::{Origin, headers};
+use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::outbox::Attached;
 use super::{Opening, Shard, ShardMetrics, ShardSettings};
 use crate::api::documents::Documents;
+use crate::database::{Database, DatabaseError, DatabaseRow};
 use crate::dispatch::{Dispatcher, DispatcherSettings};
 use crate::projection::testing::{declared, event};
 use crate::queue::testing::{Machine, Random};
@@ -76,10 +80,63 @@ const PROJECTIONS: &str = r#"
 /// A wait that no test sees the end of, unless it fails.
 const LONG: Duration = Duration::from_secs(30);
 
+/// Another database, which all shards send the documents of the first projection to.
+#[derive(Default)]
+struct Table {
+    /// By key, in the order in which they came: version, number of items.
+    rows: Mutex<BTreeMap<String, Vec<(Version, usize)>>>,
+    /// What was written while it was still another shard's.
+    early: Mutex<Vec<(DatabaseRow, Arc<MapState>)>>,
+}
+
+/// The table, as one run of the shards knows it.
+struct Connected {
+    table: Arc<Table>,
+    known: KnownMap,
+}
+
+#[async_trait]
+impl Database for Connected {
+    async fn put(&self, rows: &[DatabaseRow]) -> Result<(), DatabaseError> {
+        for row in rows {
+            let slot = Slot::of(&row.projection, &row.key);
+            let is_early = |state: &Arc<MapState>| {
+                let comes = |epoch, slots: &Slots| slots.contains(slot) && row.version.epoch >= epoch;
+                state.moving.as_ref().is_some_and(|moving| comes(moving.epoch, &moving.slots))
+            };
+            self.table.early.lock().extend(self.known.get().filter(is_early).map(|state| (row.clone(), state)));
+            let document: serde_json::Value = serde_json::from_str(&row.document).expect("JSON");
+            let items = document["items"].as_array().expect("items").len();
+            self.table.rows.lock().entry(row.key.clone()).or_default().push((row.version, items));
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// The last version of each document, with the number of its items, by path; and how many there were.
+    fn newest(&self) -> BTreeMap<String, (Version, usize)> {
+        let rows = self.rows.lock();
+        rows.iter().filter_map(|(key, all)| Some((format!("/p/{key}"), *all.iter().max()?))).collect()
+    }
+
+    /// Versions that came more than once.
+    fn repeated(&self) -> Vec<(String, Version)> {
+        let rows = self.rows.lock();
+        let repeated = |(key, all): (&String, &Vec<(Version, usize)>)| {
+            let mut seen = BTreeSet::new();
+            let again = all.iter().filter(|(version, _)| !seen.insert(*version));
+            again.map(|(version, _)| (key.clone(), *version)).collect::<Vec<_>>()
+        };
+        rows.iter().flat_map(repeated).collect()
+    }
+}
+
 /// Disks, which outlive what runs on them.
 struct World {
     machine: Machine,
     disks: Vec<Forgetful>,
+    table: Arc<Table>,
     projections: Arc<Vec<Projection>>,
     /// Events by user.
     events: BTreeMap<String, BTreeSet<String>>,
@@ -106,6 +163,7 @@ impl World {
         World {
             machine: Machine::new(2),
             disks: (0..FIRST.shards).map(|_| Forgetful::new()).collect(),
+            table: Arc::default(),
             projections: Arc::new(declared(PROJECTIONS)),
             events: BTreeMap::new(),
             posts: BTreeMap::new(),
@@ -123,6 +181,7 @@ impl World {
         let following = known.clone();
         tasks.spawn(async move { panic!("{}", following.follow().await) });
         let metrics = ShardMetrics::register(&Registry::new()).expect("metrics");
+        let database = Arc::new(Connected { table: self.table.clone(), known: known.clone() });
         let mut shards = Vec::new();
         for (shard, disk) in (0..).zip(&self.disks) {
             let settings = ShardSettings { flush_every: Duration::from_millis(3), ..ShardSettings::default() };
@@ -134,7 +193,7 @@ impl World {
                 queues: queues.clone(),
                 events: Some(queues.clone()),
                 settings,
-                attached: Vec::new(),
+                attached: vec![Attached { name: "table".to_owned(), projections: vec![0], database: database.clone() }],
             };
             let shard = Shard::open(opening, &metrics).expect("opened");
             let (running, stopped_too) = (shard.clone(), stopped.clone());
@@ -225,7 +284,7 @@ impl World {
         all.chain(self.follows.iter().map(home)).collect()
     }
 
-    /// Waits until every document holds all that it has to, and nothing else.
+    /// Waits until every document holds all that it has to, and nothing else, and the table has them too.
     async fn compare(&mut self, running: &Running) {
         let began = clock::monotonic();
         for (path, ids) in self.model() {
@@ -239,6 +298,17 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
+        let expected = |(path, ids): (String, BTreeSet<String>)| {
+            let version = *self.seen.get(&path)?;
+            path.starts_with("/p/").then_some((path, (version, ids.len())))
+        };
+        let expected: BTreeMap<_, _> = self.model().into_iter().filter_map(expected).collect();
+        while self.table.newest() != expected {
+            assert!(began.elapsed() < LONG, "{:?} and not {expected:?}", self.table.newest());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let early = self.table.early.lock();
+        assert!(early.is_empty(), "written while it was handed over: {early:?}");
     }
 }
 
@@ -283,6 +353,8 @@ async fn slots_move_to_and_fro_while_events_flow() {
         running.until_moved().await;
     }
     world.compare(&running).await;
+    let repeated = world.table.repeated();
+    assert!(repeated.is_empty(), "both shards wrote it: {repeated:?}");
     let state = running.state().await;
     assert!(state.map.slots_of(0).len() != 512, "they have moved: {state:?}");
 }

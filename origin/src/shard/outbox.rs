@@ -35,7 +35,7 @@ enum Turn {
     Send,
     /// Another shard sends it.
     Leave,
-    /// It is not known yet whose it will be: while it is handed over, its version is ahead of what its owner sends.
+    /// It was handed over by a map that is not known here yet.
     Wait,
 }
 
@@ -93,8 +93,9 @@ impl Shard {
     async fn send_page(self: &Arc<Self>, attached: &Attached) -> Result<usize, Failed> {
         let (shard, projections) = (self.clone(), attached.projections.clone());
         let reading = apart(move || {
-            let page = shard.file.outbox(&projections, PAGE_DOCUMENTS, PAGE_BYTES)?;
             let map = shard.kept_map();
+            let comes = |projection, key: &str| shard.comes(projection, key, map.as_deref());
+            let page = shard.file.outbox(&projections, comes, PAGE_DOCUMENTS, PAGE_BYTES)?;
             let (mut rows, mut done) = (Vec::new(), Vec::new());
             for row in &page {
                 match shard.turn(row, map.as_deref()) {
@@ -126,15 +127,22 @@ impl Shard {
         Ok(count)
     }
 
+    /// Whether a document is of those that are being handed over to this shard.
+    fn comes(&self, projection: u16, key: &str, map: Option<&MapState>) -> bool {
+        let moving = map.and_then(|state| state.moving.as_ref()).filter(|moving| moving.to == self.id);
+        let (Some(moving), Some(declared)) = (moving, self.projections.get(usize::from(projection))) else {
+            return false;
+        };
+        moving.slots.contains(Slot::of(&declared.name, key))
+    }
+
     fn turn(&self, (projection, key, document): &Row, map: Option<&MapState>) -> Turn {
         let (Some(declared), Some(state)) = (self.projections.get(usize::from(*projection)), map) else {
             return Turn::Send;
         };
-        let slot = Slot::of(&declared.name, key);
-        let comes = state.moving.as_ref().is_some_and(|moving| moving.to == self.id && moving.slots.contains(slot));
-        if comes || document.version.epoch > state.version() {
+        if document.version.epoch > state.version() {
             Turn::Wait
-        } else if state.map.owner(slot).shard == self.id {
+        } else if state.map.owner_of(&declared.name, key).shard == self.id {
             Turn::Send
         } else {
             Turn::Leave

@@ -73,8 +73,14 @@ impl ShardFile {
     }
 
     /// Documents of these projections that are to be sent, at most `max` of them and about `max_bytes` bytes as they
-    /// are stored. Blocks.
-    pub fn outbox(&self, projections: &[u16], max: usize, max_bytes: usize) -> Result<Vec<Row>, ShardFileError> {
+    /// are stored, without those that `has_to_wait` says of. Blocks.
+    pub fn outbox(
+        &self,
+        projections: &[u16],
+        has_to_wait: impl Fn(u16, &str) -> bool,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, ShardFileError> {
         let read = self.database.begin_read()?;
         let (outbox, documents) = (read.open_table(OUTBOX)?, read.open_table(DOCUMENTS)?);
         let (mut wanted, mut bytes) = (Vec::new(), 0);
@@ -85,6 +91,9 @@ impl ShardFile {
                 let (of, key) = place.value();
                 if of != name || wanted.len() >= max || bytes >= max_bytes {
                     break;
+                }
+                if has_to_wait(*projection, key) {
+                    continue;
                 }
                 bytes += documents.get((name, key))?.map_or(0, |blob| blob.value().len());
                 wanted.push((*projection, Arc::from(key)));
@@ -163,7 +172,7 @@ mod tests {
 
     /// Keys that wait, by projection.
     fn waiting(file: &ShardFile) -> Vec<(u16, String)> {
-        let rows = file.outbox(&[0, 1], 99, usize::MAX).unwrap();
+        let rows = file.outbox(&[0, 1], |_, _| false, 99, usize::MAX).unwrap();
         rows.into_iter().map(|(projection, key, _)| (projection, key.to_string())).collect()
     }
 
@@ -177,8 +186,10 @@ mod tests {
         let file = open(&disk, &[(0, "reports")]);
         commit(&file, 2, &[row(0, "a", 1), row(0, "b", 2), row(1, "c", 2)]);
         assert_eq!(waiting(&file), places(&[(0, "a"), (0, "b")]), "the other projection is not sent");
-        assert_eq!(file.outbox(&[0], 1, usize::MAX).unwrap().len(), 1);
-        assert_eq!(file.outbox(&[0], 9, 1).unwrap().len(), 1, "one at least");
+        let count = |max, max_bytes| file.outbox(&[0], |_, _| false, max, max_bytes).unwrap().len();
+        assert_eq!((count(9, usize::MAX), count(1, usize::MAX), count(9, 1)), (2, 1, 1), "one at least");
+        let others = file.outbox(&[0], |_, key| key == "a", 1, usize::MAX).unwrap();
+        assert_eq!(&*others[0].1, "b", "who has to wait is in nobody's way");
         // While `a` was on its way, it changed again.
         commit(&file, 3, &[row(0, "a", 3)]);
         file.sent(&[(0, "a".into(), 1), (0, "b".into(), 2)]).unwrap();

@@ -50,6 +50,8 @@ pub struct Filer {
     tidied: Instant,
     /// Whether the record of the cursor is behind.
     is_dirty: bool,
+    /// Where what was taken last begins.
+    taken: Offset,
 }
 
 pub struct Shared {
@@ -102,6 +104,7 @@ impl Filer {
             marks: BTreeMap::new(),
             tidied: clock::monotonic(),
             is_dirty: false,
+            taken: 0,
         }
     }
 
@@ -125,6 +128,7 @@ impl Filer {
         (self.read_to, self.unfiled_bytes) = (0, 0);
         self.frames.clear();
         self.marks.clear();
+        self.taken = 0;
         self.token = lease.token;
         Ok(())
     }
@@ -132,6 +136,11 @@ impl Filer {
     /// See [`DispatchQueues::take`](crate::queue::DispatchQueues::take). The lease is checked by the caller.
     pub async fn take(&mut self, lease: Lease, max_events: usize, wait: Duration) -> Result<Option<Taken>, QueueError> {
         self.begin(lease).await?;
+        if self.is_dirty && self.taken == self.filed() + 1 {
+            // It can't go on: others may wait to see how far it is, as a move does that holds its next event.
+            self.make_due();
+            self.tidy_or_later().await;
+        }
         let began = clock::monotonic();
         let max_events = u64::try_from(max_events.max(1)).unwrap_or(u64::MAX);
         let runtime = self.shared.runtime.clone();
@@ -147,6 +156,7 @@ impl Filer {
             let unfiled: Vec<&Frame> = self.frames.iter().filter(|frame| frame.head.last >= first).collect();
             if let Some(newest) = unfiled.last() {
                 let last = newest.head.last.min(wanted);
+                self.taken = first;
                 let frames = unfiled.iter().take_while(|frame| frame.head.first <= last);
                 let frames = frames.map(|frame| frame.payload.clone()).collect();
                 return Ok(Some(Taken { first, last, frames }));
@@ -213,8 +223,13 @@ impl Filer {
 
     /// Writes down at once how far this is.
     pub async fn write_down(&mut self) -> Result<(), QueueError> {
-        self.tidied = clock::monotonic().checked_sub(self.tidy_every()).unwrap_or(self.tidied);
+        self.make_due();
         self.tidy().await
+    }
+
+    /// It is time to tidy.
+    fn make_due(&mut self) {
+        self.tidied = clock::monotonic().checked_sub(self.tidy_every()).unwrap_or(self.tidied);
     }
 
     fn unfiled(&self) -> impl Iterator<Item = &Frame> {
