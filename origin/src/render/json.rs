@@ -17,7 +17,8 @@ pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
 }
 
 fn feed(page: &Page<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(page.items.iter().map(|item| item.body.len() + 1).sum::<usize>() + 512);
+    let next = address::of_next(page);
+    let mut out = Vec::with_capacity(page.items_bytes() + next.as_ref().map_or(0, String::len) + 128);
     put_head(&mut out, &[("key", &page.plain), ("title", &page.title)]);
     for (index, item) in page.items.iter().enumerate() {
         if index > 0 {
@@ -26,7 +27,7 @@ fn feed(page: &Page<'_>) -> Vec<u8> {
         out.extend_from_slice(&item.body);
     }
     out.push(b']');
-    if let Some(next) = address::of_next(page) {
+    if let Some(next) = next {
         out.extend_from_slice(format!(",\"next\":{}", Value::from(next)).as_bytes());
     }
     out.push(b'}');

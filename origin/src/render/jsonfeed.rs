@@ -14,7 +14,7 @@ const VERSION: &str = "https://jsonfeed.org/version/1.1";
 const EXTENSION: &str = "_millpond";
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
-    let mut out = Vec::with_capacity(page.document.weight() + 128);
+    let mut out = Vec::with_capacity(page.items_bytes() * 5 / 4 + 512);
     let mut head = vec![("version", VERSION), ("title", &page.title)];
     let feed_url = address::of_output(page);
     let next_url = address::of_next(page);

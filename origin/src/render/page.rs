@@ -37,6 +37,11 @@ impl<'a> Page<'a> {
         Page { projection, output, key, plain, title, document, before, items, next }
     }
 
+    /// What the items take as JSON, in bytes, with a comma behind each.
+    pub fn items_bytes(&self) -> usize {
+        self.items.iter().map(|item| item.body.len() + 1).sum()
+    }
+
     /// The field `Link` (RFC 8288), by which pages of every format name others; `None` if this is the only one.
     pub fn link_field(&self) -> Option<String> {
         // By paths: behind a proxy it is the client who knows the host.
