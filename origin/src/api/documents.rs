@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use millpond_shared::projection::{Output, Projection, document_tag};
+use millpond_shared::projection::{Kind, Output, Projection, document_tag};
 use millpond_shared::route::{self, Route};
 use millpond_shared::shard_map::{MapState, Owner};
 use millpond_shared::version::{Position, ShardId, Version};
@@ -16,7 +16,7 @@ use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
 use tokio::time::timeout;
 
 use super::conditions::not_modified;
-use super::{changes, copies};
+use super::{changes, copies, pages};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
 use crate::queue::KnownMap;
 use crate::shard::{Behind, Found, NotRead, Read, Shard};
@@ -56,9 +56,10 @@ impl Documents {
         let map = self.map_of(request.headers()).await?;
         let asked = self.asked(&route, &map).ok_or_else(|| Box::new(self.no_path()))?;
         let least = least_position(request.headers())?.max(Some(asked.owner.since).filter(|since| *since > 0));
+        let before = pages::asked(asked.kind, request.uri().query())?;
         let shard = self.shard(asked.owner.shard);
         let shard = shard.ok_or_else(|| Box::new(not_owned_here(asked.owner.shard, map.version())))?;
-        let read = shard.document(&route, least).await.map_err(|why| Box::new(not_read(why)))?;
+        let read = shard.document_page(&route, before.as_ref(), least).await.map_err(|why| Box::new(not_read(why)))?;
         let mut response = asked.answer(&read, request.headers());
         if request.method() == Method::HEAD {
             let length = HeaderValue::from(response.body().len());
@@ -92,7 +93,7 @@ impl Documents {
         let output = projection.outputs.get(route.output)?;
         let owner = map.map.owner_of(&projection.name, &route.key);
         let tag = document_tag(&projection.name, &route.key);
-        Some(Asked { output, tag, owner, refresh: projection.refresh })
+        Some(Asked { kind: &projection.kind, output, tag, owner, refresh: projection.refresh })
     }
 
     fn no_path(&self) -> Response<Bytes> {
@@ -108,6 +109,7 @@ impl Documents {
 
 /// What a request names.
 struct Asked<'a> {
+    kind: &'a Kind,
     output: &'a Output,
     tag: String,
     owner: Owner,
@@ -122,6 +124,9 @@ impl Asked<'_> {
                 let fields = response.headers_mut();
                 put(fields, header::ETAG.as_str(), &rendered.etag);
                 put(fields, header::LAST_MODIFIED.as_str(), &rendered.last_modified);
+                if let Some(link) = &rendered.link {
+                    put(fields, header::LINK.as_str(), link);
+                }
                 self.put_common(fields, rendered.version, read);
                 // Not where there is nothing yet: the first event is waited for.
                 if let Some(refresh) = self.refresh {
