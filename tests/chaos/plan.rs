@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use millpond_shared::version::ShardId;
+
 use crate::crash::several_processes::LEASE;
 use crate::harness::random::Random;
 
@@ -11,6 +13,8 @@ pub const LENGTH: Duration = Duration::from_secs(5);
 /// Faults of one plan: one of each sort, and some more.
 const FAULTS_MIN: usize = 4;
 const FAULTS_MAX: usize = 12;
+/// Most repeats, beside these.
+const REPEATS_MAX: usize = 4;
 /// A thing that has been mended is left alone for so long.
 const REST: Duration = Duration::from_millis(300);
 /// Everything that will go wrong in one run.
@@ -52,6 +56,8 @@ pub enum Fault {
     Stalled(Link),
     /// Everything is so late.
     Slow(Link, Duration),
+    /// The last frame of each subject of a shard queue comes once more. On NATS only: the embedded queues have no door for it.
+    Repeated(ShardId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +115,9 @@ pub const LINKS: [Link; 10] = [
     Link { from: Role::Proxy, to: Role::Spare },
 ];
 
+/// As `config/cluster/shard-map.toml` has them.
+pub const SHARDS: [ShardId; 4] = [0, 1, 2, 3];
+
 const DISKS: [Disk; 3] = [Disk::Queue, Disk::Shards, Disk::Spare];
 
 impl Plan {
@@ -128,6 +137,13 @@ impl Plan {
                 }
             };
             actions.push(action);
+        }
+        if engine == Engine::Nats {
+            for _ in 0..=random.below(REPEATS_MAX) {
+                let begins = Duration::from_millis(random.below(LENGTH.as_millis() as usize) as u64);
+                let fault = Fault::Repeated(one_of(&SHARDS, &mut random));
+                actions.push(Action { begins, ends: begins, fault });
+            }
         }
         actions.sort_by_key(|action| action.begins);
         Plan { seed, engine, actions }
@@ -187,13 +203,14 @@ impl Fault {
             Fault::Killed(role) | Fault::Paused(role) => vec![Thing::Role(role)],
             Fault::Full(disk) => disk.users().iter().copied().map(Thing::Role).collect(),
             Fault::Cut(link) | Fault::Stalled(link) | Fault::Slow(link, _) => vec![Thing::Link(link)],
+            Fault::Repeated(_) => Vec::new(),
         }
     }
 
     pub fn link(self) -> Option<Link> {
         match self {
             Fault::Cut(link) | Fault::Stalled(link) | Fault::Slow(link, _) => Some(link),
-            Fault::Killed(_) | Fault::Paused(_) | Fault::Full(_) => None,
+            Fault::Killed(_) | Fault::Paused(_) | Fault::Full(_) | Fault::Repeated(_) => None,
         }
     }
 }
@@ -249,8 +266,12 @@ fn everything_happens_sometimes_and_is_mended_in_time() {
         assert!(happens(&|fault| fault == Fault::Stalled(link)) > 20, "{link:?}");
         assert!(happens(&|fault| matches!(fault, Fault::Slow(slow, _) if slow == link)) > 20, "{link:?}");
     }
+    for shard in SHARDS {
+        assert!(happens(&|fault| fault == Fault::Repeated(shard)) > 20, "{shard}");
+    }
     let actions = || plans.iter().flat_map(|plan| &plan.actions);
-    assert!(actions().all(|action| action.begins < action.ends && action.ends <= LENGTH));
+    let lasts = |action: &Action| action.begins < action.ends || matches!(action.fault, Fault::Repeated(_));
+    assert!(actions().all(|action| lasts(action) && action.ends <= LENGTH));
     let beyond_lease = |action: &&Action| {
         matches!(action.fault, Fault::Paused(Role::Dispatcher)) && action.ends - action.begins > LEASE
     };

@@ -7,6 +7,7 @@
 //! `MILLPOND_CRASH_SECONDS` makes each test that kills again and again go on for so long.
 
 mod leases;
+mod newcomer;
 mod one_process;
 pub mod several_processes;
 pub mod spare;

@@ -52,8 +52,19 @@ impl Documents {
         let asked = self.asked(&route).ok_or_else(|| Box::new(self.no_path()))?;
         let least = least_position(request.headers())?;
         let shard = self.shard(asked.shard).ok_or_else(|| Box::new(not_here(asked.shard)))?;
+        let newest = match request.headers().contains_key(headers::NEWEST) {
+            true => Some(shard.newest().await),
+            false => None,
+        };
         let read = shard.document(&route, least).await.map_err(|why| Box::new(not_read(why)))?;
+        let read = match newest {
+            Some(newest) => read.for_newest(newest),
+            None => read,
+        };
         let mut response = asked.answer(&read, request.headers());
+        if let Some(newest) = newest.flatten() {
+            put(response.headers_mut(), headers::NEWEST, &newest.to_string());
+        }
         if request.method() == Method::HEAD {
             let length = HeaderValue::from(response.body().len());
             *response.body_mut() = Bytes::new();
@@ -353,6 +364,21 @@ mod tests {
         let unused = (0..).map(|n| format!("nobody-{n}")).find(|key| owner(key) == refreshed.site.shard);
         let nothing = refreshed.get(&format!("/users/{}/feed.json", unused.expect("a key")), &[]).await;
         assert_eq!((nothing.status(), field(&nothing, "millpond-refresh")), (StatusCode::NOT_FOUND, ""));
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_the_newest_is_told_where_the_queue_ends_or_that_nobody_knows() {
+        let scene = scene().await;
+        let ask = async |fields: &[(&str, &str)]| {
+            let response = scene.get("/users/a%20b/feed.json", fields).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            ["millpond-newest", "millpond-behind", "cache-control"].map(|name| field(&response, name).to_owned())
+        };
+        let newest = [("millpond-newest", "?1")];
+        assert_eq!(ask(&newest).await, ["1", "", "public, max-age=5"]);
+        scene.site.queue.is_cut_off.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ask(&newest).await, ["", "unknown", "no-store"]);
+        assert_eq!(ask(&[]).await, ["", "", "public, max-age=5"], "nobody asked the queue");
     }
 
     #[tokio::test]

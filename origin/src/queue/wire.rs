@@ -10,6 +10,7 @@
 //! | `GET /_millpond/queues/events/Q?token=&max_events=&wait_ms=` | a take; answered with [`TakenHead`] and its frames |
 //! | `POST /_millpond/queues/events/Q/push/TOKEN` | [`RoundHead`] and its frames |
 //! | `GET /_millpond/queues/shards/S?after=&max_bytes=&wait_ms=` | a pull; answered with [`PulledHead`] and its frames |
+//! | `GET /_millpond/queues/shards/S/newest` | where the queue ends; answered with [`Newest`] |
 //! | `POST /_millpond/queues/dead` | dead letters as parts, to be laid aside; answered with [`Buried`] |
 //! | `PUT /_millpond/queues/shards/S/consumers/NAME` | [`Committed`] |
 //! | `DELETE /_millpond/queues/shards/S/consumers/NAME` | forgetting a consumer that is gone for good |
@@ -83,6 +84,11 @@ pub struct PulledHead {
     pub positions: Vec<Position>,
     pub last: Position,
     pub events_after: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    pub position: Position,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
