@@ -8,6 +8,7 @@ use http::{Method, Request, header};
 use millpond_origin::http::Client;
 use millpond_origin::queue::DeadKey;
 use millpond_origin::queue::wire::ROOT;
+use millpond_shared::template::encode_key_part;
 use serde_json::Value;
 
 use crate::Failure;
@@ -49,6 +50,16 @@ enum What {
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<DeadKey>,
     },
+    /// Forget a consumer of a shard queue that is gone for good, so that its frames may go.
+    Forget {
+        /// Number of the shard.
+        shard: u16,
+        /// Its name, as `ls` shows it.
+        consumer: String,
+        /// Even if it was heard of just now.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(clap::Subcommand)]
@@ -71,6 +82,8 @@ struct Start {
     count: usize,
 }
 
+/// From when on it is told that a consumer says nothing, in ms.
+const SILENT_MS: u64 = 10_000;
 /// For each answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
@@ -99,6 +112,17 @@ async fn asked(arguments: &Arguments) -> Result<(), Failure> {
                 } else {
                     println!("{key} is event {} of event queue {} now", told["offset"], key.queue);
                 }
+            }
+            return Ok(());
+        }
+        What::Forget { shard, consumer, force } => {
+            let path = format!("{ROOT}/shards/{shard}/consumers/{}", encode_key_part(consumer));
+            let path = if *force { format!("{path}?force=true") } else { path };
+            let told = client.ask(Method::DELETE, &path).await?;
+            if arguments.json {
+                println!("{told}");
+            } else {
+                println!("shard queue {shard} has forgotten {consumer}");
             }
             return Ok(());
         }
@@ -208,8 +232,13 @@ fn status(told: &Value) -> Table {
     }
     for queue in list(told, "shard_queues") {
         let (last, trimmed) = (number(&queue["last"]), number(&queue["trimmed"]));
-        let lag =
-            |consumer: &Value| format!("{} {} behind", text(&consumer[0]), last.saturating_sub(number(&consumer[1])));
+        let lag = |consumer: &Value| {
+            let name = text(&consumer[0]);
+            let silent_ms = number(&queue["heard_ms_ago"][&name]);
+            let silent =
+                if silent_ms < SILENT_MS { String::new() } else { format!(", silent for {} s", silent_ms / 1000) };
+            format!("{name} {} behind{silent}", last.saturating_sub(number(&consumer[1])))
+        };
         let consumers: Vec<String> = list(queue, "consumers").map(lag).collect();
         table.0.push(vec![
             format!("shard {}", queue["shard"]),
@@ -270,7 +299,8 @@ mod tests {
     fn tables_say_what_json_says() {
         let told = json!({
             "event_queues": [{ "queue": 0, "last": 9, "filed": 7, "bytes": 300, "oldest_age_ms": 1500 }],
-            "shard_queues": [{ "shard": 3, "last": 12, "trimmed": 10, "bytes": 80, "consumers": [["primary", 11], ["spare", 10]] }],
+            "shard_queues": [{ "shard": 3, "last": 12, "trimmed": 10, "bytes": 80, "consumers": [["primary", 11], ["spare", 10]],
+                "heard_ms_ago": { "primary": 700, "spare": 61_200 } }],
             "dead": 2,
         });
         assert_eq!(
@@ -278,7 +308,7 @@ mod tests {
             [
                 "queue         last  done  waiting   bytes  oldest  consumers",
                 "events 0      9     7     2 events  300    1.5 s",
-                "shard 3       12    10    2 frames  80             primary 1 behind, spare 2 behind",
+                "shard 3       12    10    2 frames  80             primary 1 behind, spare 2 behind, silent for 61 s",
                 "dead letters  2",
             ]
         );

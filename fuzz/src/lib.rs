@@ -6,7 +6,7 @@
 //! | module | targets |
 //! |---|---|
 //! | `http1` | request heads, response heads, bodies, PROXY heads |
-//! | `paths` | the normal form of paths, cache keys |
+//! | `paths` | the normal form of paths, cache keys, cursors of pages |
 //! | `directives` | `Cache-Control`, targeted fields and groups |
 //! | `selection` | `Vary`, ranges, parts, multipart bodies, validators |
 //! | `verdicts` | what is decided of a request and its answer |
@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("cache_control", directives::cache_control),
     ("changes", stored::changes),
     ("config", settings::config),
+    ("cursor", paths::cursor),
     ("frame", stored::frame),
     ("ingest", events::ingest),
     ("key", paths::key),

@@ -1,5 +1,6 @@
-//! One spelling of a path, and one key for one resource.
+//! One spelling of a path, one key for one resource, and one text for one place in a feed.
 
+use millpond_origin::projection::Before;
 use millpond_proxy::key::{Key, forwarded_target};
 use millpond_proxy::rules::{Query, Rule};
 use millpond_shared::http1::{normal, origin_form};
@@ -64,4 +65,13 @@ pub fn key(data: &[u8]) {
     let [(key, uri), (other_key, other_uri)] = parts;
     assert_eq!(key == other_key, uri == other_uri);
     assert_eq!(key.hash() == other_key.hash(), key == other_key);
+}
+
+/// The cursor of a page, as it stands in a query.
+pub fn cursor(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(place) = text.parse::<Before>() else { return };
+    assert_eq!(place.to_string(), text, "one place has one text");
+    assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)), "it needs no encoding");
+    assert!(text.len() <= 12 + place.rank().1.len() * 4 / 3 + 2, "it is no longer than what it says");
 }

@@ -1,6 +1,6 @@
 //! What only the whole of a configuration can tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use millpond_origin::config::shards::{ShardMapConfig, ShardsConfig};
 use millpond_origin::config::{databases, roles, shards as shard_sections, source as source_section};
-use millpond_origin::render::check_template;
-use millpond_proxy::rules::{self, Forwarding, Known, WrittenRule};
+use millpond_origin::render::{BEFORE, check_template};
+use millpond_proxy::rules::{self, Forwarding, Known, Pattern, Query, RuleSet, WrittenRule};
 use millpond_shared::config::{At, Complaints, Source};
-use millpond_shared::projection;
+use millpond_shared::projection::{self, Projection};
 
 use super::{Admin, Config, Log, Proxy, Written, origins, sockets, start};
 
@@ -49,6 +49,9 @@ pub fn judge(written: &Written, source: &Source, complaints: &mut Complaints) ->
 
     counterparts(written, complaints);
     every_shard_has_a_place(written, &shard_map, shards.as_ref(), complaints);
+    if let Some(proxy) = &proxy {
+        pages_can_be_asked_for(written, &projections, &proxy.rules, complaints);
+    }
     sockets::judge(written, complaints);
     unused(written, source, complaints);
     Some(Config {
@@ -239,6 +242,38 @@ fn every_shard_has_a_place(
     let span = written.shard_map.as_ref().map_or_else(|| start(rule), start);
     let problem = format!("a rule asks the shards, but nobody knows where these are: {}", lost.join(", "));
     complaints.add(span, "shard_map.address", problem, "say where, as in \"127.0.0.1:7101\" = [0, 1]");
+}
+
+/// A page of a document is named by a query parameter: through a rule that leaves it out, every page would be the first.
+fn pages_can_be_asked_for(written: &Written, projections: &[Projection], rules: &RuleSet, complaints: &mut Complaints) {
+    let written = written.rule.as_deref().unwrap_or_default();
+    // Where some have mistakes of their own, it is not known which is which.
+    if written.len() != rules.rules.len() {
+        return;
+    }
+    let mut told = BTreeSet::new();
+    for projection in projections {
+        for output in projection.outputs.iter().filter(|output| output.page.is_some()) {
+            let any_key = vec!["*"; projection.key.slashes() + 1].join("/");
+            let Ok(path) = output.path.path_of(&any_key).parse::<Pattern>() else { continue };
+            for ((index, rule), at) in rules.rules.iter().enumerate().zip(written) {
+                if !rule.matches.path.covers(&path) {
+                    continue;
+                }
+                let leaves_it_out =
+                    matches!(&rule.query, Query::Only(names) if !names.iter().any(|name| name == BEFORE));
+                if rule.origin == "shards" && leaves_it_out && told.insert(index) {
+                    let span = at.value.key.as_ref().map_or_else(|| start(at), |key| key.span.clone());
+                    let problem = format!("leaves `{BEFORE}` out, which names the pages of {}", output.path.as_str());
+                    complaints.add(span, format!("rule[{index}].key"), problem, format!("add \"{BEFORE}\" to `query`"));
+                }
+                // What it takes, no other rule gets.
+                if rule.matches.host.is_none() && rule.matches.methods.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// Sections of the main file that nothing uses. In an included file they may be there for other processes.

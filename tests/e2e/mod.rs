@@ -24,6 +24,7 @@ mod ingest;
 mod languages;
 mod limits;
 pub mod model;
+mod pages;
 mod paths;
 mod plain_proxy;
 mod proxy_protocol;

@@ -6,9 +6,14 @@ use crate::harness::pipeline::{ALL, INGEST_ON_NATS, ON_NATS, ONE_PROCESS, Part, 
 use crate::harness::process::{Finished, finish};
 
 /// The command, at the admin socket of a process that has the queues.
-fn queue(pipeline: &Pipeline, part: Part, args: &[&str]) -> Finished {
+fn asked(pipeline: &Pipeline, part: Part, args: &[&str]) -> Finished {
     let at = pipeline.address(part, "admin").to_string();
-    let done = finish(&[&["queue", "--at", at.as_str()], args].concat(), std::path::Path::new("."));
+    finish(&[&["queue", "--at", at.as_str()], args].concat(), std::path::Path::new("."))
+}
+
+/// The same, done.
+fn queue(pipeline: &Pipeline, part: Part, args: &[&str]) -> Finished {
+    let done = asked(pipeline, part, args);
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{args:?}");
     done
 }
@@ -64,5 +69,29 @@ fn what_can_not_be_applied_is_laid_aside_shown_and_replayed() {
         let (number, _) = again.split_once(':').expect("a key");
         let peeked = queue(&pipeline, part, &["peek", "events", number, "--after", "0", "--json"]).stdout;
         assert!(peeked.starts_with('['), "{peeked}");
+    }
+}
+
+#[test]
+fn a_consumer_that_lives_is_forgotten_by_force_only_and_comes_back() {
+    for (parts, part) in [(&ONE_PROCESS[..], ALL), (&ON_NATS[..], INGEST_ON_NATS)] {
+        let pipeline = Pipeline::of(parts);
+        let ls = || queue(&pipeline, part, &["ls"]).stdout;
+        let is_listed =
+            |table: &str| table.lines().any(|line| line.starts_with("shard 0 ") && line.contains("primary"));
+        eventually("the shard to be known", || if is_listed(&ls()) { Ok(()) } else { Err(ls()) });
+
+        let refused = asked(&pipeline, part, &["forget", "0", "primary"]);
+        let words = "it seems to be alive; fix: stop it, ask again 10 s later, or add force=true";
+        assert!(refused.code == Some(1) && refused.stderr.contains(words), "{refused:?}");
+        let unknown = asked(&pipeline, part, &["forget", "0", "spare/1", "--force"]);
+        assert!(
+            unknown.stderr.contains("has no consumer `spare/1`; fix: name one that it has: `primary`"),
+            "{unknown:?}"
+        );
+
+        let told = queue(&pipeline, part, &["forget", "0", "primary", "--force"]).stdout;
+        assert_eq!(told, "shard queue 0 has forgotten primary\n");
+        eventually("it to be back with its next commit", || if is_listed(&ls()) { Ok(()) } else { Err(ls()) });
     }
 }

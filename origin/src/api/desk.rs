@@ -9,6 +9,7 @@
 //! | `GET dead?count=N` | dead letters |
 //! | `POST dead/KEY/replay` | the event is appended to its event queue again, and the letter removed |
 //! | `DELETE dead/KEY` | the letter is removed |
+//! | `DELETE shards/S/consumers/NAME` | the consumer is forgotten; while it lives only with `?force` |
 //!
 //! All answers are JSON. Nothing that is looked at changes.
 
@@ -34,6 +35,9 @@ pub struct Desk {
 const COUNT_DEFAULT: usize = 20;
 /// And at most; of letters as many as there can be.
 const COUNT_MAX: usize = 1_000;
+/// A consumer that was heard of within this time counts as alive, in ms: five times the `flush_every` that shards have
+/// unless they are told.
+const ALIVE_MS: u64 = 10_000;
 /// Bytes of frames that are looked at for one answer.
 const PEEK_BYTES: usize = 4 << 20;
 
@@ -51,6 +55,7 @@ impl Desk {
             ("GET", ["dead"]) => self.dead(query).await,
             ("POST", ["dead", key, "replay"]) => self.replay(key).await,
             ("DELETE", ["dead", key]) => self.remove(key).await,
+            ("DELETE", ["shards", shard, "consumers", name]) => self.forget(shard, name, query).await,
             (_, [] | ["events" | "shards", _, "peek"]) => return Some(method_not_allowed("GET")),
             (_, ["dead", _, "replay"]) => return Some(method_not_allowed("POST")),
             (_, ["dead", _]) => return Some(method_not_allowed("DELETE")),
@@ -139,6 +144,29 @@ impl Desk {
             false => Ok(no_letter(key)),
         }
     }
+
+    /// One that lives would be back with its next commit, and might find that what it has yet to pull is gone.
+    async fn forget(&self, shard: &str, name: &str, query: &str) -> Result<Response<Bytes>, QueueError> {
+        let (shard, name) = (number(shard)?, decode_key(name));
+        let is_forced = query.split('&').any(|pair| pair == "force" || pair == "force=true");
+        let status = self.queues.status().await?;
+        let found = status.shard_queues.iter().find(|found| found.shard == shard);
+        let heard_ms_ago = found.and_then(|found| found.heard_ms_ago.get(&name)).copied();
+        if let Some(ago) = heard_ms_ago.filter(|ago| *ago < ALIVE_MS && !is_forced) {
+            let error = format!("`{name}` was heard of {:.1} s ago: it seems to be alive", ago as f64 / 1000.0);
+            let fix = format!("stop it, ask again {} s later, or add force=true", ALIVE_MS / 1000);
+            return Ok(refusal(StatusCode::CONFLICT, error, fix));
+        }
+        if self.queues.remove_consumer(shard, &name).await? {
+            tracing::info!(shard, consumer = name, "forgot a consumer");
+            return Ok(answer(StatusCode::OK, &json!({ "shard": shard, "forgotten": name })));
+        }
+        let known = found.into_iter().flat_map(|found| &found.consumers);
+        let known: Vec<String> = known.map(|(known, _)| format!("`{known}`")).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let error = format!("shard queue {shard} has no consumer `{name}`");
+        Ok(refusal(StatusCode::NOT_FOUND, error, format!("name one that it has: {known}")))
+    }
 }
 
 fn no_letter(key: DeadKey) -> Response<Bytes> {
@@ -170,4 +198,61 @@ fn named(query: &str, name: &str) -> Result<Option<u64>, QueueError> {
 
 fn invalid(problem: String) -> QueueError {
     QueueError::Invalid { problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_shared::template::encode_key_part;
+
+    use super::*;
+    use crate::queue::ShardQueues;
+    use crate::queue::testing::Machine;
+
+    async fn asked(desk: &Desk, method: &str, name: &str, query: &str) -> (StatusCode, Value) {
+        let name = encode_key_part(name);
+        let answer = desk.answer(method, &["shards", "0", "consumers", &name], query).await.expect("for the desk");
+        (answer.status(), serde_json::from_slice(answer.body()).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn a_consumer_is_forgotten_once_it_is_silent_or_by_force() {
+        let machine = Machine::new(1);
+        let queues = machine.open();
+        let desk = Desk::new(queues.clone());
+        for name in ["primary", "spare/1"] {
+            queues.committed(0, name, 0).await.expect("taken");
+        }
+        machine.pass_ms(ALIVE_MS - 1);
+        queues.committed(0, "primary", 0).await.expect("taken");
+        let (status, body) = asked(&desk, "DELETE", "spare/1", "").await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert_eq!(body["error"], "`spare/1` was heard of 10.0 s ago: it seems to be alive");
+        assert_eq!(body["fix"], "stop it, ask again 10 s later, or add force=true");
+        machine.pass_ms(1);
+        let told = json!({ "shard": 0, "forgotten": "spare/1" });
+        assert_eq!(asked(&desk, "DELETE", "spare/1", "").await, (StatusCode::OK, told));
+        let (status, body) = asked(&desk, "DELETE", "spare/1", "force=true").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(body["fix"], "name one that it has: `primary`");
+        assert_eq!(asked(&desk, "DELETE", "primary", "x=1").await.0, StatusCode::CONFLICT);
+        assert_eq!(asked(&desk, "DELETE", "primary", "force").await.0, StatusCode::OK);
+        let (_, body) = asked(&desk, "DELETE", "primary", "").await;
+        assert_eq!(body["fix"], "name one that it has: none");
+        queues.close().await;
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_nobody_is_taken_for_gone_at_once() {
+        let machine = Machine::new(1);
+        let queues = machine.open();
+        queues.committed(0, "spare", 0).await.expect("taken");
+        queues.close().await;
+        machine.pass_ms(ALIVE_MS * 9);
+        let queues = machine.open();
+        let desk = Desk::new(queues.clone());
+        assert_eq!(asked(&desk, "DELETE", "spare", "").await.0, StatusCode::CONFLICT);
+        machine.pass_ms(ALIVE_MS);
+        assert_eq!(asked(&desk, "DELETE", "spare", "").await.0, StatusCode::OK);
+        queues.close().await;
+    }
 }

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use millpond_shared::projection::{Output, Projection, document_tag};
+use millpond_shared::projection::{Kind, Output, Projection, document_tag};
 use millpond_shared::route::{self, Route};
 use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::{Position, ShardId, Version};
 use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
 
 use super::conditions::not_modified;
-use super::{changes, copies};
+use super::{changes, copies, pages};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
 use crate::shard::{Behind, Found, NotRead, Read, Shard};
 
@@ -51,12 +51,13 @@ impl Documents {
         }
         let asked = self.asked(&route).ok_or_else(|| Box::new(self.no_path()))?;
         let least = least_position(request.headers())?;
+        let before = pages::asked(asked.kind, request.uri().query())?;
         let shard = self.shard(asked.shard).ok_or_else(|| Box::new(not_here(asked.shard)))?;
         let newest = match request.headers().contains_key(headers::NEWEST) {
             true => Some(shard.newest().await),
             false => None,
         };
-        let read = shard.document(&route, least).await.map_err(|why| Box::new(not_read(why)))?;
+        let read = shard.document_page(&route, before.as_ref(), least).await.map_err(|why| Box::new(not_read(why)))?;
         let read = match newest {
             Some(newest) => read.for_newest(newest),
             None => read,
@@ -80,7 +81,7 @@ impl Documents {
         let output = projection.outputs.get(route.output)?;
         let shard = self.map.owner_of(&projection.name, &route.key).shard;
         let tag = document_tag(&projection.name, &route.key);
-        Some(Asked { output, tag, shard, refresh: projection.refresh })
+        Some(Asked { kind: &projection.kind, output, tag, shard, refresh: projection.refresh })
     }
 
     fn no_path(&self) -> Response<Bytes> {
@@ -96,6 +97,7 @@ impl Documents {
 
 /// What a request names.
 struct Asked<'a> {
+    kind: &'a Kind,
     output: &'a Output,
     tag: String,
     /// The shard that owns the document.
@@ -111,6 +113,9 @@ impl Asked<'_> {
                 let fields = response.headers_mut();
                 put(fields, header::ETAG.as_str(), &rendered.etag);
                 put(fields, header::LAST_MODIFIED.as_str(), &rendered.last_modified);
+                if let Some(link) = &rendered.link {
+                    put(fields, header::LINK.as_str(), link);
+                }
                 self.put_common(fields, rendered.version, read);
                 // Not where there is nothing yet: the first event is waited for.
                 if let Some(refresh) = self.refresh {

@@ -6,4 +6,5 @@ mod copies;
 pub mod desk;
 pub mod documents;
 pub mod ingest;
+mod pages;
 pub mod queues;

@@ -61,14 +61,6 @@ impl QueuesApi {
                 self.queues.committed(number(shard)?, &decode_key(name), position).await?;
                 Ok(done())
             }
-            ("DELETE", ["shards", shard, "consumers", name]) => {
-                match self.queues.remove_consumer(number(shard)?, &decode_key(name)).await? {
-                    true => Ok(done()),
-                    false => {
-                        Ok(refusal(StatusCode::NOT_FOUND, "there is no such consumer", "see the status for names"))
-                    }
-                }
-            }
             (_, names) => Ok(other(names)),
         }
     }
@@ -239,7 +231,7 @@ mod tests {
         let (status, told) = ask(&api, "GET", "/_millpond/queues", "").await;
         assert_eq!((status, told["event_queues"].as_array().unwrap().len()), (200, 2));
         assert_eq!(told["shard_queues"][0]["consumers"], serde_json::json!([["a b", 0]]));
-        assert_eq!(ask(&api, "DELETE", "/_millpond/queues/shards/3/consumers/a%20b", "").await.0, 200);
+        assert_eq!(ask(&api, "DELETE", "/_millpond/queues/shards/3/consumers/a%20b?force=true", "").await.0, 200);
         assert_eq!(ask(&api, "DELETE", "/_millpond/queues/shards/3/consumers/a%20b", "").await.0, 404);
     }
 

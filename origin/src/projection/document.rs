@@ -7,7 +7,7 @@ use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Effect, KeyState};
-use super::{Hop, Item};
+use super::{Before, Hop, Item};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +61,17 @@ impl Document {
 
     /// Its items, if it is of a kind that has some.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
-        let items: Box<dyn Iterator<Item = &Item>> = match &self.state {
-            KeyState::Items(items) => Box::new(items.iter()),
-            KeyState::Removable(items) => Box::new(items.iter()),
-            KeyState::Followed(followed) => Box::new(followed.items().iter()),
-            KeyState::Home(home) => Box::new(home.iter()),
-            KeyState::Edges(edges) => Box::new(edges.iter()),
+        self.items_below(None)
+    }
+
+    /// Its items below a place, the newest first; all of them without one.
+    pub fn items_below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
+        let items: Box<dyn Iterator<Item = &'a Item> + 'a> = match &self.state {
+            KeyState::Items(items) => Box::new(items.below(before)),
+            KeyState::Removable(items) => Box::new(items.below(before)),
+            KeyState::Followed(followed) => Box::new(followed.items().below(before)),
+            KeyState::Home(home) => Box::new(home.below(before)),
+            KeyState::Edges(edges) => Box::new(edges.below(before)),
             KeyState::Counter(_) | KeyState::Group(_) => Box::new(std::iter::empty()),
         };
         items

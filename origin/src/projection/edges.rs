@@ -11,12 +11,13 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::{Before, Item};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edges {
@@ -46,9 +47,11 @@ struct Place {
 const EDGE_BYTES: usize = 120;
 
 impl Edges {
-    /// The edges that are there, the newest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.places.iter().rev().map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
+    /// The edges that are there below a place, the newest first; all of them without one.
+    pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
+        let end = before.map_or(Bound::Unbounded, |before| Bound::Excluded(Place::first_at(before)));
+        let below = self.places.range((Bound::Unbounded, end)).rev();
+        below.map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
     }
 
     /// What the state takes in memory, in bytes.
@@ -144,6 +147,12 @@ impl Edges {
 }
 
 impl Place {
+    /// What no edge with this order and id is below.
+    fn first_at(before: &Before) -> Place {
+        let (order, id) = before.rank();
+        Place { item: Arc::new(Item { order, id: id.into(), body: Bytes::new() }), to: "".into() }
+    }
+
     fn rank(&self) -> (i64, &str, &str) {
         (self.item.order, &self.item.id, &self.to)
     }
@@ -206,7 +215,7 @@ mod tests {
     }
 
     fn shown(edges: &Edges) -> Vec<(i64, String)> {
-        edges.iter().map(|item| (item.order, item.id.to_string())).collect()
+        edges.below(None).map(|item| (item.order, item.id.to_string())).collect()
     }
 
     #[test]

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Item;
 use super::edges::{Edge, Edges};
 use super::hop::{Follow, Hop, News};
+use super::{Before, Item};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Home {
@@ -41,8 +41,10 @@ struct Gathered {
 const GATHERED_BYTES: usize = size_of::<Gathered>() + 8;
 
 impl Home {
-    pub fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.items.iter().map(|gathered| gathered.item.as_ref())
+    /// The items below a place, the newest first; all of them without one.
+    pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
+        let above = |before: &Before| self.items.partition_point(|gathered| gathered.item.rank() >= before.rank());
+        self.items.iter().skip(before.map_or(0, above)).map(|gathered| gathered.item.as_ref())
     }
 
     /// What the state takes in memory, in bytes.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::Item;
+use super::{Before, Item};
 
 /// Items, the greatest by (order, id) first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,12 @@ pub struct Items {
 impl Items {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Item> {
         self.items.iter().map(Arc::as_ref)
+    }
+
+    /// Those below a place; all of them without one.
+    pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
+        let above = |before: &Before| self.items.partition_point(|item| item.rank() >= before.rank());
+        self.iter().skip(before.map_or(0, above))
     }
 
     /// The same, to be shared.

@@ -13,8 +13,11 @@
 //! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
 //! | `group` | `group`: the same by member |
 //!
+//! `before` is where a page of a document that lists items begins.
+//!
 //! The same set of events gives the same state, byte for byte, in whatever order they arrive.
 
+mod before;
 mod counter;
 mod decimal;
 mod distinct;
@@ -34,6 +37,7 @@ mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use before::{Before, NoCursor};
 pub use counter::Counter;
 pub use decimal::Decimal;
 pub use document::{Applied, Arrival, Document};

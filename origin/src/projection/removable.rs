@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::{Before, Item};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removable {
@@ -64,9 +64,11 @@ const REMOVAL_BYTES: usize = 160;
 const PLACE_BYTES: usize = size_of::<Place>() + 8;
 
 impl Removable {
-    /// The items that are not removed, the newest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.places.iter().map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
+    /// The items below a place that are not removed, the newest first; all of them without one.
+    pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
+        let above = |before: &Before| self.places.partition_point(|place| place.item.rank() >= before.rank());
+        let below = self.places.iter().skip(before.map_or(0, above));
+        below.map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
     }
 
     /// What the state takes in memory, in bytes.
@@ -255,7 +257,7 @@ mod tests {
     }
 
     fn orders(state: &Removable) -> Vec<i64> {
-        state.iter().map(|item| item.order).collect()
+        state.below(None).map(|item| item.order).collect()
     }
 
     fn item(order: i64, name: u8) -> Act {
@@ -347,7 +349,7 @@ mod tests {
         ) {
             let state = applied(keep, removals, &acts);
             let shown: Vec<_> =
-                state.iter().map(|item| (item.order, item.id.to_string(), item.body.to_vec())).collect();
+                state.below(None).map(|item| (item.order, item.id.to_string(), item.body.to_vec())).collect();
             prop_assert_eq!(shown, model(keep, removals, &acts));
             let other = applied(keep, removals, &again);
             prop_assert_eq!(&other, &state, "weights included");

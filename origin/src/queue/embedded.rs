@@ -136,16 +136,17 @@ impl Parts {
         let now_ms = self.runtime.now_ms();
         Status {
             event_queues: self.events.iter().zip(0..).map(|(queue, number)| status(queue, number, now_ms)).collect(),
-            shard_queues: (0..SHARDS_MAX).filter_map(|shard| self.shard_status(shard)).collect(),
+            shard_queues: (0..SHARDS_MAX).filter_map(|shard| self.shard_status(shard, now_ms)).collect(),
             dead: self.shards.dead_count(),
         }
     }
 
-    fn shard_status(&self, shard: ShardId) -> Option<ShardQueueStatus> {
+    fn shard_status(&self, shard: ShardId, now_ms: u64) -> Option<ShardQueueStatus> {
         let Ends { last, trimmed, bytes, .. } = self.shards.ends(shard).ok()?;
         let consumers = self.shards.consumers(shard);
         let used = last > 0 || !consumers.is_empty();
-        used.then_some(ShardQueueStatus { shard, last, trimmed, bytes, consumers })
+        let heard_ms_ago = self.shards.heard_ms_ago(shard, now_ms);
+        used.then_some(ShardQueueStatus { shard, last, trimmed, bytes, consumers, heard_ms_ago })
     }
 }
 

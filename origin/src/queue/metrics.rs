@@ -1,5 +1,7 @@
 //! What the queue role counts.
 
+use std::collections::BTreeMap;
+
 use millpond_shared::version::{QueueId, ShardId};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -47,6 +49,8 @@ pub struct ShardQueueStatus {
     pub bytes: u64,
     /// What each consumer has committed.
     pub consumers: Vec<(String, u64)>,
+    /// How long ago each of them said so last, in ms. One that lives says it with every flush, changed or not.
+    pub heard_ms_ago: BTreeMap<String, u64>,
 }
 
 impl QueueMetrics {

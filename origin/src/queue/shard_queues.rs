@@ -48,6 +48,8 @@ pub(super) struct Shared {
 pub(super) struct Consumers {
     pub committed: BTreeMap<(ShardId, String), Position>,
     pub changed: BTreeSet<(ShardId, String)>,
+    /// When each said so last, or this was opened, in ms since the epoch. It is not written down.
+    pub heard_ms: BTreeMap<(ShardId, String), u64>,
     /// As it stands in the file.
     pub recorded: BTreeMap<(ShardId, String), Position>,
 }
@@ -72,6 +74,7 @@ impl ShardQueueSet {
             claims: Mutex::new(loaded.claims),
             dead: Mutex::new(loaded.dead),
             consumers: Mutex::new(Consumers {
+                heard_ms: loaded.committed.keys().map(|key| (key.clone(), runtime.now_ms())).collect(),
                 recorded: loaded.committed.clone(),
                 committed: loaded.committed,
                 changed: BTreeSet::new(),
@@ -135,6 +138,7 @@ impl ShardQueueSet {
             }
             // A position that is lost in a crash means that less is trimmed. A consumer that is lost, or one that went
             // back, means that more is: what it has yet to pull, once the others have passed that.
+            consumers.heard_ms.insert(key.clone(), self.shared.runtime.now_ms());
             let relied_on = consumers.recorded.get(&key).is_none_or(|recorded| *recorded > position);
             if consumers.committed.insert(key.clone(), position) != Some(position) {
                 consumers.changed.insert(key);
@@ -152,11 +156,19 @@ impl ShardQueueSet {
         self.shared.consumers.lock().of(shard).map(|(name, position)| (name.to_owned(), position)).collect()
     }
 
+    /// How long ago each of them said what it has committed, in ms.
+    pub fn heard_ms_ago(&self, shard: ShardId, now_ms: u64) -> BTreeMap<String, u64> {
+        let consumers = self.shared.consumers.lock();
+        let heard = consumers.heard_ms.range((shard, String::new())..).take_while(|((of, _), _)| *of == shard);
+        heard.map(|((_, name), heard_ms)| (name.clone(), now_ms.saturating_sub(*heard_ms))).collect()
+    }
+
     /// Forgets a consumer that is gone for good, so that its frames may be trimmed; whether there was one.
     pub fn remove_consumer(&self, shard: ShardId, consumer: &str) -> bool {
         let mut consumers = self.shared.consumers.lock();
         let key = (shard, consumer.to_owned());
         let was_there = consumers.committed.remove(&key).is_some();
+        consumers.heard_ms.remove(&key);
         if was_there {
             consumers.changed.insert(key);
         }

@@ -321,7 +321,15 @@ async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: i
     let ahead = QueueError::Ahead { shard: 0, after: 5, last: 4 };
     assert_eq!(doors.shards.pull(0, 5, 1 << 20, LONG).await, Err(ahead.clone()));
     assert_eq!(doors.shards.committed(0, "primary", 5).await, Err(ahead));
+    doors.machine.pass_ms(7);
+    doors.shards.committed(0, "primary", 3).await.unwrap();
+    doors.machine.pass_ms(5);
+    let heard =
+        |status: Status| status.shard_queues.into_iter().flat_map(|queue| queue.heard_ms_ago).collect::<Vec<_>>();
+    let expected = [("primary".to_owned(), 5), ("spare/1".to_owned(), 12)];
+    assert_eq!(heard(doors.queues.status().await.unwrap()), expected, "said again counts as said");
     assert_eq!(doors.queues.remove_consumer(0, "spare/1").await, Ok(true));
+    assert_eq!(heard(doors.queues.status().await.unwrap()), expected[..1]);
     assert_eq!(doors.queues.remove_consumer(0, "spare/1").await, Ok(false));
 }
 

@@ -13,7 +13,6 @@
 //! | `GET /_millpond/queues/shards/S/newest` | where the queue ends; answered with [`Newest`] |
 //! | `POST /_millpond/queues/dead` | dead letters as parts, to be laid aside; answered with [`Buried`] |
 //! | `PUT /_millpond/queues/shards/S/consumers/NAME` | [`Committed`] |
-//! | `DELETE /_millpond/queues/shards/S/consumers/NAME` | forgetting a consumer that is gone for good |
 //!
 //! A body is a [`Message`]: one byte, the format number; a head as JSON, and any number of binary parts, each behind
 //! its length in four bytes, big-endian. Requests with a body, and all answers but the status, are such messages. An

@@ -1,5 +1,7 @@
 //! Activity Streams 2.0 (<https://www.w3.org/TR/activitystreams-core/>): an ordered collection of objects (pure).
 //!
+//! One that has more of them than stand on a page holds its first page (§5.3), which names the next.
+//!
 //! Members that the vocabulary knows are emitted when their values are of the type it asks for; nothing else is, since a
 //! name without a context has no meaning in it. An item may say what it is (`type`), a `Note` otherwise.
 
@@ -12,20 +14,39 @@ use crate::projection::Item;
 const CONTEXT: &str = "https://www.w3.org/ns/activitystreams";
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
-    let items = page.document.items().map(|item| object(page, item)).collect::<Result<Vec<Value>, String>>()?;
+    let items = page.items.iter().map(|item| object(page, item)).collect::<Result<Vec<Value>, String>>()?;
     let id = match page.projection.site {
         Some(_) => address::link(&address::of_output(page)),
         None => format!("urn:millpond:{}:{}", page.projection.name, page.key),
     };
-    let collection = json!({
-        "@context": CONTEXT,
-        "id": id,
-        "type": "OrderedCollection",
-        "name": page.title,
-        "totalItems": items.len(),
-        "orderedItems": items,
-    });
+    let mut collection = match (page.before, &page.next) {
+        (None, None) => json!({ "type": "OrderedCollection", "totalItems": items.len(), "orderedItems": items }),
+        (None, Some(_)) => {
+            let total = page.document.items().count();
+            json!({ "type": "OrderedCollection", "totalItems": total, "first": one_page(page, &id, items) })
+        }
+        (Some(_), _) => one_page(page, &id, items),
+    };
+    if let Value::Object(members) = &mut collection {
+        members.insert("@context".to_owned(), CONTEXT.into());
+        members.insert("name".to_owned(), page.title.as_str().into());
+        if page.before.is_none() {
+            members.insert("id".to_owned(), id.into());
+        }
+    }
     Ok(collection.to_string().into_bytes())
+}
+
+/// A page of the collection with this `id`. The first has no address of its own.
+fn one_page(page: &Page<'_>, id: &str, items: Vec<Value>) -> Value {
+    let mut one = json!({ "type": "OrderedCollectionPage", "partOf": id, "orderedItems": items });
+    let own = page.before.filter(|_| page.projection.site.is_some()).map(|_| address::of_itself(page));
+    for (name, address) in [("id", own), ("next", address::of_next(page))] {
+        if let (Value::Object(members), Some(address)) = (&mut one, address) {
+            members.insert(name.to_owned(), address::link(&address).into());
+        }
+    }
+    one
 }
 
 fn object(page: &Page<'_>, item: &Item) -> Result<Value, String> {

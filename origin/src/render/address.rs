@@ -4,14 +4,34 @@ use millpond_shared::template::encode_key_part;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::Page;
+use crate::projection::Before;
 
 /// What has to be percent-encoded in a link, of ASCII; what is beyond ASCII always is.
 const NOT_IN_LINKS: AsciiSet =
     CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
+/// Query parameter that names a page by its cursor.
+pub const BEFORE: &str = "before";
+
 /// Where clients get the output: absolute if the projection names its site.
 pub(super) fn of_output(page: &Page<'_>) -> String {
     format!("{}{}", page.projection.site.as_deref().unwrap_or_default(), page.output.path.path_of(page.key))
+}
+
+/// Where clients get this very page of it.
+pub(super) fn of_itself(page: &Page<'_>) -> String {
+    let output = of_output(page);
+    page.before.map_or_else(|| output.clone(), |before| of_page(&output, before))
+}
+
+/// And the next one, if there is one.
+pub(super) fn of_next(page: &Page<'_>) -> Option<String> {
+    page.next.as_ref().map(|next| of_page(&of_output(page), next))
+}
+
+/// The page that begins `before` a place, of an output at `address`.
+pub(super) fn of_page(address: &str, before: &Before) -> String {
+    format!("{address}?{BEFORE}={before}")
 }
 
 /// A URL with nothing in it that has to be percent-encoded.

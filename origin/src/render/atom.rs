@@ -1,7 +1,8 @@
 //! Atom, RFC 4287 (pure).
 //!
 //! What the RFC requires is there whatever the events held: ids are IRIs, times are times, a feed has an author, an
-//! entry has a title and a content, and no text holds a character that XML 1.0 forbids.
+//! entry has a title and a content, and no text holds a character that XML 1.0 forbids. A page of a feed names the next
+//! one, and the first, as RFC 5005 §3 has it.
 
 use atom_syndication::{Category, Content, Entry, Feed, FixedDateTime, Link, Person, Text};
 use millpond_shared::event::time_text;
@@ -12,19 +13,25 @@ use super::{Page, address, value};
 use crate::projection::Item;
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
-    let entries = page.document.items().map(entry).collect::<Result<Vec<Entry>, String>>()?;
+    let entries = page.items.iter().map(|item| entry(item)).collect::<Result<Vec<Entry>, String>>()?;
     let feed = Feed {
         id: format!("urn:millpond:{}:{}", page.projection.name, page.key),
         title: plain_text(&page.title),
         updated: entries.iter().map(|entry| entry.updated).max().unwrap_or_default(),
         // RFC 4287 §4.1.1: without it, every entry would need one.
         authors: vec![person(&page.projection.name)],
-        links: vec![link("self", &address::of_output(page))],
+        links: links(page),
         entries,
         ..Feed::default()
     };
     let written = feed.write_to(Vec::new()).map_err(|error| error.to_string())?;
     Ok(with_carriage_returns(written))
+}
+
+fn links(page: &Page<'_>) -> Vec<Link> {
+    let first = page.before.map(|_| link("first", &address::of_output(page)));
+    let next = address::of_next(page).map(|next| link("next", &next));
+    std::iter::once(link("self", &address::of_itself(page))).chain(first).chain(next).collect()
 }
 
 /// XML parsers take a carriage return for a line feed (XML 1.0 §2.11) unless it is a character reference. The writer

@@ -5,27 +5,32 @@
 use millpond_shared::projection::Kind;
 use serde_json::Value;
 
-use super::{Page, measured};
+use super::{Page, address, measured};
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
     match &page.projection.kind {
         Kind::Feed { .. } | Kind::Followed(_) | Kind::Home(_) | Kind::Edges(_) => Ok(feed(page)),
-        Kind::Latest => page.document.items().next().map(|item| item.body.to_vec()).ok_or("it has no item".to_owned()),
+        Kind::Latest => page.items.first().map(|item| item.body.to_vec()).ok_or("it has no item".to_owned()),
         Kind::Counter(counting) => measured::counter(page, counting),
         Kind::Group(grouping) => measured::group(page, grouping),
     }
 }
 
 fn feed(page: &Page<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(page.document.items().map(|item| item.body.len() + 1).sum::<usize>() + 128);
+    let next = address::of_next(page);
+    let mut out = Vec::with_capacity(page.items_bytes() + next.as_ref().map_or(0, String::len) + 128);
     put_head(&mut out, &[("key", &page.plain), ("title", &page.title)]);
-    for (index, item) in page.document.items().enumerate() {
+    for (index, item) in page.items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
         out.extend_from_slice(&item.body);
     }
-    out.extend_from_slice(b"]}");
+    out.push(b']');
+    if let Some(next) = next {
+        out.extend_from_slice(format!(",\"next\":{}", Value::from(next)).as_bytes());
+    }
+    out.push(b'}');
     out
 }
 

@@ -14,14 +14,18 @@ const VERSION: &str = "https://jsonfeed.org/version/1.1";
 const EXTENSION: &str = "_millpond";
 
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
-    let mut out = Vec::with_capacity(page.document.weight() + 128);
+    let mut out = Vec::with_capacity(page.items_bytes() * 5 / 4 + 512);
     let mut head = vec![("version", VERSION), ("title", &page.title)];
     let feed_url = address::of_output(page);
+    let next_url = address::of_next(page);
     if let Some(site) = &page.projection.site {
         head.extend([("home_page_url", site.as_str()), ("feed_url", &feed_url)]);
     }
+    if let Some(next) = &next_url {
+        head.push(("next_url", next));
+    }
     plain::put_head(&mut out, &head);
-    for (index, item) in page.document.items().enumerate() {
+    for (index, item) in page.items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }

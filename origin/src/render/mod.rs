@@ -3,7 +3,7 @@
 //! `json` concatenates what the items already are, and writes measured numbers (`measured`); `xml` is the same document as
 //! XML. `jsonfeed` (JSON Feed 1.1), `atom` (RFC 4287), `rss` (RSS 2.0) and `activitystreams` (Activity Streams 2.0) read
 //! the items' fields, and what their specifications don't allow never gets into the output; `value`, `address` and
-//! `markup` hold what they share. `template` is what users write themselves.
+//! `markup` hold what they share. `template` is what users write themselves. `page` is what of a document all of them list.
 //!
 //! Nothing here depends on a clock: the same document gives the same bytes on every replica and after every restart.
 
@@ -14,6 +14,7 @@ mod json;
 mod jsonfeed;
 mod markup;
 mod measured;
+mod page;
 mod rss;
 #[cfg(test)]
 mod samples;
@@ -26,20 +27,24 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use millpond_shared::projection::{Format, Output, Projection, TemplateFile, document_tag};
-use millpond_shared::template::decode_key;
 use millpond_shared::version::Version;
+use ring::digest::{Context, SHA256};
 
+pub use self::address::BEFORE;
+use self::page::Page;
 use self::template::Template;
-use crate::projection::Document;
+use crate::projection::{Before, Document};
 
-/// One rendered form of a document at one version.
+/// One rendered form of a document at one version, or a page of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     pub version: Version,
     pub body: Bytes,
     pub content_type: Arc<str>,
-    /// Strong: `"epoch-position-fingerprint"`, quotes included.
+    /// Strong, quotes included: `"epoch-position-fingerprint"`; of a page behind the first `"fingerprint-digest"`.
     pub etag: String,
+    /// Value of `Link`: the next page, if there is one, and from there back to the first.
+    pub link: Option<String>,
     /// Value of `Last-Modified`: an IMF-fixdate.
     pub last_modified: String,
 }
@@ -95,12 +100,14 @@ impl Renderer {
         Renderer { projections, outputs }
     }
 
-    /// Renders an output of the document with `key`, by the numbers of projection and output.
+    /// Renders an output of the document with `key`, by the numbers of projection and output: its first page, or the one
+    /// that begins `before` a place.
     pub fn render(
         &self,
         projection: usize,
         output: usize,
         key: &str,
+        before: Option<&Before>,
         document: &Document,
     ) -> Result<Rendered, NotRendered> {
         let prepared = self.outputs.get(projection).and_then(|outputs| outputs.get(output));
@@ -109,8 +116,7 @@ impl Renderer {
         let (Some(prepared), Some((projection, output))) = (prepared, declared) else {
             return Err(NotRendered::NoOutput);
         };
-        let plain = decode_key(key);
-        let page = Page { projection, output, key, title: projection.title.replace("{key}", &plain), plain, document };
+        let page = Page::new(projection, output, key, before, document);
         let body = match (&output.format, &prepared.template) {
             (_, Some(template)) => template.as_ref().map_err(String::clone).and_then(|template| template.body(&page)),
             (Format::Xml, _) => json::body(&page).and_then(|json| xml::of_json(&json)),
@@ -120,11 +126,18 @@ impl Renderer {
             (Format::ActivityStreams, _) => activitystreams::body(&page),
             (Format::Json | Format::Template(_), _) => json::body(&page),
         };
+        let body = Bytes::from(body.map_err(|problem| not_rendered(&page, problem))?);
+        let link = page.link_field();
+        let etag = match before {
+            None => etag(document.version, prepared.fingerprint),
+            Some(_) => page_etag(prepared.fingerprint, link.as_deref().unwrap_or_default(), &body),
+        };
         Ok(Rendered {
             version: document.version,
-            body: Bytes::from(body.map_err(|problem| not_rendered(&page, problem))?),
+            body,
             content_type: prepared.content_type.clone(),
-            etag: etag(document.version, prepared.fingerprint),
+            etag,
+            link,
             last_modified: http_date(document.changed_ms),
         })
     }
@@ -140,25 +153,27 @@ fn not_rendered(page: &Page<'_>, problem: String) -> NotRendered {
 
 /// The document with `key` as plain JSON, whatever outputs its projection has.
 pub fn plain_json(projection: &Projection, key: &str, document: &Document) -> Result<Vec<u8>, NotRendered> {
-    let plain = decode_key(key);
-    let title = projection.title.replace("{key}", &plain);
-    let page = Page { projection, output: &Output::plain_json(), key, title, plain, document };
+    let output = Output::plain_json();
+    let page = Page::new(projection, &output, key, None, document);
     json::body(&page).map_err(|problem| not_rendered(&page, problem))
-}
-
-/// What every format is given.
-struct Page<'a> {
-    projection: &'a Projection,
-    output: &'a Output,
-    key: &'a str,
-    /// The key in plain text.
-    plain: String,
-    title: String,
-    document: &'a Document,
 }
 
 fn etag(version: Version, output_fingerprint: u64) -> String {
     format!("\"{version}-{output_fingerprint:016x}\"")
+}
+
+/// Bytes of a digest in an `ETag`.
+const ETAG_DIGEST_BYTES: usize = 16;
+
+/// A page behind the first stays the same while items come in above it, though the version rises: so its `ETag` is made of
+/// what is sent, and whoever validates a copy is told that it will do.
+fn page_etag(output_fingerprint: u64, link: &str, body: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    // A field has no line break: the two can't be taken for others.
+    [link.as_bytes(), b"\n", body].iter().for_each(|part| context.update(part));
+    let digest = context.finish();
+    let digits: String = digest.as_ref().iter().take(ETAG_DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{output_fingerprint:016x}-{digits}\"")
 }
 
 /// The last second of the year 9999, the last that an IMF-fixdate can tell.
@@ -181,6 +196,23 @@ mod testing {
         key: &str,
         events: &[(&str, i64, &str)],
     ) -> Result<Rendered, NotRendered> {
+        let (renderer, document) = applied(declaration, events);
+        renderer.render(0, 0, key, None, &document)
+    }
+
+    /// All pages of it.
+    pub(super) fn pages_of(declaration: &str, key: &str, events: &[(&str, i64, &str)]) -> Vec<Rendered> {
+        let (renderer, document) = applied(declaration, events);
+        let mut pages = vec![renderer.render(0, 0, key, None, &document).unwrap()];
+        while let Some((_, next)) = pages.last().and_then(|page| page.link.as_ref()?.split_once("?before=")) {
+            let (cursor, _) = next.split_once('>').unwrap();
+            let before = cursor.parse().unwrap();
+            pages.push(renderer.render(0, 0, key, Some(&before), &document).unwrap());
+        }
+        pages
+    }
+
+    fn applied(declaration: &str, events: &[(&str, i64, &str)]) -> (Renderer, Arc<Document>) {
         let projections = Arc::new(testing::declared(declaration));
         let projection = &projections[0];
         let mut document = Arc::new(Document::empty(&projection.kind));
@@ -190,7 +222,7 @@ mod testing {
             let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1_000 };
             Document::apply(&mut document, &projection.kind, effect, arrival);
         }
-        Renderer::new(projections.clone()).render(0, 0, key, &document)
+        (Renderer::new(projections), document)
     }
 
     pub(super) fn rendered(declaration: &str, key: &str, events: &[(&str, i64, &str)]) -> Rendered {
@@ -204,7 +236,7 @@ mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::rendered;
+    use super::testing::{pages_of, rendered};
     use super::*;
 
     const DECLARATION: &str = r#"
@@ -224,6 +256,34 @@ mod tests {
         assert!(two.etag.starts_with("\"1-2-") && two.etag[5..] == one.etag[5..], "{}", two.etag);
         let retitled = rendered(&format!("{DECLARATION}\ntitle = \"T\""), "k", &[("a", 1, r#"{"n":1}"#)]);
         assert_ne!(retitled.etag, one.etag);
+    }
+
+    #[test]
+    fn a_page_behind_the_first_has_a_tag_of_its_own_bytes() {
+        const PAGED: &str = r#"
+            name = "p"
+            kind = "feed"
+            key = "{data.user}"
+            item = { id = "{id}" }
+            [[projection.output]]
+            path = "/{key}"
+            format = "json"
+            page = 1
+        "#;
+        let events = [("a", 1, "{}"), ("b", 2, "{}"), ("c", 3, "{}"), ("d", 4, "{}")];
+        let before = pages_of(PAGED, "k", &events[..3]);
+        let after = pages_of(PAGED, "k", &events);
+        assert_eq!((before.len(), after.len()), (3, 4));
+        assert_ne!(before[0].etag, after[0].etag);
+        // What was the second page is the third now, at another version, and no other bytes.
+        assert_eq!((&before[1].etag, &before[1].body), (&after[2].etag, &after[2].body));
+        assert_ne!(before[1].version, after[2].version);
+        assert_ne!(before[1].etag, before[2].etag);
+        let is_tag =
+            |etag: &str| etag.len() == 51 && etag.trim_matches('"').bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        assert!(is_tag(&before[1].etag), "{}", before[1].etag);
+        assert_ne!(page_etag(1, "a", b"b"), page_etag(1, "", b"ab"));
+        assert_ne!(page_etag(1, "", b""), page_etag(2, "", b""));
     }
 
     #[test]

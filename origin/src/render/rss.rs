@@ -2,7 +2,7 @@
 //!
 //! What the specification requires is there whatever the events held: a channel has title, link and description, an item
 //! has a title or a description, links are absolute, times are those of RFC 822 with four digits for the year. Descriptions
-//! are HTML. Names of authors stand in `dc:creator`, since `author` is an e-mail address.
+//! are HTML. A page of a channel names itself, the next one and the first by `atom:link` (RFC 5005 §3). Names of authors stand in `dc:creator`, since `author` is an e-mail address.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -22,7 +22,7 @@ const HEAD: &str = concat!(
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
     let mut items = String::new();
     let mut newest = None;
-    for item in page.document.items() {
+    for item in &page.items {
         let fields = value::fields(item)?;
         newest = newest.max(updated(&fields, item));
         put_item(&mut items, page, item, &fields);
@@ -32,15 +32,27 @@ pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
     put_element(&mut out, "title", &page.title);
     put_element(&mut out, "link", page.projection.site.as_deref().unwrap_or_default());
     put_element(&mut out, "description", &page.title);
-    out.push_str("<atom:link rel=\"self\" type=\"application/rss+xml\" href=\"");
-    put_text(&mut out, &address::link(&address::of_output(page)));
-    out.push_str("\"/>");
+    put_link(&mut out, "self", &address::of_itself(page));
+    if page.before.is_some() {
+        put_link(&mut out, "first", &address::of_output(page));
+    }
+    if let Some(next) = address::of_next(page) {
+        put_link(&mut out, "next", &next);
+    }
     if let Some(date) = newest.and_then(date) {
         put_element(&mut out, "lastBuildDate", &date);
     }
     out.push_str(&items);
     out.push_str("</channel></rss>");
     Ok(out.into_bytes())
+}
+
+fn put_link(out: &mut String, relation: &str, to: &str) {
+    out.push_str("<atom:link rel=\"");
+    out.push_str(relation);
+    out.push_str("\" type=\"application/rss+xml\" href=\"");
+    put_text(out, &address::link(to));
+    out.push_str("\"/>");
 }
 
 fn put_item(out: &mut String, page: &Page<'_>, item: &Item, fields: &Map<String, Value>) {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use super::testing::rendered;
+use super::testing::{pages_of, rendered};
 
 const FEED: &str = r#"
     name = "posts"
@@ -67,8 +67,6 @@ const MEASURED: [(&str, i64, &str); 3] = [
 
 #[test]
 fn samples_are_what_is_rendered() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/outputs"));
-    let writes = std::env::var("MILLPOND_CASES").is_ok_and(|value| value == "write");
     for (file, declaration, format, events) in [
         ("feed.json", FEED, "jsonfeed", &POSTS[..]),
         ("feed.atom", FEED, "atom", &POSTS),
@@ -83,10 +81,36 @@ fn samples_are_what_is_rendered() {
         let site = if ["json", "xml"].contains(&format) { "" } else { "site = \"https://feeds.example\"" };
         let output = format!("[[projection.output]]\npath = \"/users/{{key}}/{file}\"\nformat = \"{format}\"\n");
         let body = rendered(&format!("{declaration}{site}\n{output}"), "a%20b", events).body;
-        if writes {
-            std::fs::write(folder.join(file), &body).expect("the folder can be written");
-        }
-        let kept = std::fs::read(folder.join(file)).unwrap_or_default();
-        assert_eq!(String::from_utf8_lossy(&kept), String::from_utf8_lossy(&body), "{file}");
+        assert_kept(file, &body);
     }
+}
+
+#[test]
+fn samples_of_pages_are_what_is_rendered() {
+    for (file, format) in [
+        ("feed.json", "jsonfeed"),
+        ("feed.atom", "atom"),
+        ("feed.rss", "rss"),
+        ("activities.json", "activitystreams"),
+        ("items.json", "json"),
+    ] {
+        let output =
+            format!("[[projection.output]]\npath = \"/users/{{key}}/{file}\"\nformat = \"{format}\"\npage = 3\n");
+        let pages = pages_of(&format!("{FEED}site = \"https://feeds.example\"\n{output}"), "a%20b", &POSTS);
+        assert_eq!(pages.len(), 2, "{file}");
+        for (page, number) in pages.iter().zip(1..) {
+            let (name, extension) = file.split_once('.').expect("an extension");
+            assert_kept(&format!("{name}-page-{number}.{extension}"), &page.body);
+        }
+    }
+}
+
+/// Compares with what is kept, or keeps it.
+fn assert_kept(file: &str, body: &[u8]) {
+    let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/outputs")).join(file);
+    if std::env::var("MILLPOND_CASES").is_ok_and(|value| value == "write") {
+        std::fs::write(&file, body).expect("the folder can be written");
+    }
+    let kept = std::fs::read(&file).unwrap_or_default();
+    assert_eq!(String::from_utf8_lossy(&kept), String::from_utf8_lossy(body), "{}", file.display());
 }

@@ -5,10 +5,18 @@ use std::sync::Arc;
 use lru::LruCache;
 use millpond_shared::version::Version;
 
+use crate::projection::Before;
 use crate::render::Rendered;
 
-/// Index of the projection, index of the output, key.
-type Name = (u16, u16, Box<str>);
+/// What is rendered: an output of a document, from its first item on, or a page of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name {
+    /// Their indices.
+    pub projection: u16,
+    pub output: u16,
+    pub key: Box<str>,
+    pub before: Option<Before>,
+}
 
 /// What an entry takes beside its key and its body, in bytes: list and table cells, ETag, date, allocations.
 const OVERHEAD_BYTES: usize = 400;
@@ -26,14 +34,13 @@ impl Memo {
     }
 
     /// The output as it was rendered at `version`.
-    pub fn get(&mut self, projection: u16, output: u16, key: &str, version: Version) -> Option<Arc<Rendered>> {
-        let rendered = self.entries.get(&(projection, output, key.into()))?;
+    pub fn get(&mut self, name: &Name, version: Version) -> Option<Arc<Rendered>> {
+        let rendered = self.entries.get(name)?;
         (rendered.version == version).then(|| rendered.clone())
     }
 
     /// Takes a rendered output in, unless a later version is there; the least recently read make room.
-    pub fn put(&mut self, projection: u16, output: u16, key: &str, rendered: Arc<Rendered>) {
-        let name: Name = (projection, output, key.into());
+    pub fn put(&mut self, name: Name, rendered: Arc<Rendered>) {
         let weight = weight(&name, &rendered);
         let later = self.entries.peek(&name).is_some_and(|there| there.version > rendered.version);
         if later || weight > self.bytes_max {
@@ -52,7 +59,9 @@ impl Memo {
 }
 
 fn weight(name: &Name, rendered: &Rendered) -> usize {
-    name.2.len() + rendered.body.len() + OVERHEAD_BYTES
+    let before = name.before.as_ref().map_or(0, Before::weight);
+    let link = rendered.link.as_ref().map_or(0, String::len);
+    name.key.len() + before + link + rendered.body.len() + OVERHEAD_BYTES
 }
 
 #[cfg(test)]
@@ -66,32 +75,39 @@ mod tests {
             body: Bytes::from(vec![b'x'; length]),
             content_type: "".into(),
             etag: String::new(),
+            link: None,
             last_modified: String::new(),
         })
+    }
+
+    fn name(output: u16, key: &str) -> Name {
+        Name { projection: 0, output, key: key.into(), before: None }
     }
 
     #[test]
     fn only_the_version_asked_for_is_found_and_the_later_one_stays() {
         let mut memo = Memo::new(10_000);
         let at = |position| Version::new(1, position);
-        memo.put(0, 0, "k", rendered(2, 10));
-        memo.put(0, 0, "k", rendered(1, 10));
-        assert!(memo.get(0, 0, "k", at(2)).is_some());
-        assert!(memo.get(0, 0, "k", at(1)).is_none() && memo.get(0, 1, "k", at(2)).is_none());
+        memo.put(name(0, "k"), rendered(2, 10));
+        memo.put(name(0, "k"), rendered(1, 10));
+        assert!(memo.get(&name(0, "k"), at(2)).is_some());
+        assert!(memo.get(&name(0, "k"), at(1)).is_none() && memo.get(&name(1, "k"), at(2)).is_none());
+        let second = Name { before: "AQAAAAAAAAAA".parse().ok(), ..name(0, "k") };
+        assert!(second.before.is_some() && memo.get(&second, at(2)).is_none());
     }
 
     #[test]
     fn bytes_are_bounded_and_the_least_recently_read_go() {
         let mut memo = Memo::new(3_000);
         for (key, position) in [("a", 1), ("b", 1), ("a", 2)] {
-            memo.put(0, 0, key, rendered(position, 900));
+            memo.put(name(0, key), rendered(position, 900));
         }
-        assert!(memo.get(0, 0, "b", Version::new(1, 1)).is_some());
-        memo.put(0, 0, "c", rendered(1, 900));
-        memo.put(0, 0, "too large", rendered(1, 3_000));
+        assert!(memo.get(&name(0, "b"), Version::new(1, 1)).is_some());
+        memo.put(name(0, "c"), rendered(1, 900));
+        memo.put(name(0, "too large"), rendered(1, 3_000));
         let there: Vec<&str> = ["a", "b", "c", "too large"]
             .into_iter()
-            .filter(|key| (1..=2).any(|position| memo.get(0, 0, key, Version::new(1, position)).is_some()))
+            .filter(|key| (1..=2).any(|position| memo.get(&name(0, key), Version::new(1, position)).is_some()))
             .collect();
         assert_eq!(there, ["b", "c"]);
         assert_eq!(memo.bytes, 2 * (1 + 900 + OVERHEAD_BYTES));

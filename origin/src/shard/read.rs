@@ -7,9 +7,10 @@ use millpond_shared::route::Route;
 use millpond_shared::version::{Position, Version};
 
 use super::Shard;
+use super::memo::Name;
 use super::state::Looked;
 use crate::blocking::apart;
-use crate::projection::Document;
+use crate::projection::{Before, Document};
 use crate::render::{NotRendered, Rendered};
 use crate::store::shard_file::ShardFileError;
 use crate::timing::{self, timeout};
@@ -82,6 +83,16 @@ impl Shard {
     /// says so with what it gives, see [`Read::behind`]. As long as it can't reach its queue it gives what it has, and says
     /// so as well.
     pub async fn document(self: &Arc<Self>, route: &Route, least: Option<Position>) -> Result<Read, NotRead> {
+        self.document_page(route, None, least).await
+    }
+
+    /// The same of the page that begins `before` a place, or of the first.
+    pub async fn document_page(
+        self: &Arc<Self>,
+        route: &Route,
+        before: Option<&Before>,
+        least: Option<Position>,
+    ) -> Result<Read, NotRead> {
         self.reach(least).await?;
         let (position, document) = self.look(route).await?;
         let Some(document) = document else {
@@ -89,7 +100,7 @@ impl Shard {
             let epoch = self.map.owner_of(&projection.name, &route.key).epoch;
             return Ok(Read { position, behind: self.behind(position), found: Found::Nothing(Version::new(epoch, 0)) });
         };
-        let found = Found::Document(self.rendered(route, document).await?);
+        let found = Found::Document(self.rendered(route, before, document).await?);
         Ok(Read { position, behind: self.behind(position), found })
     }
 
@@ -144,27 +155,33 @@ impl Shard {
         Ok((position, Some(document)))
     }
 
-    async fn rendered(self: &Arc<Self>, route: &Route, document: Arc<Document>) -> Result<Arc<Rendered>, NotRead> {
+    async fn rendered(
+        self: &Arc<Self>,
+        route: &Route,
+        before: Option<&Before>,
+        document: Arc<Document>,
+    ) -> Result<Arc<Rendered>, NotRead> {
         let index = |index: usize| u16::try_from(index).map_err(|_| NotRead::NoOutput);
         let (projection, output) = (index(route.projection)?, index(route.output)?);
-        let memoised = self.memo.lock().get(projection, output, &route.key, document.version);
+        let name = Name { projection, output, key: route.key.as_str().into(), before: before.cloned() };
+        let memoised = self.memo.lock().get(&name, document.version);
         if let Some(rendered) = memoised {
             self.metrics.memoised.inc();
             return Ok(rendered);
         }
         let rendered = if document.weight() <= RENDER_INLINE_MAX_BYTES {
-            self.render(route, &document)?
+            self.render(route, before, &document)?
         } else {
-            let (shard, route) = (self.clone(), route.clone());
-            let rendering = apart(move || shard.render(&route, &document));
+            let (shard, route, before) = (self.clone(), route.clone(), before.cloned());
+            let rendering = apart(move || shard.render(&route, before.as_ref(), &document));
             rendering.await.map_err(|_| NotRead::Stopping)??
         };
         self.metrics.rendered.inc();
-        self.memo.lock().put(projection, output, &route.key, rendered.clone());
+        self.memo.lock().put(name, rendered.clone());
         Ok(rendered)
     }
 
-    fn render(&self, route: &Route, document: &Document) -> Result<Arc<Rendered>, NotRead> {
-        Ok(Arc::new(self.renderer.render(route.projection, route.output, &route.key, document)?))
+    fn render(&self, route: &Route, before: Option<&Before>, document: &Document) -> Result<Arc<Rendered>, NotRead> {
+        Ok(Arc::new(self.renderer.render(route.projection, route.output, &route.key, before, document)?))
     }
 }

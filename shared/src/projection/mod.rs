@@ -115,6 +115,17 @@ impl Kind {
             Kind::Group(_) => "group",
         }
     }
+
+    /// Most items that a document lists; `None` for kinds whose documents are no lists.
+    pub fn lists(&self) -> Option<usize> {
+        match self {
+            Kind::Feed { keep, .. } => Some(*keep),
+            Kind::Followed(followed) => Some(followed.keep),
+            Kind::Home(gathering) => Some(gathering.keep),
+            Kind::Edges(pointing) => Some(pointing.keep),
+            Kind::Latest | Kind::Counter(_) | Kind::Group(_) => None,
+        }
+    }
 }
 
 impl Projection {
@@ -188,8 +199,9 @@ impl Projection {
             Kind::Group(grouping) => format!("{} {:?}", grouping.top, grouping.rank),
             _ => String::new(),
         };
+        let page = output.page.map(|page| format!(" in pages of {page}")).unwrap_or_default();
         let parts = (self.state_fingerprint(), &self.name, &self.title, &output.format, output.path.as_str());
-        xxh3_64(format!("1 {parts:?} {:?} {listed}", self.site).as_bytes())
+        xxh3_64(format!("1 {parts:?} {:?} {listed}{page}", self.site).as_bytes())
     }
 }
 

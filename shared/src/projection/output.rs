@@ -9,6 +9,8 @@ use crate::route::PathPattern;
 pub struct Output {
     pub path: PathPattern,
     pub format: Format,
+    /// Items on one page, where that is fewer than the document keeps.
+    pub page: Option<usize>,
     /// Value of `Cache-Control` on every answer of this output.
     pub cache_control: String,
 }
@@ -43,7 +45,7 @@ pub struct TemplateFile {
 impl Output {
     /// Plain JSON that has no path.
     pub fn plain_json() -> Output {
-        Output { path: PathPattern::default(), format: Format::Json, cache_control: String::new() }
+        Output { path: PathPattern::default(), format: Format::Json, page: None, cache_control: String::new() }
     }
 }
 
@@ -70,6 +72,11 @@ impl Format {
             Format::ActivityStreams => "application/activity+json",
             Format::Template(file) => &file.content_type,
         }
+    }
+
+    /// Whether its specification has no addresses but absolute ones.
+    pub fn needs_absolute_addresses(&self) -> bool {
+        matches!(self, Format::JsonFeed | Format::Rss | Format::ActivityStreams)
     }
 
     /// Whether it lists items in the way of a specification for feeds, and names its own address.

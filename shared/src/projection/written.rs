@@ -145,6 +145,8 @@ pub struct WrittenOutput {
     pub template: Option<At<PathBuf>>,
     /// Media type of what the template makes; what its name says unless given.
     pub content_type: Option<At<String>>,
+    /// Items on one page of a `feed`, a `home` or an `edges`; all that are kept unless given.
+    pub page: Option<At<usize>>,
     /// `Cache-Control` of the answers; `public, max-age=0` unless given.
     pub cache_control: Option<At<String>>,
 }

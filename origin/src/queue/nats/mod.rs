@@ -337,7 +337,7 @@ impl ShardQueues for NatsQueues {
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
         self.is_open()?;
-        self.parts.shards.committed(shard, consumer, position).await
+        self.parts.shards.committed(shard, consumer, position, self.parts.runtime.now_ms()).await
     }
 }
 

@@ -58,6 +58,9 @@ pub struct ShardRecord {
     /// Everything up to here may have been purged. Written before it is.
     pub trimmed: Position,
     pub consumers: BTreeMap<String, Position>,
+    /// When each said so last, in ms since the epoch, by the clock of its own machine.
+    #[serde(default)]
+    pub heard_ms: BTreeMap<String, u64>,
 }
 
 /// What hashes of ids are keyed with.
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn records_and_back() {
         let consumers = BTreeMap::from([("primary".to_owned(), 7), ("spare/1 ä".to_owned(), 5)]);
-        let record = ShardRecord { trimmed: 5, consumers };
+        let record = ShardRecord { trimmed: 5, consumers, heard_ms: BTreeMap::new() };
         assert_eq!(read::<ShardRecord>("k", &write(&record)), Ok(record));
         let claim = ClaimRecord { holder: "d".to_owned(), token: None, ends_ms: 9 };
         assert_eq!(read::<ClaimRecord>("k", &write(&claim)), Ok(claim.clone()));

@@ -162,7 +162,13 @@ impl ShardStreams {
     }
 
     /// See [`ShardQueues::committed`](crate::queue::ShardQueues::committed).
-    pub async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
+    pub async fn committed(
+        &self,
+        shard: ShardId,
+        consumer: &str,
+        position: Position,
+        now_ms: u64,
+    ) -> Result<(), QueueError> {
         valid_name(consumer)?;
         let last = self.extent(shard).await?.last;
         if position > last {
@@ -173,6 +179,7 @@ impl ShardStreams {
                 return Err(too_many_consumers(shard));
             }
             record.consumers.insert(consumer.to_owned(), position);
+            record.heard_ms.insert(consumer.to_owned(), now_ms);
             Ok(())
         };
         self.change(shard, change).await
@@ -185,6 +192,7 @@ impl ShardStreams {
         let mut was_there = false;
         let change = |record: &mut ShardRecord| {
             was_there = record.consumers.remove(consumer).is_some();
+            record.heard_ms.remove(consumer);
             Ok(())
         };
         self.change(shard, change).await?;
@@ -232,7 +240,7 @@ impl ShardStreams {
     }
 
     /// All shard queues that there are, as they stand.
-    pub async fn status(&self) -> Result<Vec<ShardQueueStatus>, QueueError> {
+    pub async fn status(&self, now_ms: u64) -> Result<Vec<ShardQueueStatus>, QueueError> {
         let prefix = self.plan.shard_prefix();
         let names: Vec<String> = self.connection.jetstream.stream_names().try_collect().await.map_err(unreachable)?;
         let mut shards: Vec<ShardId> =
@@ -243,7 +251,10 @@ impl ShardStreams {
             let (last, trimmed) = (extent.last, record.trimmed.min(extent.last));
             // The last frame of each event queue stays.
             let bytes = if last > trimmed { extent.bytes } else { 0 };
-            Ok(ShardQueueStatus { shard, last, trimmed, bytes, consumers: record.consumers.into_iter().collect() })
+            let heard = record.heard_ms.into_iter();
+            let heard_ms_ago = heard.map(|(name, heard_ms)| (name, now_ms.saturating_sub(heard_ms))).collect();
+            let consumers = record.consumers.into_iter().collect();
+            Ok(ShardQueueStatus { shard, last, trimmed, bytes, consumers, heard_ms_ago })
         });
         try_join_all(asking).await
     }

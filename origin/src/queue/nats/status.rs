@@ -17,7 +17,8 @@ use crate::queue::{EventQueueStatus, QueueError, Status, Taken};
 impl Parts {
     pub async fn read_status(&self) -> Result<Status, QueueError> {
         let events = self.queues.iter().zip(0..).map(|(of, queue)| self.event_queue_status(queue, of));
-        let (event_queues, shard_queues) = tokio::try_join!(try_join_all(events), self.shards.status())?;
+        let (event_queues, shard_queues) =
+            tokio::try_join!(try_join_all(events), self.shards.status(self.runtime.now_ms()))?;
         let dead = self.dead.count().await?;
         Ok(Status { event_queues, shard_queues, dead })
     }

@@ -13,7 +13,7 @@ pub(super) const KEEP_MAX: usize = 10_000;
 pub(super) const KEEP_DEFAULT: usize = 50;
 /// Most edges a key can be told to keep.
 const EDGES_MAX: usize = 10_000;
-const EDGES_DEFAULT: usize = 1_000;
+pub(super) const EDGES_DEFAULT: usize = 1_000;
 /// Most removals a feed can be told to remember.
 const REMOVALS_MAX: usize = 10_000;
 const REMOVALS_DEFAULT: usize = 1_000;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::output::{Format, Output, TemplateFile};
 use super::super::written::WrittenOutput;
 use super::Judge;
+use super::kind::{EDGES_DEFAULT, KEEP_DEFAULT};
 use crate::config::At;
 use crate::route::PathPattern;
 use crate::template::Template;
@@ -66,7 +67,7 @@ impl Judge<'_> {
             written.iter().enumerate().map(|(index, at)| self.output(&Place { index, at }, key, paths)).collect();
         let outputs: Vec<Output> = outputs.into_iter().collect::<Option<_>>()?;
         if let Some(site) = &self.at.value.site
-            && !outputs.iter().any(|output| output.format.is_feed())
+            && !outputs.iter().any(|output| output.format.is_feed() || output.page.is_some())
         {
             let fix = "remove it, or add an output of format jsonfeed, atom, rss or activitystreams";
             self.wrong("site", site, "has no effect: no output names its own address", fix);
@@ -82,6 +83,7 @@ impl Judge<'_> {
     ) -> Option<Output> {
         let path = self.path(place, key, paths);
         let format = self.form(place);
+        let page = self.page(place, format.as_ref());
         let written = &place.at.value;
         let cache_control = written.cache_control.as_ref().map_or(CACHE_CONTROL_DEFAULT, |value| &value.value);
         if let Some(written) = &written.cache_control
@@ -90,7 +92,7 @@ impl Judge<'_> {
             let fix = "write it as in \"public, max-age=60\"";
             self.wrong(&place.field("cache_control"), written, "is no header value", fix);
         }
-        Some(Output { path: path?, format: format?, cache_control: cache_control.to_owned() })
+        Some(Output { path: path?, format: format?, page, cache_control: cache_control.to_owned() })
     }
 
     fn path(
@@ -114,6 +116,39 @@ impl Judge<'_> {
                 None
             }
         }
+    }
+
+    /// Items on one page: fewer than the document keeps, or there is nothing on the next.
+    fn page(&mut self, place: &Place<'_>, format: Option<&Format>) -> Option<usize> {
+        let at = place.at.value.page.as_ref()?;
+        let field = place.field("page");
+        let written = &self.at.value;
+        let kind = written.kind.as_ref().map_or("feed", |kind| kind.value.as_str());
+        let default = match kind {
+            "edges" => EDGES_DEFAULT,
+            "latest" | "counter" | "group" => {
+                let fix = "remove it, or say kind = \"feed\", kind = \"home\" or kind = \"edges\"";
+                self.wrong(&field, at, format!("has no effect on kind = \"{kind}\""), fix);
+                return None;
+            }
+            _ => KEEP_DEFAULT,
+        };
+        let keep = written.keep.as_ref().map_or(default, |keep| keep.value);
+        if at.value == 0 {
+            self.wrong(&field, at, "0 is out of range", "put one item at least on a page");
+        } else if at.value >= keep {
+            let problem = format!("has no effect: all {keep} items that are kept stand on the first page");
+            self.wrong(&field, at, problem, "remove it, make it less than `keep`, or keep more");
+        }
+        // RSS is told of that whether it has pages or not.
+        if let Some(format) = format.filter(|format| format.needs_absolute_addresses() && **format != Format::Rss)
+            && written.site.is_none()
+        {
+            let problem =
+                format!("the projection has no site, and `{}` names the next page absolutely", format.as_str());
+            self.wrong(&field, at, problem, "add site = \"https://feeds.example\" to the projection");
+        }
+        Some(at.value)
     }
 
     /// A format, or a template.
