@@ -117,6 +117,9 @@ impl Asked<'_> {
                     put(fields, header::LINK.as_str(), link);
                 }
                 self.put_common(fields, rendered.version, read);
+                if !rendered.is_kept {
+                    put(fields, header::CACHE_CONTROL.as_str(), "no-store");
+                }
                 // Not where there is nothing yet: the first event is waited for.
                 if let Some(refresh) = self.refresh {
                     put(fields, headers::REFRESH, &refresh.as_millis().to_string());

@@ -177,7 +177,9 @@ impl Shard {
             rendering.await.map_err(|_| NotRead::Stopping)??
         };
         self.metrics.rendered.inc();
-        self.memo.lock().put(name, rendered.clone());
+        if rendered.is_kept {
+            self.memo.lock().put(name, rendered.clone());
+        }
         Ok(rendered)
     }
 
