@@ -385,6 +385,10 @@ impl ShardQueues for Ready {
         Ok(Pulled { frames: behind.take_while(within).collect(), last, events_after: 0 })
     }
 
+    async fn newest(&self, _: ShardId) -> Result<Position, QueueError> {
+        Ok(self.frames.len() as Position)
+    }
+
     async fn committed(&self, _: ShardId, _: &str, _: Position) -> Result<(), QueueError> {
         Ok(())
     }

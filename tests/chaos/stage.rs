@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use millpond_shared::clock;
+use millpond_shared::version::ShardId;
 
 use super::mover::Mover;
-use super::plan::{Disk, Engine, Fault, Link, Moment, Plan, ROLES, Role};
+use super::plan::{Disk, Engine, Fault, Link, Moment, Plan, ROLES, Role, SHARDS};
 use crate::crash::several_processes::{SHORT_LEASE, SHORT_LEASE_ON_NATS};
 use crate::crash::spare::WITH_SPARE;
 use crate::crash::traffic::Traffic;
@@ -31,6 +32,9 @@ const DISK_MIB: usize = 96;
 const FLUSHED_SOON: [(&str, &str); 2] =
     [("dir = \"data/shards\"", "flush_every = \"300ms\""), ("dir = \"data/spare\"", "flush_every = \"300ms\"")];
 
+/// Frames are cut into several rounds, so that a reader can see whether their events come in order.
+const CUT_SMALL: (&str, &str) = ("[dispatcher]", "max_events = 7");
+
 /// All roles of one engine, each a process.
 struct Stage {
     engine: Engine,
@@ -49,6 +53,8 @@ struct Stage {
 pub struct Told {
     /// Of the processes on full disks: how many noticed, and ended.
     ended_by_full_disk: usize,
+    /// Frames that came to a shard twice.
+    repeated: usize,
     /// Faults that could not be: why.
     skipped: Vec<String>,
     /// Until all processes had started, from the last mending until everything was applied, and for comparing it.
@@ -62,10 +68,10 @@ pub struct Told {
 
 impl fmt::Display for Told {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told { ended_by_full_disk, skipped, started, recovered, compared, acknowledged, moved } = self;
+        let Told { ended_by_full_disk, repeated, skipped, started, recovered, compared, acknowledged, moved } = self;
         write!(out, "{acknowledged} events acknowledged, all applied {recovered:.1?} after the last fault")?;
         write!(out, "; {ended_by_full_disk} ended themselves on a full disk")?;
-        write!(out, "; slots have moved {moved} times")?;
+        write!(out, "; {repeated} frames came twice; slots have moved {moved} times")?;
         write!(out, "; started in {started:.1?}, compared in {compared:.1?}")?;
         skipped.iter().try_for_each(|why| write!(out, "\n  SKIPPED: {why}"))
     }
@@ -90,6 +96,10 @@ pub fn play(plan: &Plan) -> Told {
             }
         }
         let mended = clock::monotonic();
+        if plan.engine == Engine::Nats {
+            SHARDS.into_iter().for_each(|shard| stage.repeat(shard));
+            assert!(stage.told.repeated > 0, "no frame came twice");
+        }
         running.wait_for_events(EVENTS);
         stage.told.moved = mover.end();
         running.stop();
@@ -106,7 +116,7 @@ pub fn play(plan: &Plan) -> Told {
 impl Stage {
     /// Starts everything, with relays and disks where the plan needs them.
     fn set(plan: &Plan) -> Stage {
-        let insertions = [&WITH_SPARE[..], &FLUSHED_SOON].concat();
+        let insertions = [&WITH_SPARE[..], &FLUSHED_SOON, &[CUT_SMALL]].concat();
         let pipeline = match plan.engine {
             Engine::Embedded => Pipeline::changed(&[&insertions[..], &[SHORT_LEASE]].concat(), &[]),
             Engine::Nats => Pipeline::changed(&insertions, &[SHORT_LEASE_ON_NATS]),
@@ -188,6 +198,7 @@ impl Stage {
             Fault::Cut(link) => self.set_weather(link, Weather::Cut),
             Fault::Stalled(link) => self.set_weather(link, Weather::Stalled),
             Fault::Slow(link, by) => self.set_weather(link, Weather::Delayed(by)),
+            Fault::Repeated(shard) => return self.repeat(shard),
             Fault::Moved(give) => mover.ask(give),
         }
         self.faults.push(fault);
@@ -211,8 +222,8 @@ impl Stage {
                 self.to_start.extend(which.users());
             }
             Fault::Cut(link) | Fault::Stalled(link) | Fault::Slow(link, _) => self.set_weather(link, Weather::Clear),
-            // It ends by itself.
-            Fault::Moved(_) => {}
+            // They have no end that could be set.
+            Fault::Repeated(_) | Fault::Moved(_) => {}
         }
         self.start_who_can();
     }
@@ -233,11 +244,23 @@ impl Stage {
                 Fault::Killed(other) | Fault::Paused(other) => *other == Role::Queue,
                 Fault::Full(disk) => *disk == Disk::Queue,
                 Fault::Cut(link) | Fault::Stalled(link) => *link == Link { from: role, to: Role::Queue },
-                Fault::Slow(..) | Fault::Moved(_) => false,
+                Fault::Slow(..) | Fault::Repeated(_) | Fault::Moved(_) => false,
             };
             !self.to_start.contains(&Role::Queue) && !self.faults.iter().any(stands_in_the_way)
         };
         self.engine == Engine::Embedded || [Role::Queue, Role::Proxy].contains(&role) || queue_is_up()
+    }
+
+    /// Has the last frames of a shard queue come once more, unless the server is away.
+    fn repeat(&mut self, shard: ShardId) {
+        let is_away = |fault: &Fault| match fault {
+            Fault::Killed(role) | Fault::Paused(role) => *role == Role::Queue,
+            Fault::Full(disk) => *disk == Disk::Queue,
+            Fault::Cut(_) | Fault::Stalled(_) | Fault::Slow(..) | Fault::Repeated(_) | Fault::Moved(_) => false,
+        };
+        if !self.to_start.contains(&Role::Queue) && !self.faults.iter().any(is_away) {
+            self.told.repeated += self.pipeline.repeat_frames(shard);
+        }
     }
 
     fn set_weather(&mut self, link: Link, weather: Weather) {

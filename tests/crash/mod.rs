@@ -8,6 +8,7 @@
 
 mod leases;
 pub mod moves;
+mod newcomer;
 mod one_process;
 pub mod several_processes;
 pub mod spare;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use millpond_shared::clock;
+use millpond_shared::version::ShardId;
 use serde_json::Value;
 
 use super::duration;
@@ -21,8 +22,8 @@ use crate::harness::random::Random;
 /// Most events between the beginning of a move and a kill.
 const EVENTS_MAX: usize = 150;
 /// Shards of the two shard servers.
-const OF_A: [u64; 2] = [0, 1];
-const OF_B: [u64; 2] = [2, 3];
+const OF_A: [ShardId; 2] = [0, 1];
+const OF_B: [ShardId; 2] = [2, 3];
 
 #[test]
 fn slots_move_while_roles_are_killed() {
@@ -72,7 +73,7 @@ fn they_move(name: &str, mut pipeline: Pipeline, parts: &[Part], desk: Part, kil
 }
 
 /// Begins to move half of the slots of a shard, as soon as the desk, an admin socket, takes it.
-pub fn begin(desk: SocketAddr, from: u64, to: u64) {
+pub fn begin(desk: SocketAddr, from: ShardId, to: ShardId) {
     let state = eventually("a shard map", || map(desk));
     let (mut slot, mut owned) = (0, Vec::new());
     for run in state["map"]["owners"].as_array().expect("runs") {

@@ -181,10 +181,15 @@ fn pages_of_all_kinds_are_walked_to_their_end() {
             }
         }
     }
-    // Past the end, of what lists all on one page, and what is no cursor.
+    // Past the end, of what lists all on one page, made up, and what is no cursor.
     let last = next(&client.get("/follows/ann.json").json(), "next").expect("more");
     let cursor = last.split_once('=').expect("a cursor").1;
-    assert_eq!(client.get(&format!("/notes/cid.json?before={cursor}")).json()["items"], json!([]));
+    let made_up = format!("/notes/cid.json?before={cursor}");
+    for _ in 0..2 {
+        let page = client.get(&made_up);
+        assert_eq!((page.json()["items"].clone(), page.field("cache-control")), (json!([]), Some("no-store")));
+        assert_ne!(page.detail(), "hit", "of such there is no end");
+    }
     for (query, problem) in
         [("before=x", "`before` is no cursor of this server"), ("before=&before=", "`before` stands there twice")]
     {

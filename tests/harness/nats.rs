@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use futures_util::StreamExt;
+
 /// A running server. Killed when dropped.
 pub struct NatsServer {
     child: Child,
@@ -57,6 +59,28 @@ impl Drop for NatsServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Stores the last message of each subject of a stream once more, as somebody would who did not hear that it is stored,
+/// and looks at no fence; how many. One that another message came behind meanwhile is left alone.
+pub fn repeat_last_of_each_subject(server: SocketAddr, stream: &str) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = async_nats::connect(server.to_string()).await.expect("the server runs");
+        let jetstream = async_nats::jetstream::new(client);
+        let stream = jetstream.get_stream(stream).await.expect("there is such a stream");
+        let mut subjects = stream.info_with_subjects(">").await.expect("the server runs");
+        let mut repeated = 0;
+        while let Some(subject) = subjects.next().await {
+            let (subject, _) = subject.expect("a subject");
+            let last = stream.get_last_raw_message_by_subject(&subject).await.expect("it has a message");
+            let mut headers = last.headers;
+            headers.insert("Nats-Expected-Last-Subject-Sequence", last.sequence.to_string().as_str());
+            let sent = jetstream.publish_with_headers(subject, headers, last.payload).await.expect("the server runs");
+            repeated += usize::from(sent.await.is_ok());
+        }
+        repeated
+    })
 }
 
 /// The server's program, brought if it is not here.

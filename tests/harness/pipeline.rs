@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::eventually;
 use super::metrics::Metrics;
-use super::nats::NatsServer;
+use super::nats::{self, NatsServer};
 use super::process::{Lines, Millpond};
 use super::relay::Relay;
 
@@ -230,6 +230,11 @@ impl Pipeline {
     /// Memory that a process has in use, in MiB.
     pub fn resident_mib(&self, part: Part) -> usize {
         self.process(part).resident_mib()
+    }
+
+    /// Has the last frame that each event queue has in a shard queue come once more, on NATS: how many did.
+    pub fn repeat_frames(&self, shard: u16) -> usize {
+        nats::repeat_last_of_each_subject(self.addresses["127.0.0.1:4222"], &format!("millpond-shard-{shard}"))
     }
 
     /// The folder of the data that the roles keep.

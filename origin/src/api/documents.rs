@@ -32,6 +32,8 @@ pub struct Documents {
 const MAP_WAIT: Duration = Duration::from_secs(1);
 /// How many outputs the answer to an unknown path names.
 const OUTPUTS_NAMED_MAX: usize = 20;
+/// How long a reader who wants all that the queue holds is kept waiting for the shard map.
+const NEWEST_MAP_WAIT: Duration = Duration::from_millis(150);
 
 impl Documents {
     pub fn new(
@@ -53,14 +55,31 @@ impl Documents {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Err(Box::new(method_not_allowed("GET, HEAD")));
         }
+        let wants_newest = request.headers().contains_key(headers::NEWEST);
+        // A slot may have moved, and its documents may have been given by the shard that took it, before this process
+        // has heard of it.
+        let is_newest_map = wants_newest && self.map.ask_within(NEWEST_MAP_WAIT).await;
         let map = self.map_of(request.headers()).await?;
         let asked = self.asked(&route, &map).ok_or_else(|| Box::new(self.no_path()))?;
         let least = least_position(request.headers())?.max(Some(asked.owner.since).filter(|since| *since > 0));
         let before = pages::asked(asked.kind, request.uri().query())?;
         let shard = self.shard(asked.owner.shard);
         let shard = shard.ok_or_else(|| Box::new(not_owned_here(asked.owner.shard, map.version())))?;
+        let newest = match wants_newest {
+            true if is_newest_map => Some(shard.newest().await),
+            true => Some(None),
+            false => None,
+        };
         let read = shard.document_page(&route, before.as_ref(), least).await.map_err(|why| Box::new(not_read(why)))?;
+        let read = match newest {
+            Some(newest) => read.for_newest(newest),
+            None => read,
+        };
         let mut response = asked.answer(&read, request.headers());
+        if let Some(newest) = newest.flatten() {
+            put(response.headers_mut(), headers::NEWEST, &newest.to_string());
+            put(response.headers_mut(), headers::MAP_VERSION, &map.version().to_string());
+        }
         if request.method() == Method::HEAD {
             let length = HeaderValue::from(response.body().len());
             *response.body_mut() = Bytes::new();
@@ -128,6 +147,9 @@ impl Asked<'_> {
                     put(fields, header::LINK.as_str(), link);
                 }
                 self.put_common(fields, rendered.version, read);
+                if !rendered.is_kept {
+                    put(fields, header::CACHE_CONTROL.as_str(), "no-store");
+                }
                 // Not where there is nothing yet: the first event is waited for.
                 if let Some(refresh) = self.refresh {
                     put(fields, headers::REFRESH, &refresh.as_millis().to_string());
@@ -258,8 +280,8 @@ mod tests {
 
     use super::*;
     use crate::projection::testing::{declared, event};
-    use crate::queue::testing::NoMaps;
-    use crate::shard::testing::Site;
+    use crate::queue::testing::{NoMaps, OneMap};
+    use crate::shard::testing::{Call, Site};
 
     const DECLARATION: &str = r#"
         name = "p"
@@ -308,8 +330,9 @@ mod tests {
         site.push(event("1", 5_000, r#"{"user":"a b"}"#));
         opened.applied().wait_for(|applied| *applied == 1).await.expect("applied");
         let elsewhere = (0..).map(|n| n.to_string()).find(|key| map.owner_of("p", key).shard != shard);
-        let known = KnownMap::new(Arc::new(NoMaps), FirstMap { version: 1, shards: 2 });
-        known.tell(MapState::first(FirstMap { version: 1, shards: 2 }));
+        let first = FirstMap { version: 1, shards: 2 };
+        let known = KnownMap::new(Arc::new(OneMap(MapState::first(first))), first);
+        known.tell(MapState::first(first));
         let documents = Documents::new(site.projections.clone(), known, [opened]);
         Scene { site, documents, elsewhere: elsewhere.expect("a key"), stop }
     }
@@ -391,6 +414,35 @@ mod tests {
         let unused = (0..).map(|n| format!("nobody-{n}")).find(|key| owner(key) == refreshed.site.shard);
         let nothing = refreshed.get(&format!("/users/{}/feed.json", unused.expect("a key")), &[]).await;
         assert_eq!((nothing.status(), field(&nothing, "millpond-refresh")), (StatusCode::NOT_FOUND, ""));
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_the_newest_is_told_where_the_queue_ends_or_that_nobody_knows() {
+        let scene = scene().await;
+        let ask = async |fields: &[(&str, &str)]| {
+            let response = scene.get("/users/a%20b/feed.json", fields).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            ["millpond-newest", "millpond-map-version", "millpond-behind", "cache-control"]
+                .map(|name| field(&response, name).to_owned())
+        };
+        let newest = [("millpond-newest", "?1")];
+        assert_eq!(ask(&newest).await, ["1", "1", "", "public, max-age=5"]);
+        scene.site.queue.is_cut_off.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ask(&newest).await, ["", "", "unknown", "no-store"]);
+        assert_eq!(ask(&[]).await, ["", "", "", "public, max-age=5"], "nobody asked the queue");
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_the_newest_is_told_if_nobody_knows_whose_the_document_is() {
+        let Scene { site, documents, stop: _stop, .. } = scene().await;
+        let first = FirstMap { version: 1, shards: 2 };
+        let known = KnownMap::new(Arc::new(NoMaps), first);
+        known.tell(MapState::first(first));
+        let documents = Documents { map: known, ..documents };
+        let request = Request::get("/users/a%20b/feed.json").header(headers::NEWEST, "?1");
+        let response = Origin::answer(&documents, request.body(Bytes::new()).expect("a request")).await;
+        assert_eq!((response.status(), field(&response, "millpond-behind")), (StatusCode::OK, "unknown"));
+        assert!(!site.queue.calls.lock().iter().any(|call| *call == Call::Other("newest")), "it would not help");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::desk::Desk;
 use crate::http::{Answer, Handler, Refusals, json, method_not_allowed, refusal};
 use crate::queue::wire::{
-    APPEND_MAX_BYTES, Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, HandedHead, Message,
+    APPEND_MAX_BYTES, Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, HandedHead, Message, Newest,
     OTHER_MAX_BYTES, PUSH_MAX_BYTES, PulledHead, ROOT, Renew, RoundHead, TakenHead, WAIT_MAX_MS, status,
 };
 use crate::queue::{DeadLetter, HandedOver, Lease, MapChange, Pulled, QueueError, QueueRole, Round, RoundFrame};
@@ -58,6 +58,10 @@ impl QueuesApi {
             }
             ("POST", ["events", queue, "push", token]) => self.push(lease(queue, token)?, body).await,
             ("GET", ["shards", shard]) => self.pull(number(shard)?, &query).await,
+            ("GET", ["shards", shard, "newest"]) => {
+                let position = self.queues.newest(number(shard)?).await?;
+                Ok(message(Newest { position }, Vec::new()))
+            }
             ("PUT", ["shards", shard, "consumers", name]) => {
                 let Committed { position } = read::<Committed>(body)?.head;
                 self.queues.committed(number(shard)?, &decode_key(name), position).await?;
@@ -160,7 +164,7 @@ impl Handler for QueuesApi {
 /// Why there is no answer to this method and path.
 fn other(names: &[&str]) -> Response<Bytes> {
     match names {
-        ["events", _] | ["shards", _] => method_not_allowed("GET"),
+        ["events", _] | ["shards", _] | ["shards", _, "newest"] => method_not_allowed("GET"),
         ["dead"] | ["map"] => method_not_allowed("GET, POST"),
         ["map", "changes"] => method_not_allowed("GET"),
         ["map", "handed"] => method_not_allowed("POST"),
@@ -258,6 +262,8 @@ mod tests {
             ("GET", "/_millpond/queues/events/0/append", "", 405, "does not take this method"),
             ("GET", "/_millpond/queues/shards/x?after=0&max_bytes=1&wait_ms=0", "", 400, "`x` is no number"),
             ("GET", "/_millpond/queues/shards/0?after=0&max_bytes=1", "", 400, "wait_ms=NUMBER"),
+            ("PUT", "/_millpond/queues/shards/0/newest", "", 405, "does not take this method"),
+            ("GET", "/_millpond/queues/shards/1024/newest", "", 404, "there is no"),
             ("POST", "/_millpond/queues/events/0/append", "", 400, "the message is empty"),
             ("POST", "/_millpond/queues/events/0/append", "\u{7}x", 400, "has format 7"),
             ("POST", "/_millpond/queues/events/9/lease", "", 400, "the message is empty"),

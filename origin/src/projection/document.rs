@@ -77,6 +77,18 @@ impl Document {
         items
     }
 
+    /// Whether an item stands at the place, removed or not.
+    pub fn has_place(&self, before: &Before) -> bool {
+        match &self.state {
+            KeyState::Items(items) => items.has_place(before),
+            KeyState::Removable(items) => items.has_place(before),
+            KeyState::Followed(followed) => followed.items().has_place(before),
+            KeyState::Home(home) => home.has_place(before),
+            KeyState::Edges(edges) => edges.has_place(before),
+            KeyState::Counter(_) | KeyState::Group(_) => false,
+        }
+    }
+
     /// What its state takes in memory, in bytes.
     pub fn weight(&self) -> usize {
         self.state.weight()

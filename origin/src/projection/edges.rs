@@ -54,6 +54,12 @@ impl Edges {
         below.map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
     }
 
+    /// Whether an edge stands at the place, removed or not.
+    pub fn has_place(&self, before: &Before) -> bool {
+        let next = self.places.range(Place::first_at(before)..).next();
+        next.is_some_and(|place| place.item.rank() == before.rank())
+    }
+
     /// What the state takes in memory, in bytes.
     pub fn weight(&self) -> usize {
         self.weight

@@ -47,6 +47,11 @@ impl Home {
         self.items.iter().skip(before.map_or(0, above)).map(|gathered| gathered.item.as_ref())
     }
 
+    /// Whether an item stands at the place.
+    pub fn has_place(&self, before: &Before) -> bool {
+        self.items.binary_search_by(|gathered| before.rank().cmp(&gathered.item.rank())).is_ok()
+    }
+
     /// What the state takes in memory, in bytes.
     pub fn weight(&self) -> usize {
         self.weight + self.follows.weight()

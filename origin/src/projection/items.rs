@@ -26,7 +26,12 @@ impl Items {
         self.iter().skip(before.map_or(0, above))
     }
 
-    /// The same, to be shared.
+    /// Whether an item stands at the place.
+    pub fn has_place(&self, before: &Before) -> bool {
+        self.items.binary_search_by(|item| before.rank().cmp(&item.rank())).is_ok()
+    }
+
+    /// The items, to be shared.
     pub fn shared(&self) -> impl Iterator<Item = &Arc<Item>> {
         self.items.iter()
     }

@@ -71,6 +71,11 @@ impl Removable {
         below.map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
     }
 
+    /// Whether an item stands at the place, removed or not.
+    pub fn has_place(&self, before: &Before) -> bool {
+        self.places.binary_search_by(|place| before.rank().cmp(&place.item.rank())).is_ok()
+    }
+
     /// What the state takes in memory, in bytes.
     pub fn weight(&self) -> usize {
         self.weight

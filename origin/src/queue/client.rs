@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{
-    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, HandedHead, Message, PulledHead, ROOT, Renew,
-    RoundHead, TakenHead, WAIT_MAX_MS,
+    Acquire, Append, Buried, CONTENT_TYPE, Committed, ErrorBody, Fates, HandedHead, Message, Newest, PulledHead, ROOT,
+    Renew, RoundHead, TakenHead, WAIT_MAX_MS,
 };
 use super::{
     DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, HandedOver, Lease, MapChange, Pulled, QueueError,
@@ -206,6 +206,13 @@ impl ShardQueues for QueueClient {
             return Err(malformed("as many frames as positions were expected"));
         }
         Ok(Pulled { frames: positions.into_iter().zip(message.parts).collect(), last, events_after })
+    }
+
+    async fn newest(&self, shard: ShardId) -> Result<Position, QueueError> {
+        let body =
+            self.ask(Method::GET, &format!("{ROOT}/shards/{shard}/newest"), Bytes::new(), Duration::ZERO).await?;
+        let message: Message<Newest> = Message::decode(body).map_err(|problem| malformed(&problem))?;
+        Ok(message.head.position)
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {

@@ -292,6 +292,10 @@ impl ShardQueues for Queues {
         self.parts.shards.pull(shard, after, max_bytes, wait).await
     }
 
+    async fn newest(&self, shard: ShardId) -> Result<Position, QueueError> {
+        Ok(self.parts.shards.ends(shard)?.last)
+    }
+
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
         self.parts.shards.committed(shard, consumer, position).await
     }

@@ -64,6 +64,17 @@ impl KnownMap {
         self.maps.as_ref()
     }
 
+    /// Asks the queues for the map of this moment; whether it is known then.
+    pub async fn ask_within(&self, wait: Duration) -> bool {
+        let known = self.get().map_or(0, |state| state.version());
+        match timeout(wait, self.maps.map(known, Duration::ZERO)).await {
+            Ok(Ok(Some(state))) => self.tell(state),
+            Ok(Ok(None)) => {}
+            Ok(Err(_)) | Err(_) => return false,
+        }
+        self.get().is_some()
+    }
+
     /// Tells the queues what the configuration asks for, and follows the map for ever. Returns only if the two do not
     /// agree.
     pub async fn follow(&self) -> QueueError {

@@ -11,6 +11,7 @@ use super::limits::FORGET_EVERY_MS;
 use super::testing::{Machine, event, is_of, round_frame, taken_ids};
 use super::*;
 use crate::api::queues::QueuesApi;
+use crate::projection::{Item, News, Told};
 
 const TTL: Duration = Duration::from_secs(10);
 const WINDOW: Option<Duration> = Some(Duration::from_secs(600));
@@ -76,11 +77,13 @@ suite! {
     events_are_appended_taken_and_pushed
     a_repeated_id_is_stored_once
     a_full_queue_refuses_and_takes_again_once_there_is_room
+    what_documents_tell_each_other_gets_into_a_full_queue
     a_take_waits_for_an_event
     leases_exclude_and_fence
     rounds_leave_no_gap_and_double_nothing
     a_pull_waits_and_ends_by_bytes
     a_pull_counts_the_events_after_its_position
+    where_a_shard_queue_ends_is_told
     what_all_consumers_passed_is_trimmed
     a_full_shard_queue_refuses_rounds
     what_does_not_exist_is_told
@@ -172,6 +175,21 @@ async fn a_full_queue_refuses_and_takes_again_once_there_is_room<F: Future<Outpu
     let lease = lease(&doors, 0).await;
     doors.dispatch.push(lease, Round { first: 1, last: 2, map_version: 1, frames: vec![] }).await.unwrap();
     assert_eq!(offsets(&append(&["d", "e", "f"]).await), [4, 5, 0], "a refused id was not remembered");
+}
+
+async fn what_documents_tell_each_other_gets_into_a_full_queue<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    const HOPS: usize = 80;
+    let mut machine = Machine::new(1);
+    (machine.limits.depth_max_events, machine.limits.depth_max_bytes) = (2, 1_000);
+    let doors = open(machine).await;
+    let append = async |events| doors.events.append(0, None, events).await.unwrap();
+    assert_eq!(offsets(&append(vec![event("a", 0), event("b", 0), event("c", 0)]).await), [1, 2, 0]);
+    // Far more than any room beside that which events have.
+    let item = Arc::new(Item { order: 1, id: "i".into(), body: vec![b'x'; 100_000].into() });
+    let hop = Told::News(News { feed: "f".into(), items: [item].into() }).event("home", &["k"], 7);
+    let fates = append(vec![hop; HOPS]).await;
+    assert_eq!(offsets(&fates), (3..3 + HOPS as u64).collect::<Vec<_>>());
+    assert_eq!(append(vec![event("d", 0)]).await, [Fate::Full]);
 }
 
 async fn a_take_waits_for_an_event<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
@@ -283,6 +301,26 @@ async fn a_pull_counts_the_events_after_its_position<F: Future<Output = Doors>>(
     doors.dispatch.push(lease(&doors, 0).await, round).await.unwrap();
     assert_eq!(counted(&doors, 2, 1).await, (1, 101));
     assert_eq!(counted(&doors, 3, 1).await, (1, 1));
+}
+
+async fn where_a_shard_queue_ends_is_told<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {
+    let doors = open(Machine::new(1)).await;
+    assert_eq!(doors.shards.newest(3).await, Ok(0));
+    doors.events.append(0, None, (0..3).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let lease = lease(&doors, 0).await;
+    let push = |n| {
+        doors.dispatch.push(lease, Round { first: n, last: n, map_version: 1, frames: vec![round_frame(3, 1, "x")] })
+    };
+    push(1).await.unwrap();
+    assert_eq!(doors.shards.newest(3).await, Ok(1));
+    // A place that was kept, with frames read ahead, knows nothing of what came later.
+    assert_eq!(doors.shards.pull(3, 0, 1, LONG).await.unwrap().last, 1);
+    push(2).await.unwrap();
+    push(3).await.unwrap();
+    assert_eq!((doors.shards.newest(3).await, doors.shards.newest(2).await), (Ok(3), Ok(0)));
+    doors.shards.committed(3, "a", 3).await.unwrap();
+    assert_eq!(doors.shards.newest(3).await, Ok(3), "trimming moves its other end");
+    assert!(matches!(doors.shards.newest(1024).await, Err(QueueError::NoQueue { number: 1024, .. })));
 }
 
 async fn what_all_consumers_passed_is_trimmed<F: Future<Output = Doors>>(open: impl Fn(Machine) -> F) {

@@ -158,6 +158,24 @@ pub fn is_of(queue: QueueId, frame: &Bytes) -> bool {
     EventFrame::decode(frame).is_ok_and(|frame| frame.queue == queue)
 }
 
+/// Where the shard map is always the same.
+pub struct OneMap(pub MapState);
+
+#[async_trait]
+impl ShardMaps for OneMap {
+    async fn map(&self, after: u32, _: Duration) -> Result<Option<MapState>, QueueError> {
+        Ok((self.0.version() > after).then(|| self.0.clone()))
+    }
+
+    async fn change_map(&self, _: MapChange) -> Result<MapState, QueueError> {
+        Err(QueueError::Closed)
+    }
+
+    async fn hand_over(&self, _: HandedOver) -> Result<Position, QueueError> {
+        Err(QueueError::Closed)
+    }
+}
+
 /// Where nobody can say anything of a shard map.
 pub struct NoMaps;
 

@@ -131,6 +131,9 @@ pub trait ShardQueues: DeadLetters {
         wait: Duration,
     ) -> Result<Pulled, QueueError>;
 
+    /// Where the queue ends now: whatever any consumer was ever given is at or below it.
+    async fn newest(&self, shard: ShardId) -> Result<Position, QueueError>;
+
     /// `consumer` has committed everything up to `position`; what every consumer has passed may be trimmed.
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError>;
 }

@@ -10,6 +10,7 @@
 //! | `GET /_millpond/queues/events/Q?token=&max_events=&wait_ms=` | a take; answered with [`TakenHead`] and its frames |
 //! | `POST /_millpond/queues/events/Q/push/TOKEN` | [`RoundHead`] and its frames |
 //! | `GET /_millpond/queues/shards/S?after=&max_bytes=&wait_ms=` | a pull; answered with [`PulledHead`] and its frames |
+//! | `GET /_millpond/queues/shards/S/newest` | where the queue ends; answered with [`Newest`] |
 //! | `GET /_millpond/queues/map/changes?after=&wait_ms=` | the shard map once it is newer; answered with it, or none |
 //! | `POST /_millpond/queues/map` | a `MapChange`; answered with the shard map |
 //! | `POST /_millpond/queues/map/handed` | [`HandedHead`] and a `Handover`; answered with its position |
@@ -86,6 +87,11 @@ pub struct PulledHead {
     pub positions: Vec<Position>,
     pub last: Position,
     pub events_after: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    pub position: Position,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,6 +45,9 @@ pub struct Rendered {
     pub etag: String,
     /// Value of `Link`: the next page, if there is one, and from there back to the first.
     pub link: Option<String>,
+    /// Whether it is to be kept: it is the first page, or begins behind an item of the document. There are not more of
+    /// these than items; cursors that name no item can be made up without end.
+    pub is_kept: bool,
     /// Value of `Last-Modified`: an IMF-fixdate.
     pub last_modified: String,
 }
@@ -138,6 +141,7 @@ impl Renderer {
             content_type: prepared.content_type.clone(),
             etag,
             link,
+            is_kept: before.is_none_or(|before| document.has_place(before)),
             last_modified: http_date(document.changed_ms),
         })
     }

@@ -145,6 +145,7 @@ mod tests {
             let mut meanwhile = meanwhile.into_iter();
             loop {
                 let (items, next) = listed(&document, place.as_ref(), Some(page));
+                prop_assert!(next.as_ref().is_none_or(|next| document.has_place(next)));
                 prop_assert!(items.len() == page || next.is_none());
                 seen.extend(ranks(items));
                 let Some(next) = next else { break };
@@ -185,6 +186,31 @@ mod tests {
             place = Some(next);
         }
         assert_eq!(pages, [vec!["new"], vec!["same", "same"], vec!["old"]]);
+    }
+
+    /// Cursors can be made up without end; nobody shall keep what they name.
+    #[test]
+    fn a_place_is_one_of_an_item_or_made_up() {
+        for kind in KINDS {
+            let projection = projection(kind, 3, 1);
+            let mut document = Arc::new(Document::empty(&projection.kind));
+            for (position, (order, of, removes)) in
+                (1..).zip([(1, 1, false), (2, 2, false), (3, 3, false), (4, 4, false), (5, 3, true)])
+            {
+                take(&mut document, &projection, position, &Act { order, of, removes });
+            }
+            let place = |order: i64, id: &str| Before::of(&Item { order, id: id.into(), body: bytes::Bytes::new() });
+            for item in document.items() {
+                assert!(document.has_place(&Before::of(item)), "{kind}");
+            }
+            assert!(document.has_place(&place(4, "e4")));
+            for (order, id) in [(4, "e"), (4, "e44"), (3, "e4"), (9, "e9"), (1, "e1"), (i64::MIN, "")] {
+                assert!(!document.has_place(&place(order, id)), "{kind} {order} {id}");
+            }
+            // Of a feed a removed item keeps its place; the newest event of an edge has it.
+            let of_removed = if kind.contains("edges") { place(5, "e5") } else { place(3, "e3") };
+            assert!(document.has_place(&of_removed) || !kind.contains("remove_on"), "{kind}");
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ mod tests {
             content_type: "".into(),
             etag: String::new(),
             link: None,
+            is_kept: true,
             last_modified: String::new(),
         })
     }

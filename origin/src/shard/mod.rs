@@ -23,6 +23,7 @@ mod held;
 mod maps;
 mod memo;
 mod metrics;
+mod newest;
 mod outbox;
 mod prepare;
 mod pull;
@@ -30,6 +31,8 @@ mod read;
 mod state;
 mod tellings;
 
+#[cfg(test)]
+mod fan_out;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
@@ -58,6 +61,7 @@ use self::changes::ChangeLog;
 use self::give::Touched;
 use self::memo::Memo;
 use self::metrics::OneShard;
+use self::newest::Newest;
 use self::state::State;
 use self::tellings::Telling;
 use crate::queue::{EventQueues, QueueError, ShardQueues};
@@ -164,6 +168,7 @@ pub struct Shard {
     /// What the queue held when it was first reached: before this much is applied, documents may be older than those
     /// that were served before a crash. `None` while it was not reached.
     held_at_start: watch::Sender<Option<Position>>,
+    newest: Newest,
     opened_at: Instant,
     flush_wanted: Notify,
     /// What the current batch has to tell others. While there is something, or it could not be told, nothing is written.
@@ -206,6 +211,7 @@ impl Shard {
             applied: watch::Sender::new(committed),
             committed: watch::Sender::new(committed),
             held_at_start: watch::Sender::new(None),
+            newest: Newest::default(),
             opened_at: timing::now(),
             flush_wanted: Notify::new(),
             tellings: Mutex::default(),

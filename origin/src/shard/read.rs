@@ -31,8 +31,8 @@ pub struct Read {
     pub found: Found,
 }
 
-/// What a shard had still to apply of what its queue held when it was started: documents may be older than they were
-/// before.
+/// What a shard had still to apply of what its queue held when it was started, or when the reader asked for all that the
+/// queue holds: documents may be older than others that were given before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
     Nothing,
@@ -40,6 +40,18 @@ pub enum Behind {
     Positions(Position),
     /// It has not reached its queue since.
     Unknown,
+}
+
+impl Read {
+    /// The same for a reader who asked for all that the queue holds, of which [`Shard::newest`] told the end.
+    pub fn for_newest(self, newest: Option<Position>) -> Read {
+        let behind = match newest {
+            None => Behind::Unknown,
+            Some(newest) if newest > self.position => Behind::Positions(newest - self.position),
+            Some(_) => self.behind,
+        };
+        Read { behind, ..self }
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +176,9 @@ impl Shard {
             rendering.await.map_err(|_| NotRead::Stopping)??
         };
         self.metrics.rendered.inc();
-        self.memo.lock().put(name, rendered.clone());
+        if rendered.is_kept {
+            self.memo.lock().put(name, rendered.clone());
+        }
         Ok(rendered)
     }
 

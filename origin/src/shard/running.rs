@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -231,6 +232,44 @@ async fn a_shard_that_has_to_catch_up_gives_older_documents_and_says_so() {
     shard.take(site.queue.pulled(1, 2)).await.expect("applied");
     let read = shard.document(&route("x"), None).await.expect("read");
     assert!(matches!(&read, Read { position: 3, behind: Behind::Nothing, .. }), "{read:?}");
+}
+
+/// Whoever knows of no position asks for all that the queue holds, and is told where that was not to be had.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_cut_off_from_its_queue_says_so_to_who_asks_for_the_newest() {
+    let site = site(NEVER);
+    let shard = site.open();
+    site.push(event("a", 1, r#"{"user":"x"}"#));
+    shard.take(site.queue.pulled(0, 1)).await.expect("applied");
+    let read = async || {
+        let newest = shard.newest().await;
+        (newest, shard.document(&route("x"), None).await.expect("read").for_newest(newest))
+    };
+    assert!(matches!(read().await, (Some(1), Read { position: 1, behind: Behind::Nothing, .. })));
+    site.queue.is_cut_off.store(true, Ordering::Relaxed);
+    site.push(event("b", 2, r#"{"user":"x"}"#));
+    assert!(matches!(read().await, (None, Read { position: 1, behind: Behind::Unknown, found: Found::Document(_) })));
+    let plain = shard.document(&route("x"), None).await.expect("read");
+    assert!(matches!(plain, Read { position: 1, behind: Behind::Nothing, .. }), "nobody asked the queue");
+    site.queue.is_cut_off.store(false, Ordering::Relaxed);
+    assert!(
+        matches!(read().await, (Some(2), Read { position: 1, behind: Behind::Positions(1), .. })),
+        "not pulled yet"
+    );
+    let waiting = tokio::spawn({
+        let shard = shard.clone();
+        async move { shard.newest().await }
+    });
+    let asked = || site.queue.calls.lock().iter().filter(|call| **call == Call::Other("newest")).count();
+    while asked() < 4 {
+        tokio::task::yield_now().await;
+    }
+    shard.take(site.queue.pulled(1, 1)).await.expect("applied");
+    assert_eq!((waiting.await.expect("no panic"), *shard.applied().borrow()), (Some(2), 2), "it waits a little");
+    // Readers that come together are answered together.
+    let before = asked();
+    let readers = futures_util::future::join_all((0..100).map(|_| shard.newest())).await;
+    assert!(readers.iter().all(|newest| *newest == Some(2)) && asked() - before <= 2, "{} times", asked() - before);
 }
 
 /// A shard with 50 documents on disk and memory for few, and what it has dropped of them.

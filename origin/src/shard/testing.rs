@@ -1,6 +1,7 @@
 //! A queue in memory, a disk that can be cut off, and frames, for tests of shards.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ pub(crate) struct TestQueue {
     pub(crate) errors: Mutex<Vec<QueueError>>,
     pub(crate) committed: watch::Sender<Option<Position>>,
     pub(crate) dead: Mutex<Vec<DeadLetter>>,
+    /// Whether those who ask where it ends get no answer.
+    pub(crate) is_cut_off: AtomicBool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ impl TestQueue {
             errors: Mutex::default(),
             committed: watch::Sender::default(),
             dead: Mutex::default(),
+            is_cut_off: AtomicBool::default(),
         })
     }
 
@@ -101,6 +105,15 @@ impl ShardQueues for TestQueue {
         let mut frames = self.frames.subscribe();
         let _ = tokio::time::timeout(wait, frames.wait_for(|frames| frames.len() as Position > after)).await;
         Ok(self.pulled(after, usize::MAX))
+    }
+
+    async fn newest(&self, _: ShardId) -> Result<Position, QueueError> {
+        self.calls.lock().push(Call::Other("newest"));
+        tokio::task::yield_now().await;
+        if self.is_cut_off.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        Ok(self.last())
     }
 
     async fn committed(&self, _: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use millpond_shared::version::{QueueId, ShardId};
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::model::{Dead, held, model};
+use super::model::{Dead, held, is_empty, model};
 use super::pond::{Crash, Plan, Pond, projections};
 use super::scheduler::{Process, Simulation};
+use super::tally::{Befell, Tally};
 use super::traffic::Traffic;
 use super::watcher::{self, Directory, Followed};
 use crate::queue::testing::Random;
@@ -21,6 +23,8 @@ use crate::store::forgetful::FailedSync;
 
 /// How many times something befalls the pond.
 const BLOWS: u64 = 8;
+/// In one of so many ponds users follow each other: what their documents tell each other takes most of the time there.
+const FOLLOWING: u64 = 3;
 /// How long, in its own time, a pond may take to be done once nothing befalls it any more.
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 /// Producers and clients: nothing befalls them.
@@ -49,6 +53,8 @@ enum Blow {
     LoseDisk(usize),
     /// At times beyond the lease.
     Sleep(Process, Duration),
+    /// Its calls get nowhere for so long.
+    CutOff(Process, Duration),
     ClockForward(u64),
     ClockBack(u64),
     /// A commit fails, and nobody knows what it has done.
@@ -67,7 +73,7 @@ impl Blow {
         let disk = pick(pond.disks().count());
         let crash = [Crash::Process, Crash::Power, Crash::Torn][pick(3)];
         let running = pond.running();
-        match Simulation::below(20) {
+        match Simulation::below(22) {
             0 | 1 => Blow::CrashQueue(crash),
             2 => Blow::CutQueue(1 + Simulation::below(30)),
             3 => Blow::CrashDispatcher(dispatcher),
@@ -85,13 +91,24 @@ impl Blow {
             15 => Blow::Fill(disk),
             16 => Blow::MendDisks,
             17 => Blow::Wires(Simulation::one_in(2)),
+            18 | 19 if !running.is_empty() => {
+                Blow::CutOff(running[pick(running.len())], Duration::from_millis(Simulation::below(3_000)))
+            }
             _ => Blow::HalfRound(pick(pond.plan.queues.into()) as QueueId),
         }
     }
 }
 
-/// Runs the history of a seed; a number that is another one for another course.
-pub fn run(seed: u64) -> u64 {
+/// How a history went.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Another one for another course.
+    digest: u64,
+    pub tally: Tally,
+}
+
+/// Runs the history of a seed.
+pub fn run(seed: u64) -> Ran {
     let _began = Simulation::begin(Random::seeded(seed));
     let mut history = History::new();
     for _ in 0..BLOWS {
@@ -110,7 +127,7 @@ pub fn run(seed: u64) -> u64 {
         assert_eq!(history.check(), documents, "after everything was started again");
         Simulation::tell(format_args!("and again"));
     }
-    Simulation::digest()
+    Ran { digest: Simulation::digest(), tally: Simulation::tally() }
 }
 
 fn plan() -> Plan {
@@ -151,7 +168,8 @@ impl History {
         let mut pond = Pond::new(plan());
         Simulation::tell(format_args!("{:?}", pond.plan));
         pond.start(|| true);
-        let (traffic, directory) = (Arc::<Traffic>::default(), Arc::<Directory>::default());
+        let follows = Simulation::one_in(FOLLOWING);
+        let (traffic, directory) = (Traffic::new(follows), Arc::<Directory>::default());
         for queue in 0..pond.plan.queues {
             let batches = 2 + Simulation::below(4);
             let (wire, ledger) = (pond.wire.clone(), pond.ledger.clone());
@@ -195,12 +213,27 @@ impl History {
             Blow::StopReplica(number) => pond.stop_replica(number),
             Blow::LoseDisk(number) => pond.lose_disk(number),
             Blow::Sleep(process, how_long) => {
+                let holds_leases = pond.dispatchers.iter().any(|dispatcher| dispatcher.up == Some(process));
+                let is_over = holds_leases && how_long > pond.plan.lease_ttl;
+                Simulation::befell(if is_over { Befell::AsleepBeyondLease } else { Befell::Asleep });
                 Simulation::pause(process);
                 self.pass(how_long);
                 Simulation::go_on(process);
             }
-            Blow::ClockForward(by_ms) => pond.set_clock(|now_ms| now_ms + by_ms),
-            Blow::ClockBack(by_ms) => pond.set_clock(|now_ms| now_ms - by_ms),
+            Blow::CutOff(process, how_long) => {
+                let wire = pond.wire.clone();
+                wire.set_cut_off(process, true);
+                self.pass(how_long);
+                wire.set_cut_off(process, false);
+            }
+            Blow::ClockForward(by_ms) => {
+                Simulation::befell(Befell::ClockSetForward);
+                pond.set_clock(|now_ms| now_ms + by_ms);
+            }
+            Blow::ClockBack(by_ms) => {
+                Simulation::befell(Befell::ClockSetBack);
+                pond.set_clock(|now_ms| now_ms - by_ms);
+            }
             Blow::FailSync(disk, how) => pond.disk(disk).fail_once(how),
             Blow::Fill(disk) => pond.disk(disk).set_full(true),
             Blow::MendDisks => pond.mend_disks(),
@@ -271,11 +304,15 @@ impl History {
                 assert_eq!(*elsewhere, rendered, "{tag}: two replicas differ");
             }
         }
-        let tags: Vec<&String> = documents.keys().collect();
-        assert_eq!(tags, expected.keys().collect::<Vec<_>>(), "documents that are there");
-        for (tag, rendered) in &documents {
+        let all_held = documents.iter().map(|(tag, rendered)| {
             let projection = projections().iter().find(|projection| tag.starts_with(&projection.name));
-            assert_eq!(held(projection.expect("it"), rendered), expected[tag], "{tag}");
+            (tag.clone(), held(projection.expect("it"), rendered))
+        });
+        let all_held: BTreeMap<String, Value> = all_held.filter(|(_, held)| !is_empty(held)).collect();
+        let tags: Vec<&String> = all_held.keys().collect();
+        assert_eq!(tags, expected.keys().collect::<Vec<_>>(), "documents that are there");
+        for (tag, held) in &all_held {
+            assert_eq!(*held, expected[tag], "{tag}");
         }
         for known in &self.followed {
             for (tag, version) in &known.lock().versions {
@@ -289,6 +326,7 @@ impl History {
         let letters: Vec<DeadLetter> = ask(async move { QueueRole::dead(&*queues, usize::MAX).await.expect("read") });
         let found: Vec<_> = letters.iter().map(|letter| (letter.event.id.to_string(), letter.key.shard)).collect();
         assert_eq!(found.len(), dead.len(), "dead letters: {found:?}, expected {dead:?}");
+        found.iter().for_each(|_| Simulation::befell(Befell::DeadLetter));
         assert_eq!(found.into_iter().collect::<Dead>(), dead, "dead letters");
         documents
     }

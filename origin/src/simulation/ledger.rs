@@ -10,6 +10,9 @@ use millpond_shared::wire::ShardFrame;
 use parking_lot::Mutex;
 
 use super::pond::projections;
+use super::scheduler::Simulation;
+use super::tally::Befell;
+use crate::projection::is_hop;
 use crate::queue::{Lease, Pulled};
 use crate::render::Rendered;
 
@@ -79,10 +82,11 @@ impl Ledger {
     }
 
     /// Of all events that were sent, and acknowledged: each was filed once for every document that it concerns, in the
-    /// order of its queue and of its user, by one holder after the other. `lasts`: where the shard queues end.
+    /// order of its queue and of its user, by one holder after the other. What documents tell each other may come
+    /// twice. `lasts`: where the shard queues end.
     pub fn assert_filed_once(&self, events: &[Event<'static>], map: &ShardMap, lasts: &[Position]) {
         let seen = self.seen.lock();
-        let mut filed = BTreeMap::new();
+        let (mut filed, mut hops) = (BTreeMap::new(), BTreeSet::new());
         for (shard, last) in (0..).zip(lasts) {
             let mut rounds: BTreeMap<QueueId, (Offset, u64)> = BTreeMap::new();
             let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
@@ -102,6 +106,14 @@ impl Ledger {
                 for event in &frame.events {
                     assert!(event.offset > before && event.offset <= frame.last, "{place}: offset {}", event.offset);
                     before = event.offset;
+                    if is_hop(&event.event) {
+                        // Each decision of a home feed has a number; the news of feeds have none.
+                        let is_decision = event.event.kind == "edits";
+                        if is_decision && !hops.insert((shard, event.event.data.to_string(), event.routes.clone())) {
+                            Simulation::befell(Befell::HopTwice);
+                        }
+                        continue;
+                    }
                     let (user, sequence) = told_by(&event.event);
                     let last = sequences.entry(user).or_default();
                     assert!(sequence > *last, "{place}: event {sequence} of its user after {last}");

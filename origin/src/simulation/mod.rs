@@ -13,6 +13,7 @@
 //! | `pond` | the processes, and how each starts, dies and starts again |
 //! | `traffic`, `watcher` | producers; readers and followers, for whom no version may go back |
 //! | `history` | what befalls a pond, and what must hold afterwards |
+//! | `tally` | how often each kind of it has happened |
 //! | `model`, `ledger` | what documents must be; what was seen on the way |
 
 mod history;
@@ -20,13 +21,18 @@ mod ledger;
 mod model;
 mod pond;
 mod scheduler;
+mod tally;
 mod traffic;
 mod watcher;
 mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 pub use self::scheduler::{Simulation, Turns};
+pub use self::tally::Befell;
+use self::tally::Tally;
 
 /// How many histories are run unless `HISTORIES` in the environment is another number: `make test` runs 10,000.
 const HISTORIES: u64 = 300;
@@ -50,10 +56,11 @@ fn number(name: &str) -> Option<u64> {
 fn whatever_befalls_a_pond_nothing_is_lost_doubled_or_seen_going_back() {
     if let Some(seed) = number("SEED") {
         let _told = Told(seed);
-        history::run(seed);
+        println!("{}", history::run(seed).tally);
         return;
     }
     let (next, last) = (AtomicU64::new(1), number("HISTORIES").unwrap_or(HISTORIES));
+    let tally = Mutex::<Tally>::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -64,12 +71,16 @@ fn whatever_befalls_a_pond_nothing_is_lost_doubled_or_seen_going_back() {
                         return;
                     }
                     let told = Told(seed);
-                    history::run(seed);
+                    let ran = history::run(seed);
+                    tally.lock().add(&ran.tally);
                     drop(told);
                 }
             });
         }
     });
+    let tally = tally.into_inner();
+    println!("{last} histories, in which there were\n{tally}");
+    assert!(last < HISTORIES || tally.never().is_empty(), "none of {last} histories had {:?}", tally.never());
 }
 
 #[test]

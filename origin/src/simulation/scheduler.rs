@@ -16,6 +16,7 @@ use millpond_shared::clock;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::tally::{Befell, Tally};
 use crate::queue::testing::Random;
 use crate::timing;
 
@@ -48,6 +49,7 @@ struct Scheduler {
     /// Of all steps so far: two runs of one seed have the same.
     digest: Cell<u64>,
     steps: Cell<u64>,
+    tally: RefCell<Tally>,
     is_told: bool,
 }
 
@@ -96,6 +98,7 @@ impl Simulation {
             running: Cell::new(Process(0)),
             digest: Cell::default(),
             steps: Cell::default(),
+            tally: RefCell::default(),
             is_told: std::env::var_os("SEED").is_some(),
         };
         CURRENT.with(|current| *current.borrow_mut() = Some(Rc::new(scheduler)));
@@ -125,6 +128,18 @@ impl Simulation {
         if scheduler.is_told {
             println!("{:>7} ms {:>6} steps  {what}", scheduler.now.get().as_millis(), scheduler.steps.get());
         }
+    }
+
+    /// Notes that something befell the pond, if a simulation runs on this thread.
+    pub fn befell(kind: Befell) {
+        if let Some(scheduler) = Simulation::current() {
+            scheduler.tally.borrow_mut().note(kind);
+        }
+    }
+
+    /// What has befallen it so far.
+    pub fn tally() -> Tally {
+        Simulation::scheduler().tally.borrow().clone()
     }
 
     /// Time since the beginning.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::ledger::Ledger;
 use super::scheduler::Simulation;
+use super::tally::Befell;
 use super::wire::Wire;
 use crate::queue::{EventQueues, Fate};
 use crate::timing::sleep;
@@ -21,13 +22,18 @@ pub const USERS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const WINDOW: Duration = Duration::from_secs(86_400);
 
 /// What producers have sent, and how many of them are not done.
-#[derive(Default)]
 pub struct Traffic {
+    /// Whether users follow each other.
+    follows: bool,
     sent: Mutex<Vec<Event<'static>>>,
     working: Mutex<usize>,
 }
 
 impl Traffic {
+    pub fn new(follows: bool) -> Arc<Traffic> {
+        Arc::new(Traffic { follows, sent: Mutex::default(), working: Mutex::default() })
+    }
+
     /// Every event that was sent, once. All of them are acknowledged when no producer works any more.
     pub fn sent(&self) -> Vec<Event<'static>> {
         self.sent.lock().clone()
@@ -73,8 +79,14 @@ impl Traffic {
                 for ((event, again), fate) in batch.into_iter().zip(fates) {
                     match fate {
                         Fate::Stored { offset } => ledger.stored(queue, offset, &event.id),
-                        Fate::Duplicate => assert!(again, "event {} was never sent before", event.id),
-                        Fate::Full => full.push((event, again)),
+                        Fate::Duplicate => {
+                            assert!(again, "event {} was never sent before", event.id);
+                            Simulation::befell(Befell::Repeat);
+                        }
+                        Fate::Full => {
+                            Simulation::befell(Befell::QueueFull);
+                            full.push((event, again));
+                        }
                         Fate::TooLarge => panic!("event {} is small", event.id),
                     }
                 }
@@ -87,12 +99,18 @@ impl Traffic {
         *self.working.lock() -= 1;
     }
 
-    /// Few times and numbers, so that many collide; some numbers that are none, some data that can't be read.
+    /// Few times and numbers, so that many collide; some numbers that are none, some data that can't be read. Where
+    /// users follow each other, every other event says whom its user follows, or no longer.
     fn event(&self, user: &str) -> Event<'static> {
         let mut sent = self.sent.lock();
         let seq = sent.len() as u64 + 1;
         let n = if Simulation::one_in(12) { json!("none") } else { json!(Simulation::below(6)) };
-        let mut data = json!({ "user": user, "n": n, "seq": seq }).to_string();
+        let mut data = json!({ "user": user, "n": n, "seq": seq });
+        if self.follows && Simulation::one_in(2) {
+            data["what"] = json!(["follow", "follow", "unfollow"][Simulation::below(3) as usize]);
+            data["whom"] = json!(USERS[Simulation::below(USERS.len() as u64) as usize]);
+        }
+        let mut data = data.to_string();
         if Simulation::one_in(16) {
             data.truncate(data.len() - 1);
         }

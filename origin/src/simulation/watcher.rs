@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::ledger::Ledger;
 use super::pond::{Pond, projections};
 use super::scheduler::{Process, Simulation};
+use super::tally::Befell;
 use super::traffic::USERS;
 use crate::render::Rendered;
 use crate::shard::{Behind, Found, NotRead, Read, Shard};
@@ -49,13 +50,20 @@ impl Directory {
 }
 
 impl Replica {
-    /// Asks for a document; `None` if the replica dies meanwhile.
+    /// Asks for a document, at a position or later, or else with all that the queue holds; `None` if the replica dies
+    /// meanwhile.
     async fn read(&self, route: Route, least: Option<Position>) -> Option<Result<Read, NotRead>> {
         let (answer, answered) = oneshot::channel();
         let shard = self.shard.clone();
         Simulation::spawn(self.process, async move {
             let Some(shard) = shard.upgrade() else { return };
-            let _ = answer.send(shard.document(&route, least).await);
+            let newest = if least.is_none() { Some(shard.newest().await) } else { None };
+            let read = shard.document(&route, least).await;
+            let read = read.map(|read| match newest {
+                Some(newest) => read.for_newest(newest),
+                None => read,
+            });
+            let _ = answer.send(read);
         });
         answered.await.ok()
     }
@@ -75,16 +83,28 @@ pub fn documents(pond: &Pond) -> Vec<(ShardId, Route, String)> {
     .collect()
 }
 
-/// Reads documents for ever, naming the least position it accepts, as a proxy does.
+/// What a proxy knows of the shards that it asks.
+#[derive(Default)]
+struct Proxy {
+    /// A position of each that clients have been given, or may have been.
+    least: BTreeMap<ShardId, Position>,
+}
+
+/// Reads documents for ever over one proxy after the other: none knows what clients were given by the one before it.
 pub async fn read_on(documents: Vec<(ShardId, Route, String)>, directory: Arc<Directory>, ledger: Arc<Ledger>) {
     let mut seen: BTreeMap<String, Version> = BTreeMap::new();
+    let mut proxy = Proxy::default();
     loop {
         sleep(Duration::from_millis(Simulation::below(800))).await;
+        if Simulation::one_in(6) {
+            Simulation::befell(Befell::NewProxy);
+            proxy = Proxy::default();
+        }
         let (shard, route, tag) = &documents[Simulation::below(documents.len() as u64) as usize];
         let Some(replica) = directory.any(*shard) else { continue };
+        let knows_before = proxy.least.contains_key(shard);
+        let Some(read) = proxy.read(&replica, *shard, route.clone()).await else { continue };
         let before = seen.get(tag).copied().unwrap_or_default();
-        let Some(Ok(read)) = replica.read(route.clone(), Some(before.position)).await else { continue };
-        assert!(read.position >= before.position, "{tag}: position {} for {before}", read.position);
         let version = match &read.found {
             Found::Document(rendered) => {
                 ledger.read(tag, rendered);
@@ -92,8 +112,29 @@ pub async fn read_on(documents: Vec<(ShardId, Route, String)>, directory: Arc<Di
             }
             Found::Nothing(version) => *version,
         };
+        if read.behind != Behind::Nothing {
+            Simulation::befell(Befell::AnswerMarked);
+            if !knows_before {
+                continue;
+            }
+        }
         assert!(version.position >= before.position, "{tag} went back from {before} to {version}");
         seen.insert(tag.clone(), version);
+    }
+}
+
+impl Proxy {
+    /// Asks a replica: for all that its queue holds, as long as nothing is known of the shard.
+    async fn read(&mut self, replica: &Replica, shard: ShardId, route: Route) -> Option<Read> {
+        let least = self.least.get(&shard).copied();
+        let read = replica.read(route, least).await?.ok()?;
+        let reached = read.position;
+        assert!(least.is_none_or(|least| reached >= least), "position {reached} was given for {least:?}");
+        if read.behind == Behind::Nothing {
+            let known = self.least.entry(shard).or_default();
+            *known = read.position.max(*known);
+        }
+        Some(read)
     }
 }
 
@@ -137,7 +178,7 @@ pub async fn follow_on(
                     let picked = &changes[Simulation::below(changes.len() as u64) as usize];
                     let found = documents.iter().find(|(.., tag)| *tag == picked.tag);
                     let (_, route, tag) = found.expect("a document of this shard");
-                    let read = replica.read(route.clone(), None).await;
+                    let read = replica.read(route.clone(), Some(0)).await;
                     if let Some(Ok(Read { found, .. })) = &read {
                         let Found::Document(rendered) = found else { panic!("{tag} was announced and is not there") };
                         assert!(rendered.version >= picked.version, "{tag}: {} was announced", picked.version);
@@ -166,7 +207,7 @@ async fn look_at_all(
 ) -> bool {
     known.lock().at = None;
     for (_, route, tag) in documents {
-        let Some(Ok(read)) = replica.read(route.clone(), None).await else { return false };
+        let Some(Ok(read)) = replica.read(route.clone(), Some(0)).await else { return false };
         if let Found::Document(rendered) = read.found {
             let mut known = known.lock();
             let latest = known.versions.entry(tag.clone()).or_default();

@@ -1,5 +1,6 @@
 //! Calls between processes: late, lost on their way there or back, refused by a role that is down, and noted.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
 use super::scheduler::{Process, Simulation};
+use super::tally::Befell;
 use crate::queue::{
     DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, QueueRole, Queues, Round,
     ShardQueues, Taken,
@@ -27,6 +29,8 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
 pub struct Wire {
     there: Mutex<Option<(Process, Doors)>>,
     troubled: AtomicBool,
+    /// Processes whose calls get nowhere.
+    cut_off: Mutex<BTreeSet<Process>>,
     pub ledger: Arc<Ledger>,
 }
 
@@ -61,16 +65,28 @@ impl Wire {
         self.troubled.store(troubled, Ordering::Relaxed);
     }
 
+    /// Whether what `process` asks gets nowhere.
+    pub fn set_cut_off(&self, process: Process, is_cut_off: bool) {
+        let mut cut_off = self.cut_off.lock();
+        let _ = if is_cut_off { cut_off.insert(process) } else { cut_off.remove(&process) };
+    }
+
     fn way(&self) -> Way {
+        if self.cut_off.lock().contains(&Simulation::running()) {
+            Simulation::befell(Befell::CutOff);
+            return Way::LostGoing;
+        }
         if !self.troubled.load(Ordering::Relaxed) {
             return Way::Straight;
         }
-        match Simulation::below(12) {
-            0 => Way::LostGoing,
-            1 => Way::LostComing,
-            2 | 3 => Way::Late,
-            _ => Way::Straight,
-        }
+        let (way, befell) = match Simulation::below(12) {
+            0 => (Way::LostGoing, Befell::CallLost),
+            1 => (Way::LostComing, Befell::AnswerLost),
+            2 | 3 => (Way::Late, Befell::CallLate),
+            _ => return Way::Straight,
+        };
+        Simulation::befell(befell);
+        way
     }
 
     async fn call<T: Send + 'static>(
@@ -167,6 +183,10 @@ impl ShardQueues for Wire {
             })
         })
         .await
+    }
+
+    async fn newest(&self, shard: ShardId) -> Result<Position, QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.queues.newest(shard).await })).await
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {

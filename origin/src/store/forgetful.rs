@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use crate::simulation::{Befell, Simulation};
+
 /// A handle to the disk; clones share it. Give a clone to redb, keep one to pull the plug.
 #[derive(Clone, Debug, Default)]
 pub struct Forgetful {
@@ -61,7 +63,12 @@ impl Power {
         match left {
             0 => return Err(io::Error::other("there is no power")),
             u64::MAX => {}
-            left => self.0.store(left - 1, Ordering::SeqCst),
+            left => {
+                self.0.store(left - 1, Ordering::SeqCst);
+                if left == 1 {
+                    Simulation::befell(Befell::PowerCut);
+                }
+            }
         }
         Ok(())
     }
@@ -183,6 +190,11 @@ impl State {
     }
 }
 
+fn no_room() -> io::Error {
+    Simulation::befell(Befell::DiskFull);
+    io::ErrorKind::StorageFull.into()
+}
+
 impl Image {
     fn set_len(&mut self, len: usize) {
         self.pages.resize(len.div_ceil(PAGE), None);
@@ -232,7 +244,7 @@ impl StorageBackend for Forgetful {
         let mut state = self.changing()?;
         let len = usize::try_from(len).map_err(io::Error::other)?;
         if state.full && len > state.written.len {
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(no_room());
         }
         state.written.set_len(len);
         Ok(())
@@ -243,6 +255,11 @@ impl StorageBackend for Forgetful {
         drop(self.gate.opened.wait_while(closed, |closed| *closed));
         let mut state = self.changing()?;
         let failed = state.fails_once.take();
+        match failed {
+            None => {}
+            Some(FailedSync::Nothing) => Simulation::befell(Befell::SyncFailed),
+            Some(FailedSync::Everything) => Simulation::befell(Befell::SyncFailedInVain),
+        }
         if failed != Some(FailedSync::Nothing) {
             state.sync();
         }
@@ -257,7 +274,7 @@ impl StorageBackend for Forgetful {
             let (piece, rest) = data.split_at(data.len().min(PAGE - at % PAGE));
             let page = &mut written.pages[at / PAGE];
             if *full && page.is_none() {
-                return Err(io::ErrorKind::StorageFull.into());
+                return Err(no_room());
             }
             let page = page.get_or_insert_with(|| Arc::new([0; PAGE]));
             Arc::make_mut(page)[at % PAGE..][..piece.len()].copy_from_slice(piece);

@@ -16,6 +16,7 @@ use super::{Gateway, Snapshot, forms, forward};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Flight, Lead};
 use crate::key::Key;
+use crate::live::Least;
 use crate::outcome::{Outcome, Reason};
 use crate::rules::{Rule, Sender};
 use crate::semantics::request::Ask;
@@ -63,8 +64,8 @@ pub struct Fetch<'a> {
     pub key: &'a Key,
     /// The shard that owns the document, where the origin is the shards.
     pub shard: Option<ShardId>,
-    /// The position that the answer must have reached at least.
-    pub least: Position,
+    /// What the answer must have reached at least.
+    pub least: Least,
     /// The client, if origins are told of clients.
     pub sender: Option<&'a Sender>,
     /// When the origin is asked, in seconds since the Unix epoch.

@@ -31,6 +31,8 @@ pub fn stored_fields(response: &Fields, now: u64, through: Option<Minor>) -> Fie
             "content-length",
             "age",
             headers::POSITION,
+            headers::NEWEST,
+            headers::MAP_VERSION,
             headers::REFRESH,
             targeted::OWN,
             if has_date { "age" } else { "date" },
@@ -65,7 +67,8 @@ pub fn withheld_fields(response: &Fields) -> Fields {
 
 /// Whether an end-to-end field of a response is handed through with it.
 pub fn is_relayed(name: &str) -> bool {
-    let ours = ["content-length", headers::POSITION, headers::REFRESH, targeted::OWN];
+    let ours =
+        ["content-length", headers::POSITION, headers::NEWEST, headers::MAP_VERSION, headers::REFRESH, targeted::OWN];
     !ours.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 

@@ -72,7 +72,7 @@ impl Gateway {
         client: &mut C,
     ) -> Result<Record, Again> {
         let until = Instant::from(clock::monotonic() + visit.rule.timeout + WAIT_MARGIN);
-        let (asked_at, joined) = (self.least(visit), self.store.purge_seq());
+        let (asked_at, joined) = (self.least(visit).position, self.store.purge_seq());
         let flight = Arc::clone(&waiting.flight);
         let (mut waiting, mut counted) = (Some(waiting), Some(self.counters.waiting()));
         let seen = timeout_at(until, flight.seen()).await.unwrap_or(Seen::Failed(OriginError::Timeout));

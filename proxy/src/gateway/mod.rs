@@ -45,8 +45,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Framing, Minor, RequestHead, Target};
-use millpond_shared::version::Position;
+use millpond_shared::http1::{Fields, Framing, Minor, RequestHead, Target};
+use millpond_shared::version::{Position, ShardId};
+use millpond_shared::wire::headers;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
@@ -56,7 +57,7 @@ use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
 use crate::flight::{Flights, Join, Lead, Limits};
 use crate::key::Key;
-use crate::live::Live;
+use crate::live::{Least, Live};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::{Forwarding, Rule, RuleSet, Sender};
@@ -307,7 +308,7 @@ impl Gateway {
         let fetch = Fetch { conditional, beginning, ..self.fetch_of(visit, clock::wall_ms()) };
         let (_, inbound) = client.inbound();
         let fetched = fetch.run(stale.as_ref(), lead, Some(inbound)).await;
-        self.fetched(visit, stale, (found, reason), fetch.least, fetched, client).await
+        self.fetched(visit, stale, (found, reason), fetch.least.position, fetched, client).await
     }
 
     /// Sends what a client's own fetch came to. `found`: what the cache had, and `reason` why it was asked; `asked_at`: the
@@ -366,12 +367,29 @@ impl Gateway {
         outgoing: &Outgoing<'_>,
         payload: Payload<'_>,
     ) -> Result<Answer, OriginError> {
-        snapshot.upstreams.ask(&rule.origin, outgoing, payload, rule.retry, &self.counters).await
+        let answer = snapshot.upstreams.ask(&rule.origin, outgoing, payload, rule.retry, &self.counters).await?;
+        if snapshot.upstreams.shards(&rule.origin).is_some()
+            && let Some((shard, newest)) = self.reached_newest(&answer.head.fields)
+        {
+            self.live.learnt(shard, newest);
+        }
+        Ok(answer)
     }
 
-    /// The position that an answer to this request must have reached at least.
-    fn least(&self, visit: &Visit<'_>) -> Position {
-        self.shard(visit.snapshot, visit.rule, visit.request).map_or(0, |shard| self.live.least(shard))
+    /// The shard that answers, and where its queue ended, if its answer has all of that; and if this process knows the shard
+    /// map by which it was asked: another replica could go by an older one.
+    fn reached_newest(&self, fields: &Fields) -> Option<(ShardId, Position)> {
+        let newest = fields.get_str(headers::NEWEST)?.parse().ok()?;
+        let shard = fields.get_str(headers::SHARD)?.parse().ok()?;
+        let map: u32 = fields.get_str(headers::MAP_VERSION)?.parse().ok()?;
+        let is_known = self.live.map().is_some_and(|known| known.version() >= map);
+        (is_known && !fields.contains(headers::BEHIND)).then_some((shard, newest))
+    }
+
+    /// What an answer to this request must have reached at least.
+    fn least(&self, visit: &Visit<'_>) -> Least {
+        let shard = self.shard(visit.snapshot, visit.rule, visit.request);
+        shard.map_or_else(Least::default, |shard| self.live.least(shard))
     }
 
     fn shard(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead) -> Option<u16> {

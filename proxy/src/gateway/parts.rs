@@ -255,7 +255,7 @@ impl Gateway {
             }
             Kind::Whole => {
                 let fetched = fetch.answered(answer, began, lead, false);
-                self.fetched(visit, None, (reason, reason), fetch.least, fetched, client).await
+                self.fetched(visit, None, (reason, reason), fetch.least.position, fetched, client).await
             }
             Kind::Part => {
                 let draft = fetch.draft(&as_whole(&answer.head), answer.body.length);

@@ -12,6 +12,7 @@ use super::leave::Leave;
 use super::own::respond_failed;
 use super::{Gateway, Snapshot, Visit, forward, told};
 use crate::cache::Entry;
+use crate::live::Least;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::Rule;
@@ -82,7 +83,7 @@ impl Gateway {
             return self.over_limit(client, rule, over).await;
         }
         let scheme = client.scheme();
-        let least = self.shard(snapshot, rule, request).map_or(0, |shard| self.live.least(shard));
+        let least = self.shard(snapshot, rule, request).map_or_else(Least::default, |shard| self.live.least(shard));
         let sender = snapshot.rules.forwarding.sender(client.peer(), scheme);
         let outgoing = Outgoing::new(request, rule, Conditions::Client, least, sender.as_ref());
         let asked = {

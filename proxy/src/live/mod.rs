@@ -54,6 +54,8 @@ struct Shard {
     announced: AtomicU64,
     /// Greatest position of a version that a client was given, or may have been.
     served: AtomicU64,
+    /// Whether that covers what clients were given before this process was started.
+    knows_before: AtomicBool,
     recent: Mutex<Recent>,
 }
 
@@ -70,6 +72,16 @@ struct Recent {
 struct Known {
     announced: Version,
     served: Version,
+}
+
+/// What the answer of a shard must have reached, so that no client sees a document go back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Least {
+    /// A position that was announced, or given to a client, of late; 0: none is known.
+    pub position: Position,
+    /// Nobody knows what clients were given before this process was started: only all that the shard's queue holds is
+    /// enough.
+    pub newest: bool,
 }
 
 /// Whether a response may be given to a client, and admitted as fresh.
@@ -153,11 +165,23 @@ impl Live {
         Duration::from_millis(ChangeMessage::SILENCE_MAX_MS.saturating_sub(silent))
     }
 
-    /// The position a fetch must ask for at least, so that no client sees a document go back.
-    pub fn least(&self, shard: ShardId) -> Position {
-        self.shards
-            .get(&shard)
-            .map_or(0, |shard| shard.announced.load(Ordering::Acquire).max(shard.served.load(Ordering::Acquire)))
+    /// What a fetch must ask for at least.
+    pub fn least(&self, shard: ShardId) -> Least {
+        self.shards.get(&shard).map_or_else(Least::default, |shard| {
+            // In this order: what is learnt in between counts.
+            let newest = !shard.knows_before.load(Ordering::Acquire);
+            let position = shard.announced.load(Ordering::Acquire).max(shard.served.load(Ordering::Acquire));
+            Least { position, newest }
+        })
+    }
+
+    /// The shard has applied all that its queue held, up to `newest`, some time after this process was started: nobody
+    /// can have been given more before.
+    pub fn learnt(&self, id: ShardId, newest: Position) {
+        if let Some(shard) = self.shards.get(&id) {
+            shard.served.fetch_max(newest, Ordering::AcqRel);
+            shard.knows_before.store(true, Ordering::Release);
+        }
     }
 
     /// A response with this stamp is about to be given to a client that asked when [`Live::least`] was `asked_at`.
@@ -389,18 +413,18 @@ mod tests {
         assert!(live.vouches_for(&copy, clock::wall_ms()));
         live.heard(SHARD, &ChangeMessage::Hello { format: CHANGES_FORMAT, shard: SHARD, resumed: false, at: 9 });
         assert!(!live.vouches_for(&copy, clock::wall_ms()));
-        assert_eq!(live.least(SHARD), 9);
+        assert_eq!(live.least(SHARD).position, 9);
     }
 
     #[test]
     fn a_fetch_that_was_overtaken_is_not_admitted_and_no_client_goes_back() {
         let live = live();
         live.heard(SHARD, &ChangeMessage::Tick { at: 4 });
-        let asked_at = live.least(SHARD);
+        let asked_at = live.least(SHARD).position;
         let slow = stamp(&live, "p/k", 3, 4);
         changed(&live, "p/k", 5);
         assert_eq!(live.judge(&slow, asked_at), Verdict::Superseded, "asked before the change: may have it");
-        assert_eq!(live.judge(&slow, live.least(SHARD)), Verdict::Older, "asked after it: must not");
+        assert_eq!(live.judge(&slow, live.least(SHARD).position), Verdict::Older, "asked after it: must not");
         assert_eq!(live.judge(&stamp(&live, "p/k", 5, 5), asked_at), Verdict::Current);
         assert_eq!(live.judge(&slow, asked_at), Verdict::Older, "version 5 was given out");
         assert_eq!(live.judge(&stamp(&live, "p/other", 2, 4), asked_at), Verdict::Current);
@@ -410,7 +434,22 @@ mod tests {
     fn what_was_served_is_asked_for_at_least() {
         let live = live();
         assert_eq!(live.judge(&stamp(&live, "p/k", 7, 8), 0), Verdict::Current);
-        assert_eq!(live.least(SHARD), 7);
+        assert_eq!(live.least(SHARD).position, 7);
+    }
+
+    #[test]
+    fn who_has_just_started_asks_for_the_newest_until_it_knows_where_that_is() {
+        let live = live();
+        assert_eq!(live.least(SHARD), Least { position: 0, newest: true });
+        // A shard that is cut off from its queue announces, and is asked, and knows of nothing newer.
+        live.heard(SHARD, &ChangeMessage::Tick { at: 4 });
+        assert_eq!(live.judge(&stamp(&live, "p/k", 3, 4), 0), Verdict::Current);
+        assert_eq!(live.least(SHARD), Least { position: 4, newest: true });
+        live.learnt(SHARD, 9);
+        assert_eq!(live.least(SHARD), Least { position: 9, newest: false });
+        live.learnt(SHARD, 7);
+        assert_eq!(live.least(SHARD), Least { position: 9, newest: false }, "of two that were asked at once");
+        assert_eq!(live.least(SHARD + 1), Least::default(), "another's");
     }
 
     fn entry(stamp: Stamp) -> Entry {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use http::Method;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead};
-use millpond_shared::version::Position;
 use millpond_shared::wire::headers;
 
 use super::forwarded;
 use crate::key::forwarded_target;
+use crate::live::Least;
 use crate::rules::{Rule, Sender};
 use crate::semantics::coding;
 use crate::semantics::expectation::Expectation;
@@ -38,20 +38,20 @@ pub struct Outgoing<'a> {
     sender: Option<&'a Sender>,
     target: Cow<'a, str>,
     conditions: Conditions<'a>,
-    least: Position,
+    least: Least,
     /// Version of the shard map by which a shard is asked; 0 for who is none.
     map_version: u32,
     wants_identity: bool,
 }
 
 impl<'a> Outgoing<'a> {
-    /// `least`: the position that a shard's answer must have reached; 0 asks for nothing. `sender`: the client, if
-    /// origins are told of clients.
+    /// `least`: what a shard's answer must have reached; the default asks for nothing. `sender`: the client, if origins are
+    /// told of clients.
     pub fn new(
         request: &'a RequestHead,
         rule: &'a Rule,
         conditions: Conditions<'a>,
-        least: Position,
+        least: Least,
         sender: Option<&'a Sender>,
     ) -> Outgoing<'a> {
         let target = forwarded_target(rule, request.target.path_and_query());
@@ -59,7 +59,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// The same to the shard that owns the document by this version of the shard map.
-    pub fn to_shard(&self, least: Position, map_version: u32) -> Outgoing<'a> {
+    pub fn to_shard(&self, least: Least, map_version: u32) -> Outgoing<'a> {
         Outgoing { least, map_version, ..self.clone() }
     }
 
@@ -97,9 +97,8 @@ impl<'a> Outgoing<'a> {
         for (name, value) in hop::end_to_end(fields) {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let made_anew = is("host") || is("content-length") || is("expect") || is("via");
-            let ours = is(headers::LEAST_POSITION)
-                || is(headers::MAP_VERSION)
-                || (self.wants_identity && is("accept-encoding"));
+            let of_shards = is(headers::LEAST_POSITION) || is(headers::NEWEST) || is(headers::MAP_VERSION);
+            let ours = of_shards || (self.wants_identity && is("accept-encoding"));
             let held_back = || self.sender.is_some_and(|sender| self.rule.holds_back(name, sender));
             let clients_own = validate::is_condition(name) || is("range");
             if made_anew || ours || (!client_conditions && clients_own) || held_back() {
@@ -134,8 +133,11 @@ impl<'a> Outgoing<'a> {
             forwarded::put(self.request, sender, &mut put);
         }
         put("Via", &via(fields, self.request.version));
-        if self.least > 0 {
-            put(headers::LEAST_POSITION, self.least.to_string().as_bytes());
+        if self.least.position > 0 {
+            put(headers::LEAST_POSITION, self.least.position.to_string().as_bytes());
+        }
+        if self.least.newest {
+            put(headers::NEWEST, b"?1");
         }
         if self.map_version > 0 {
             put(headers::MAP_VERSION, self.map_version.to_string().as_bytes());
@@ -165,6 +167,7 @@ fn via(fields: &Fields, version: &str) -> Vec<u8> {
 mod tests {
     use bytes::BytesMut;
     use millpond_shared::http1::{Limits, take_request};
+    use millpond_shared::version::Position;
 
     use super::*;
     use crate::rules::{Compress, Query};
@@ -173,7 +176,7 @@ mod tests {
     fn put(head: &str, conditions: Conditions<'_>, least: Position) -> String {
         let head = take_request(&mut BytesMut::from(head), &Limits::default()).unwrap().unwrap();
         let rule = Rule { query: Query::Only(vec!["page".to_owned()]), ..Rule::everything("r", "api") };
-        let outgoing = Outgoing::new(&head, &rule, conditions, least, None);
+        let outgoing = Outgoing::new(&head, &rule, conditions, Least { position: least, newest: false }, None);
         let mut text = format!("{} {}", outgoing.method(), outgoing.target());
         outgoing.put_fields(|name, value| text.push_str(&format!("|{name}: {}", String::from_utf8_lossy(value))));
         text
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_for_the_origin_goes_to_it_and_nothing_else() {
         let head = "GET /a?utm=1&page=2 HTTP/1.1\r\nX-A: 1\r\nHost: h\r\nConnection: x-drop\r\nX-Drop: 1\r\n\
-                    If-None-Match: \"c\"\r\nRange: bytes=0-1\r\nVia: 1.0 a\r\nVia: 1.1 b\r\nMillpond-Least-Position: 9\r\n\r\n";
+                    If-None-Match: \"c\"\r\nRange: bytes=0-1\r\nVia: 1.0 a\r\nVia: 1.1 b\r\nMillpond-Least-Position: 9\r\nMillpond-Newest: ?1\r\n\r\n";
         assert!(head.to_ascii_lowercase().contains(&headers::LEAST_POSITION.to_ascii_lowercase()));
         let rest = "|Via: 1.0 a, 1.1 b, 1.1 millpond";
         let sent = put(head, Conditions::Client, 0);
@@ -212,10 +215,20 @@ mod tests {
             });
             accepted
         };
-        let of = |rule| Outgoing::new(&head, rule, Conditions::None, 0, None);
+        let of = |rule| Outgoing::new(&head, rule, Conditions::None, Least::default(), None);
         assert_eq!(accepted(of(&compressing)), ["br", "gzip"], "it passes by");
         assert_eq!(accepted(of(&compressing).to_be_stored()), ["identity"]);
         assert_eq!(accepted(of(&Rule::everything("r", "api")).to_be_stored()), ["br", "gzip"]);
+    }
+
+    #[test]
+    fn a_shard_is_told_of_who_wants_all_that_its_queue_holds() {
+        let head = take_request(&mut BytesMut::from("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"), &Limits::default());
+        let (head, rule) = (head.unwrap().unwrap(), Rule::everything("r", "api"));
+        let outgoing = Outgoing::new(&head, &rule, Conditions::None, Least { position: 7, newest: true }, None);
+        let mut names = Vec::new();
+        outgoing.put_fields(|name, _| names.push(name.to_owned()));
+        assert_eq!(names, ["Host", "Via", headers::LEAST_POSITION, headers::NEWEST]);
     }
 
     #[test]

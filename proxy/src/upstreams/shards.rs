@@ -16,7 +16,7 @@ use super::answer::{Answer, Payload};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::{OriginError, Replicas, role};
-use crate::live::Live;
+use crate::live::{Least, Live};
 
 /// How often a document is asked for: it may move while it is.
 const ATTEMPTS: usize = 3;
@@ -78,7 +78,9 @@ impl Shards {
         let mut first = Some(payload);
         for _ in 0..ATTEMPTS {
             let Owner { shard, since } = map.owner(slot);
-            let outgoing = outgoing.to_shard(self.live.least(shard).max(since), map.version());
+            let least = self.live.least(shard);
+            let least = Least { position: least.position.max(since), ..least };
+            let outgoing = outgoing.to_shard(least, map.version());
             let payload = first.take().unwrap_or_else(|| Payload::none(None));
             let answer = match self.places.get(&shard).ok_or(OriginError::NoShard(shard))? {
                 Place::Here(origin) => role::ask(origin.as_ref(), &outgoing, payload).await?,

@@ -10,6 +10,7 @@ use millpond_shared::wire::EventFrame;
 
 use super::event_log::Known;
 use super::heads::{EventHead, FORMAT};
+use crate::projection::is_hop;
 use crate::queue::Fate;
 use crate::queue::event_queue::event_bytes;
 
@@ -61,12 +62,15 @@ impl Draft {
                 let hash = call.window.map(|_| known.log().hasher.hash(&event.source, &event.id));
                 let size = event_bytes(event) + EVENT_OVERHEAD;
                 let depth_bytes = known.depth_bytes() + bytes + size;
+                let is_full =
+                    last.saturating_sub(filed) >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes;
                 let fate = if hash.is_some_and(|hash| known.remembers(hash) || in_frame.contains(&hash)) {
                     Fate::Duplicate
                 } else if size > frame_max {
                     Fate::TooLarge
-                } else if last.saturating_sub(filed) >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes
-                {
+                } else if is_full && !is_hop(event) {
+                    // Hops come of events that were let in. If they waited for room here, their shard would wait for
+                    // room that may only come once it has told them and commits.
                     Fate::Full
                 } else if bytes + size > frame_max || (windows.len() == WINDOWS_MAX && !runs_on(&windows, ends_ms)) {
                     break 'calls;

@@ -346,6 +346,11 @@ impl ShardQueues for NatsQueues {
         self.parts.puller.pull(shard, after, max_bytes, wait).await
     }
 
+    async fn newest(&self, shard: ShardId) -> Result<Position, QueueError> {
+        self.is_open()?;
+        Ok(self.parts.shards.extent(shard).await?.last)
+    }
+
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
         self.is_open()?;
         self.parts.shards.committed(shard, consumer, position, self.parts.runtime.now_ms()).await

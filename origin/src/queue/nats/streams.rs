@@ -26,6 +26,8 @@ pub struct Plan {
 const WINDOW_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Bytes of a remembered id, with what the server adds.
 const ID_BYTES: u64 = 20;
+/// As a limit of bytes.
+const UNLIMITED: i64 = -1;
 /// Room for what there must always be room for.
 const SPARE_BYTES: u64 = 4 << 20;
 
@@ -62,13 +64,14 @@ impl Plan {
         format!("{}-shard-", self.pond)
     }
 
-    /// One subject. A full one refuses, and nothing leaves it but by a purge.
+    /// One subject, which nothing leaves but by a purge. Its writers refuse what is too much (`draft`), and the server does
+    /// not: hops have to get in, see docs/decisions/0010.
     pub fn events_config(&self, queue: QueueId) -> Config {
-        let bytes = self.limits.depth_max_bytes;
-        self.config(self.events(queue), self.events_subject(queue), roomy(bytes), DiscardPolicy::New)
+        let config = self.config(self.events(queue), self.events_subject(queue), 0, DiscardPolicy::New);
+        Config { max_bytes: UNLIMITED, ..config }
     }
 
-    /// One subject for each event queue; likewise.
+    /// One subject for each event queue. A full one refuses, and nothing leaves it but by a purge.
     pub fn shard_config(&self, shard: ShardId) -> Config {
         let bytes = self.limits.shard_depth_max_bytes;
         let subjects = format!("{}.shard.{shard}.*", self.pond);
