@@ -24,7 +24,7 @@ use crate::store::forgetful::FailedSync;
 /// How many times something befalls the pond.
 const BLOWS: u64 = 8;
 /// In one of so many ponds users follow each other: what their documents tell each other takes most of the time there.
-const FOLLOWING: u64 = 3;
+const FOLLOWING: u64 = 4;
 /// How long, in its own time, a pond may take to be done once nothing befalls it any more.
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 /// Producers and clients: nothing befalls them.
@@ -73,7 +73,7 @@ impl Blow {
         let disk = pick(pond.disks().count());
         let crash = [Crash::Process, Crash::Power, Crash::Torn][pick(3)];
         let running = pond.running();
-        match Simulation::below(22) {
+        match Simulation::below(21) {
             0 | 1 => Blow::CrashQueue(crash),
             2 => Blow::CutQueue(1 + Simulation::below(30)),
             3 => Blow::CrashDispatcher(dispatcher),
@@ -91,8 +91,8 @@ impl Blow {
             15 => Blow::Fill(disk),
             16 => Blow::MendDisks,
             17 => Blow::Wires(Simulation::one_in(2)),
-            18 | 19 if !running.is_empty() => {
-                Blow::CutOff(running[pick(running.len())], Duration::from_millis(Simulation::below(3_000)))
+            18 if !running.is_empty() => {
+                Blow::CutOff(running[pick(running.len())], Duration::from_millis(Simulation::below(2_000)))
             }
             _ => Blow::HalfRound(pick(pond.plan.queues.into()) as QueueId),
         }

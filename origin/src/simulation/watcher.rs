@@ -94,13 +94,17 @@ struct Proxy {
 pub async fn read_on(documents: Vec<(ShardId, Route, String)>, directory: Arc<Directory>, ledger: Arc<Ledger>) {
     let mut seen: BTreeMap<String, Version> = BTreeMap::new();
     let mut proxy = Proxy::default();
+    let mut next = &documents[0];
     loop {
-        sleep(Duration::from_millis(Simulation::below(800))).await;
         if Simulation::one_in(6) {
+            // What was read a moment ago is asked for again, of whoever answers this proxy.
             Simulation::befell(Befell::NewProxy);
             proxy = Proxy::default();
+        } else {
+            sleep(Duration::from_millis(Simulation::below(800))).await;
+            next = &documents[Simulation::below(documents.len() as u64) as usize];
         }
-        let (shard, route, tag) = &documents[Simulation::below(documents.len() as u64) as usize];
+        let (shard, route, tag) = next;
         let Some(replica) = directory.any(*shard) else { continue };
         let knows_before = proxy.least.contains_key(shard);
         let Some(read) = proxy.read(&replica, *shard, route.clone()).await else { continue };

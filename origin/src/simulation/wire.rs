@@ -71,9 +71,17 @@ impl Wire {
         let _ = if is_cut_off { cut_off.insert(process) } else { cut_off.remove(&process) };
     }
 
-    fn way(&self) -> Way {
-        if self.cut_off.lock().contains(&Simulation::running()) {
+    /// Whether the process that is running is cut off.
+    fn is_cut_off(&self) -> bool {
+        let is_cut_off = self.cut_off.lock().contains(&Simulation::running());
+        if is_cut_off {
             Simulation::befell(Befell::CutOff);
+        }
+        is_cut_off
+    }
+
+    fn way(&self) -> Way {
+        if self.is_cut_off() {
             return Way::LostGoing;
         }
         if !self.troubled.load(Ordering::Relaxed) {
@@ -114,10 +122,9 @@ impl Wire {
             return Err(unreachable());
         }
         let patience = if way == Way::Late { GIVEN_UP_AFTER } else { Duration::MAX };
-        timeout(patience, answered)
-            .await
-            .unwrap_or_else(|_| Ok(Err(unreachable())))
-            .unwrap_or_else(|_| Err(unreachable()))
+        let answer = timeout(patience, answered).await.unwrap_or_else(|_| Ok(Err(unreachable())));
+        // It may have been cut off meanwhile.
+        answer.ok().filter(|_| !self.is_cut_off()).unwrap_or_else(|| Err(unreachable()))
     }
 }
 
