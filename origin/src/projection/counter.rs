@@ -1,6 +1,7 @@
 //! Numbers by window of time: state of a `counter` (pure).
 
 use millpond_shared::projection::{Counting, Windows};
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
 use super::numbers::{Numbers, Tick};
@@ -59,8 +60,7 @@ impl Counter {
 
     /// Appends the state's bytes: their `postcard` encoding.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(self, std::mem::take(out)).unwrap_or_default();
+        stored::append(self, out);
     }
 
     pub(super) fn restore(counting: &Counting, bytes: &[u8]) -> Result<Counter, String> {

@@ -15,6 +15,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
 use super::{Before, Item};
@@ -127,8 +128,7 @@ impl Edges {
             StoredEdge { order: item.order, id: &item.id, to, body: &item.body }
         }
         let stored: Vec<StoredEdge<'_>> = self.places.iter().map(stored).collect();
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(&stored, std::mem::take(out)).unwrap_or_default();
+        stored::append(&stored, out);
     }
 
     pub(super) fn restore(bytes: &[u8]) -> Result<Edges, String> {

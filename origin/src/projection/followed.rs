@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
 use super::followers::Followers;
@@ -60,8 +61,7 @@ impl Followed {
         let mut items = Vec::new();
         self.items.put(&mut items);
         let stored = Stored { items: &items, followers: self.followers.sorted() };
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(&stored, std::mem::take(out)).unwrap_or_default();
+        stored::append(&stored, out);
     }
 
     pub(super) fn restore(bytes: &[u8]) -> Result<Followed, String> {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use millpond_shared::event::View;
 use millpond_shared::projection::{Grouping, Windows};
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
@@ -111,8 +112,7 @@ impl Group {
 
     /// Appends the state's bytes: their `postcard` encoding.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(self, std::mem::take(out)).unwrap_or_default();
+        stored::append(self, out);
     }
 
     pub(super) fn restore(grouping: &Grouping, bytes: &[u8]) -> Result<Group, String> {

@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
 use super::edges::{Edge, Edges};
@@ -130,8 +131,7 @@ impl Home {
             body: &item.body,
         });
         let stored = Stored { follows: &follows, decisions: self.decisions, items: items.collect() };
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(&stored, std::mem::take(out)).unwrap_or_default();
+        stored::append(&stored, out);
     }
 
     pub(super) fn restore(bytes: &[u8]) -> Result<Home, String> {

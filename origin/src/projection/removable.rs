@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
 use super::{Before, Item};
@@ -166,8 +167,7 @@ impl Removable {
                 .map(|Place { name, item }| (item.order, item.id.as_ref(), name.as_ref(), item.body.as_ref()))
                 .collect(),
         };
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(&stored, std::mem::take(out)).unwrap_or_default();
+        stored::append(&stored, out);
     }
 
     pub(super) fn restore(bytes: &[u8]) -> Result<Removable, String> {

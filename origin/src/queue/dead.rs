@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use millpond_shared::event::{Event, time_text};
+use millpond_shared::stored;
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,8 +58,7 @@ impl DeadLetter {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to a Vec fails only for types that postcard can't know the length of; these are none.
-        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+        stored::with_format(FORMAT, self)
     }
 
     /// In words what is wrong with the bytes.

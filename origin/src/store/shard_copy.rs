@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use millpond_shared::stored;
 use millpond_shared::version::{Offset, Position, QueueId};
 use redb::{ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
@@ -42,8 +43,7 @@ const PAGE_FORMAT: u8 = 2;
 impl Page {
     /// One byte, the format number, then `postcard`.
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        postcard::to_extend(self, vec![PAGE_FORMAT]).unwrap_or_default()
+        stored::with_format(PAGE_FORMAT, self)
     }
 
     /// The page that `bytes` are; why they are none otherwise, in words.

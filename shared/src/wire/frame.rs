@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
+use crate::stored;
 use crate::version::{Offset, Position, QueueId, ShardId};
 
 /// Format number of frames of events.
@@ -105,7 +106,7 @@ impl EventFrame<'_> {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        encode(FRAME_FORMAT, self)
+        stored::with_format(FRAME_FORMAT, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<EventFrame<'_>, NoFrame> {
@@ -115,7 +116,7 @@ impl EventFrame<'_> {
 
 impl ShardFrame<'_> {
     pub fn encode(&self) -> Vec<u8> {
-        encode(FRAME_FORMAT, self)
+        stored::with_format(FRAME_FORMAT, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<ShardFrame<'_>, NoFrame> {
@@ -125,7 +126,7 @@ impl ShardFrame<'_> {
 
 impl Handover<'_> {
     pub fn encode(&self) -> Vec<u8> {
-        encode(HANDOVER_FORMAT, self)
+        stored::with_format(HANDOVER_FORMAT, self)
     }
 }
 
@@ -140,11 +141,6 @@ impl ShardMessage<'_> {
 
 /// A frame's place and bytes, as they are pulled.
 pub type Placed<T> = (Position, T);
-
-fn encode<T: Serialize>(format: u8, frame: &T) -> Vec<u8> {
-    // Writing to a Vec fails only for types that postcard can't know the length of; these are none.
-    postcard::to_extend(frame, vec![format]).unwrap_or_default()
-}
 
 fn decode<'a, T: Deserialize<'a>>(format: u8, bytes: &'a [u8]) -> Result<T, NoFrame> {
     match bytes.split_first() {

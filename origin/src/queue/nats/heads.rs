@@ -3,6 +3,7 @@
 //! A message of an event queue is an `EventFrame`, one of a shard queue a `ShardFrame`, as they are on every engine.
 //! What a reader needs to know without decoding them stands in one header, [`HEADER`], as a JSON object.
 
+use millpond_shared::stored;
 use millpond_shared::version::{Offset, QueueId};
 use millpond_shared::wire::EventFrame;
 use serde::de::DeserializeOwned;
@@ -83,8 +84,7 @@ pub struct Remembered {
 
 impl Remembered {
     pub fn encode(&self) -> Vec<u8> {
-        // Writing to a Vec fails only for types that postcard can't know the length of; these are none.
-        postcard::to_extend(self, vec![FORMAT]).unwrap_or_default()
+        stored::with_format(FORMAT, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Remembered, QueueError> {
