@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use lz4_flex::block::{compress_prepend_size, decompress, uncompressed_size};
 use millpond_shared::projection::Kind;
+use millpond_shared::stored;
 use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,13 @@ struct Head {
 
 /// Longest [`Head`] with its format byte, in bytes: numbers of seven bits a byte.
 const HEAD_BYTES: usize = 1 + 5 + 10 + 10 + 3 + 10;
+
+/// Set in the format byte where the state's bytes are packed: their length, little-endian in four bytes, and an LZ4 block.
+const PACKED: u8 = 0x80;
+/// A state of fewer bytes is not packed: it shares a page of the file with others anyway.
+const PACK_MIN_BYTES: usize = 1_024;
+/// No LZ4 block stands for more than so many times its own bytes (its format: a length grows by 255 a byte at most).
+const LZ4_RATIO_MAX: usize = 255;
 
 impl Document {
     /// The document of a key that no event has reached.
@@ -136,14 +145,24 @@ impl Document {
         (arrival.version, arrival.place.1) <= (self.version, self.reflects.1)
     }
 
-    /// The document as bytes: a format byte, then version, time and place in `postcard`, then what its state puts.
+    /// The document as bytes: a format byte, then version, time and place in `postcard`, then what its state puts; that
+    /// packed, where it is large and gets smaller by it.
     pub fn encode(&self) -> Vec<u8> {
         let Document { version, changed_ms, reflects, .. } = *self;
         let mut out = Vec::with_capacity(HEAD_BYTES + self.weight());
         out.push(self.state.format());
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        out = postcard::to_extend(&Head { version, changed_ms, reflects }, out).unwrap_or_default();
+        stored::append(&Head { version, changed_ms, reflects }, &mut out);
+        let head = out.len();
         self.state.put(&mut out);
+        let state = out.get(head..).unwrap_or_default();
+        if state.len() >= PACK_MIN_BYTES {
+            let packed = compress_prepend_size(state);
+            if packed.len() < state.len() {
+                out.truncate(head);
+                out.extend_from_slice(&packed);
+                out.iter_mut().take(1).for_each(|format| *format |= PACKED);
+            }
+        }
         out
     }
 
@@ -152,8 +171,19 @@ impl Document {
         let (format, rest) = blob.split_first().ok_or("it is empty")?;
         let (head, rest): (Head, &[u8]) = postcard::take_from_bytes(rest).map_err(|error| error.to_string())?;
         let Head { version, changed_ms, reflects } = head;
-        Ok(Document { version, changed_ms, reflects, state: KeyState::restore(kind, *format, rest)? })
+        let unpacked = if format & PACKED == 0 { None } else { Some(unpack(rest)?) };
+        let state = KeyState::restore(kind, format & !PACKED, unpacked.as_deref().unwrap_or(rest))?;
+        Ok(Document { version, changed_ms, reflects, state })
     }
+}
+
+/// What [`Document::encode`] has packed.
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
+    let (bytes, packed) = uncompressed_size(packed).map_err(|error| error.to_string())?;
+    if bytes / LZ4_RATIO_MAX > packed.len() {
+        return Err(format!("{} bytes can't be {bytes} packed ones", packed.len()));
+    }
+    decompress(packed, bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -235,6 +265,12 @@ mod tests {
         Document { version: Version::new(2, 300), changed_ms: 4_000, reflects: (5, 600), ..(*document).clone() }
     }
 
+    /// What is packed in `blob`.
+    fn unpacked(blob: &[u8]) -> Vec<u8> {
+        let (_, rest): (Head, &[u8]) = postcard::take_from_bytes(&blob[1..]).expect("a head");
+        unpack(rest).expect("packed")
+    }
+
     #[test]
     fn blobs_and_back() {
         for items in [0, 1, 200] {
@@ -251,13 +287,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_large_is_packed() {
+        let (small, large) = (stored(2).encode(), stored(200).encode());
+        assert_eq!((small[0] & PACKED, large[0]), (0, PACKED | small[0]));
+        let bytes: usize = stored(200).items().map(|item| item.id.len() + item.body.len()).sum();
+        assert!(large.len() < bytes * 4 / 5, "{} for {bytes}", large.len());
+    }
+
+    #[test]
     fn damage_is_told() {
-        let blob = stored(2).encode();
-        for cut in 0..blob.len() {
-            assert!(Document::decode(&KIND, &blob[..cut]).is_err(), "cut at {cut}");
+        for items in [2, 200] {
+            let blob = stored(items).encode();
+            for cut in 0..blob.len() {
+                assert!(Document::decode(&KIND, &blob[..cut]).is_err(), "cut at {cut}");
+            }
+            assert!(Document::decode(&KIND, &[&blob[..], b"x"].concat()).is_err());
         }
-        assert!(Document::decode(&KIND, &[&blob[..], b"x"].concat()).is_err());
-        let unknown = [&[99], &blob[1..]].concat();
+        let blob = stored(200).encode();
+        let head = blob.len() - compress_prepend_size(&unpacked(&blob)).len();
+        let huge = [&blob[..head], &u32::MAX.to_le_bytes(), &blob[head + 4..]].concat();
+        assert!(Document::decode(&KIND, &huge).expect_err("refused").contains("4294967295"));
+        let unknown = [&[99], &stored(2).encode()[1..]].concat();
         assert!(Document::decode(&KIND, &unknown).expect_err("refused").contains("format 99"));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millpond_shared::stored;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Before, Item};
@@ -78,23 +79,27 @@ impl Items {
 
     /// Appends the items' bytes: their `postcard` encoding.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        let stored = self.iter().map(|item| StoredItem { order: item.order, id: &item.id, body: &item.body });
-        // Writing to a Vec fails only for types that postcard can't know the length of; this is none.
-        *out = postcard::to_extend(&stored.collect::<Vec<_>>(), std::mem::take(out)).unwrap_or_default();
+        // A sequence is its length and then its elements.
+        stored::append(&self.items.len(), out);
+        for item in self.iter() {
+            stored::append(&StoredItem { order: item.order, id: &item.id, body: &item.body }, out);
+        }
     }
 
     pub(super) fn restore(bytes: &[u8]) -> Result<Items, String> {
-        let (stored, rest): (Vec<StoredItem<'_>>, &[u8]) =
-            postcard::take_from_bytes(bytes).map_err(|error| error.to_string())?;
-        if !rest.is_empty() {
-            return Err("bytes are left over".to_owned());
+        let failed = |error: postcard::Error| error.to_string();
+        // Each becomes an item as soon as it is read.
+        let (count, mut rest): (usize, &[u8]) = postcard::take_from_bytes(bytes).map_err(failed)?;
+        let mut restored = Items { items: VecDeque::with_capacity(count.min(rest.len())), weight: 0 };
+        for _ in 0..count {
+            let (stored, behind): (StoredItem<'_>, &[u8]) = postcard::take_from_bytes(rest).map_err(failed)?;
+            let (id, body) = (stored.id.into(), Bytes::copy_from_slice(stored.body));
+            let item = Item { order: stored.order, id, body };
+            restored.weight += item.weight();
+            restored.items.push_back(Arc::new(item));
+            rest = behind;
         }
-        let item = |item: StoredItem<'_>| {
-            Arc::new(Item { order: item.order, id: item.id.into(), body: Bytes::copy_from_slice(item.body) })
-        };
-        let items: VecDeque<Arc<Item>> = stored.into_iter().map(item).collect();
-        let weight = items.iter().map(|item| item.weight()).sum();
-        Ok(Items { items, weight })
+        if rest.is_empty() { Ok(restored) } else { Err("bytes are left over".to_owned()) }
     }
 }
 
