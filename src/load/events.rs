@@ -13,7 +13,9 @@ pub const DEFAULT: &str =
 /// Makes events.
 pub struct Events {
     parts: Vec<Part>,
+    /// Letters at random; each event has a part of them, so that nothing gains by their being the same.
     pad: String,
+    pad_bytes: usize,
     /// By key number, how much of all events is about it or one before it: 0 to 1, rising.
     shares: Vec<f64>,
     /// First part of every id of this run.
@@ -35,7 +37,8 @@ impl Events {
         SystemRandom::new().fill(&mut drawn).map_err(|_| Failure::Failed("the system has no randomness".to_owned()))?;
         let events = Events {
             parts: parts(template),
-            pad: "x".repeat(pad as usize),
+            pad: letters(pad as usize + PADS),
+            pad_bytes: pad as usize,
             shares: shares(keys, zipf),
             run: drawn.iter().map(|byte| format!("{byte:02x}")).collect(),
             next: AtomicU64::new(0),
@@ -71,10 +74,23 @@ impl Events {
                 Part::Id => out.extend_from_slice(self.id(number).as_bytes()),
                 Part::Key => out.extend_from_slice(key.as_bytes()),
                 Part::Number => out.extend_from_slice(number.to_string().as_bytes()),
-                Part::Pad => out.extend_from_slice(self.pad.as_bytes()),
+                Part::Pad => {
+                    let from = number as usize * PAD_STEP % PADS;
+                    out.extend_from_slice(self.pad.as_bytes().get(from..from + self.pad_bytes).unwrap_or_default());
+                }
             }
         }
     }
+}
+
+/// How many different pads there are, and from one to the next: primes, so that it takes long until one comes again.
+const PADS: usize = 65_521;
+const PAD_STEP: usize = 7_919;
+
+/// `count` letters at random.
+fn letters(count: usize) -> String {
+    let mut random = Random::new(count as u64);
+    (0..count).map(|_| char::from(b'a' + (random.fraction() * 26.0) as u8)).collect()
 }
 
 fn parts(template: &str) -> Vec<Part> {
@@ -135,14 +151,27 @@ mod tests {
 
     #[test]
     fn holes_are_filled_wherever_they_stand() {
-        let events = Events::new(r#"{"{key}":"{id}{id}","n":{n},"p":"{pad}","{x}":1}"#, 2, 1, 0.0).unwrap();
+        let events = Events::new(r#"{"{key}":"{id}{id}","n":{n},"p":"{pad}","{x}":1}"#, 0, 1, 0.0).unwrap();
         let mut out = Vec::new();
         events.put(&mut out, 7, "k0");
         let id = events.id(7);
-        let expected = format!(r#"{{"k0":"{id}{id}","n":7,"p":"xx","{{x}}":1}}"#);
+        let expected = format!(r#"{{"k0":"{id}{id}","n":7,"p":"","{{x}}":1}}"#);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert!(Events::new("{n}", 0, 1, 0.0).is_err() && Events::new("{", 0, 1, 0.0).is_err());
         assert!(Events::new(DEFAULT, 64, 10, 1.0).is_ok());
+    }
+
+    #[test]
+    fn each_event_is_padded_with_other_letters() {
+        let events = Events::new(r#"{"p":"{pad}"}"#, 16, 1, 0.0).unwrap();
+        let padded = |number| {
+            let mut out = Vec::new();
+            events.put(&mut out, number, "k0");
+            String::from_utf8(out).unwrap()
+        };
+        let is_letters = |text: &str| text[6..22].bytes().all(|byte| byte.is_ascii_lowercase()) && &text[22..] == "\"}";
+        assert!([0, 1, u64::from(u32::MAX)].iter().all(|number| is_letters(&padded(*number))), "{}", padded(1));
+        assert!(padded(0) != padded(1) && padded(1) == padded(1));
     }
 
     #[test]
