@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from end_to_end import ROOT, ready, state
+from end_to_end import ROOT, cpu, ready, state
 
 COMMON = """
 [log]
@@ -106,6 +106,7 @@ def run(folder, arguments):
         while state(queues["admin"])["depth"] > 0:
             time.sleep(0.05)
 
+        before = cpu(running["queues"].pid)
         began = time.monotonic()
         running["shard"] = launch(folder, "shard", arguments)
         told = serves(places["shard"])
@@ -117,6 +118,10 @@ def run(folder, arguments):
         print(f"the shard missed {missed} events; {told}")
         print(f"it answered {served:.3f} s after its start, and had caught up after {caught_up:.2f} s "
               f"({missed / caught_up / 1e3:.0f} k events/s)")
+        for name, before in [("queues", before), ("shard", {})]:
+            used = {thread: seconds - before.get(thread, 0) for thread, seconds in cpu(running[name].pid).items()}
+            parts = (f"{thread} {seconds:.2f}" for thread, seconds in sorted(used.items()) if seconds >= 0.05)
+            print(f"CPU seconds of {name}: {', '.join(parts)}")
     finally:
         for process in running.values():
             process.kill()

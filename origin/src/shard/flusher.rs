@@ -8,7 +8,7 @@ use millpond_shared::clock::Stopwatch;
 use millpond_shared::version::Position;
 use tokio::sync::watch;
 
-use super::{Shard, ShardError};
+use super::{Shard, ShardError, ShardSettings};
 use crate::blocking::apart;
 use crate::store::shard_file::Write;
 use crate::timing::{sleep, timeout};
@@ -26,13 +26,36 @@ impl Shard {
                 biased;
                 _ = over.wait_for(|over| *over) => true,
                 _ = self.flush_wanted.notified() => false,
-                _ = sleep(self.settings.flush_every) => false,
+                _ = sleep(self.settings.flush_every) => {
+                    if self.is_catching_up() {
+                        continue;
+                    }
+                    false
+                }
             };
             let all_written = self.flush(&mut over).await?;
             if last || !all_written {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether as much has changed as is written before it is time.
+    ///
+    /// A shard that catches up after its start waits longer: what it would write changes again at once, and the queue
+    /// holds it still.
+    pub(super) fn is_flush_due(&self, dirty_bytes: u64, events: u64, uncommitted: u64) -> bool {
+        let ShardSettings { flush_bytes, flush_events, memory, uncommitted_events, .. } = &self.settings;
+        if self.is_catching_up() {
+            dirty_bytes > memory / 2 || uncommitted > uncommitted_events / 4 * 3
+        } else {
+            dirty_bytes > *flush_bytes || events >= *flush_events
+        }
+    }
+
+    /// Whether less is applied than the queue held when it was first reached.
+    fn is_catching_up(&self) -> bool {
+        self.held_at_start.borrow().is_some_and(|held| *self.applied.borrow() < held)
     }
 
     /// Writes all that is applied by now, in slices: each is done with before the next is taken, so that positions go to

@@ -14,6 +14,7 @@
 //! the same documents, versions and bytes. So a second process that pulls the same queue is a spare, and `copy` gives it
 //! what the queue does not hold any more.
 
+mod ahead;
 mod changes;
 mod copy;
 mod dead;

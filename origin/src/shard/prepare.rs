@@ -124,6 +124,7 @@ impl Preparer<'_> {
                 queue: frame.queue,
                 last: frame.last,
                 events: frame.events.len() as u64,
+                arrived: Vec::with_capacity(frame.events.iter().map(|filed| filed.routes.len()).sum()),
                 ..Prepared::default()
             },
         };

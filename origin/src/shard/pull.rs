@@ -17,7 +17,7 @@ use crate::queue::{Pulled, QueueError};
 use crate::timing::sleep;
 
 /// How much is asked for in one pull, in bytes. One pull is one batch: its changes are announced together.
-const PULL_BYTES: usize = 1 << 20;
+pub(super) const PULL_BYTES: usize = 256 << 10;
 /// How long one pull waits at the queue for something to come.
 const PULL_WAIT: Duration = Duration::from_secs(10);
 /// A batch up to this size, in bytes, is applied by the worker that pulled it: it takes less than a millisecond, and a
@@ -32,21 +32,28 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::
 impl Shard {
     /// Until `stop` says so, or something is wrong that pulling again can't mend.
     pub(super) async fn pull_loop(self: &Arc<Self>, stop: &mut watch::Receiver<bool>) -> Result<(), ShardError> {
-        let (mut known, mut pause) = (false, None);
+        let (mut known, mut pause, mut ahead) = (false, None, None);
         loop {
             let pulled = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                pulled = self.pull(&mut known, pause) => pulled,
+                pulled = self.next(ahead.take(), &mut known, pause) => pulled,
             };
             match pulled {
                 Ok(pulled) => {
                     if pause.take().is_some() {
                         tracing::info!(shard = self.id, "the shard queue can be reached again");
                     }
-                    let _telling = self.telling.lock().await;
-                    self.take(pulled).await?;
-                    self.tell_batch(stop).await;
+                    let next = self.ahead_of(&pulled, stop.clone());
+                    let taking = async {
+                        let _telling = self.telling.lock().await;
+                        self.take(&pulled).await?;
+                        self.tell_batch(stop).await;
+                        Ok::<_, ShardError>(())
+                    };
+                    let (taken, next) = tokio::join!(biased; taking, next);
+                    taken?;
+                    ahead = next;
                 }
                 Err(error) if can_pass(&error) => {
                     if pause.is_none() {
@@ -59,7 +66,17 @@ impl Shard {
         }
     }
 
-    async fn pull(&self, known: &mut bool, pause: Option<Duration>) -> Result<Pulled, QueueError> {
+    /// The next batch, once there is room for it: that which was pulled ahead, if there is one.
+    async fn next(
+        &self,
+        ahead: Option<Result<Pulled, QueueError>>,
+        known: &mut bool,
+        pause: Option<Duration>,
+    ) -> Result<Pulled, QueueError> {
+        if let Some(pulled) = ahead {
+            self.room().await;
+            return pulled;
+        }
         if let Some(pause) = pause {
             sleep(pause).await;
         }
@@ -112,8 +129,9 @@ impl Shard {
     }
 
     /// Applies what was pulled.
-    pub(super) async fn take(self: &Arc<Self>, pulled: Pulled) -> Result<(), ShardError> {
+    pub(super) async fn take(self: &Arc<Self>, pulled: &Pulled) -> Result<(), ShardError> {
         let Pulled { frames, last, events_after } = pulled;
+        let (last, events_after) = (*last, *events_after);
         let lag = |events: u64| self.metrics.lag.set(i64::try_from(events).unwrap_or(i64::MAX));
         lag(events_after);
         self.held_at_start.send_if_modified(|held| held.is_none().then(|| *held = Some(last)).is_some());
@@ -121,9 +139,9 @@ impl Shard {
             let started = Stopwatch::start();
             let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
             let applied = if bytes <= APPLY_INLINE_MAX_BYTES && !self.state.read().is_cold() {
-                self.apply(&frames)?
+                self.apply(frames)?
             } else {
-                let shard = self.clone();
+                let (shard, frames) = (self.clone(), frames.clone());
                 apart(move || shard.apply(&frames)).await??
             };
             self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
@@ -147,13 +165,13 @@ impl Shard {
         };
         self.metrics.uncommitted.set(i64::try_from(uncommitted).unwrap_or(i64::MAX));
         self.metrics.position.set(i64::try_from(applied).unwrap_or(i64::MAX));
-        if dirty_bytes > self.settings.flush_bytes || events >= self.settings.flush_events {
-            self.flush_wanted.notify_one();
-        }
         self.touched.note(&changed, &self.projections);
         // Readable first, announced then: a fetch made after the announcement must see the change.
         self.applied.send_replace(applied);
         self.changes.publish(applied, announcements(changed, &self.projections));
+        if self.is_flush_due(dirty_bytes, events, uncommitted) {
+            self.flush_wanted.notify_one();
+        }
         outcome
     }
 

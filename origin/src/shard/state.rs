@@ -131,6 +131,11 @@ impl State {
         }
     }
 
+    /// Number of commits so far, for [`State::bring_back`].
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
     /// Takes in what a reader found in the file after [`State::look`] told it `commits`, if it is still what the file
     /// holds, and there is room in `bytes_max`.
     pub fn bring_back(&mut self, row: Row, commits: u64, bytes_max: u64) {

@@ -96,7 +96,7 @@ impl DeadLetters for TestQueue {
 
 #[async_trait]
 impl ShardQueues for TestQueue {
-    async fn pull(&self, _: ShardId, after: Position, _: usize, wait: Duration) -> Result<Pulled, QueueError> {
+    async fn pull(&self, _: ShardId, after: Position, bytes: usize, wait: Duration) -> Result<Pulled, QueueError> {
         self.calls.lock().push(Call::Pull { after });
         let error = self.errors.lock().pop();
         if let Some(error) = error {
@@ -104,7 +104,14 @@ impl ShardQueues for TestQueue {
         }
         let mut frames = self.frames.subscribe();
         let _ = tokio::time::timeout(wait, frames.wait_for(|frames| frames.len() as Position > after)).await;
-        Ok(self.pulled(after, usize::MAX))
+        let mut pulled = self.pulled(after, usize::MAX);
+        let mut total = 0;
+        pulled.frames.retain(|(_, frame)| {
+            let is_first = total == 0;
+            total += frame.len();
+            is_first || total <= bytes
+        });
+        Ok(pulled)
     }
 
     async fn newest(&self, _: ShardId) -> Result<Position, QueueError> {
