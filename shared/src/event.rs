@@ -30,6 +30,12 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
+    /// What it takes in a frame, near enough, in bytes.
+    pub fn frame_bytes(&self) -> u64 {
+        let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
+        (self.id.len() + self.source.len() + self.kind.len() + subject + self.data.len() + 24) as u64
+    }
+
     pub fn into_owned(self) -> Event<'static> {
         Event {
             id: Cow::Owned(self.id.into_owned()),

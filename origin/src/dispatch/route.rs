@@ -56,7 +56,6 @@ impl Routed {
 }
 
 /// The part of a frame that concerns one shard, while it grows.
-#[derive(Default)]
 struct Part<'a> {
     /// Indices of the projections whose names stand in the frame, in the order they were met.
     projections: Vec<usize>,
@@ -83,12 +82,14 @@ impl Routing {
         let mut parts: BTreeMap<ShardId, Part<'_>> = BTreeMap::new();
         let (mut unrouted, mut dead, mut last) = (0, Vec::new(), last);
         let mut filings = Vec::new();
+        let events = frames.iter().map(|frame| frame.events.len()).sum::<usize>();
+        let room = events.div_ceil(usize::from(self.map.map.shards()).max(1));
         'frames: for frame in frames {
             let placed = (frame.first..).zip(&frame.events).filter(|(offset, _)| (first..=last).contains(offset));
             for (offset, event) in placed {
                 match self.filings(frame.queue, offset, event, &mut filings) {
                     Ok(Go::On) if filings.is_empty() => unrouted += 1,
-                    Ok(Go::On) => file(offset, event, &mut filings, &mut parts),
+                    Ok(Go::On) => file(offset, event, &mut filings, &mut parts, room),
                     Ok(Go::NoFurther) => {
                         last = offset.saturating_sub(1);
                         break 'frames;
@@ -159,9 +160,18 @@ impl Routing {
 }
 
 /// Files one event with every shard it concerns.
-fn file<'a>(offset: Offset, event: &Event<'a>, filings: &mut Vec<Filing>, parts: &mut BTreeMap<ShardId, Part<'a>>) {
+///
+/// A part is made with `room` for its share of the round: to grow step by step touches several times the memory.
+fn file<'a>(
+    offset: Offset,
+    event: &Event<'a>,
+    filings: &mut Vec<Filing>,
+    parts: &mut BTreeMap<ShardId, Part<'a>>,
+    room: usize,
+) {
     for Filing { projection, key, shard } in filings.drain(..) {
-        let part = parts.entry(shard).or_default();
+        let with_room = || Part { projections: Vec::new(), events: Vec::with_capacity(room) };
+        let part = parts.entry(shard).or_insert_with(with_room);
         let route = (part.name(projection), key.into());
         match part.events.last_mut().filter(|filed| filed.offset == offset) {
             Some(filed) => filed.routes.push(route),

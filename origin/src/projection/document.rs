@@ -148,12 +148,19 @@ impl Document {
     /// The document as bytes: a format byte, then version, time and place in `postcard`, then what its state puts; that
     /// packed, where it is large and gets smaller by it.
     pub fn encode(&self) -> Vec<u8> {
-        let Document { version, changed_ms, reflects, .. } = *self;
         let mut out = Vec::with_capacity(HEAD_BYTES + self.weight());
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// The same, in place of what is in `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let Document { version, changed_ms, reflects, .. } = *self;
+        out.clear();
         out.push(self.state.format());
-        stored::append(&Head { version, changed_ms, reflects }, &mut out);
+        stored::append(&Head { version, changed_ms, reflects }, out);
         let head = out.len();
-        self.state.put(&mut out);
+        self.state.put(out);
         let state = out.get(head..).unwrap_or_default();
         if state.len() >= PACK_MIN_BYTES {
             let packed = compress_prepend_size(state);
@@ -163,7 +170,6 @@ impl Document {
                 out.iter_mut().take(1).for_each(|format| *format |= PACKED);
             }
         }
-        out
     }
 
     /// The document of a key of `kind` that `blob` is; why it is none otherwise, in words.

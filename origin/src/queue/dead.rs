@@ -54,7 +54,7 @@ impl DeadLetter {
 
     /// What it takes, near enough.
     pub fn bytes(&self) -> u64 {
-        super::event_queue::event_bytes(&self.event) + self.reason.len() as u64 + 32
+        self.event.frame_bytes() + self.reason.len() as u64 + 32
     }
 
     pub fn encode(&self) -> Vec<u8> {

@@ -99,7 +99,7 @@ impl EventQueue {
             return Ok(Vec::new());
         }
         let count = events.len();
-        let bytes: u64 = events.iter().map(event_bytes).sum();
+        let bytes: u64 = events.iter().map(Event::frame_bytes).sum();
         let waiting = Waiting::enter(&self.shared, bytes);
         if waiting.before + bytes > self.shared.limits.waiting_max_bytes && waiting.before > 0 {
             return Ok(vec![Fate::Full; count]);
@@ -189,12 +189,6 @@ impl Shared {
         let file = file.as_ref().ok_or(QueueError::Closed)?;
         file.read(first, max_events, TAKE_MAX_BYTES).map_err(|error| QueueError::Failed { problem: error.to_string() })
     }
-}
-
-/// What an event takes in a frame, near enough.
-pub(super) fn event_bytes(event: &Event<'_>) -> u64 {
-    let subject = event.subject.as_ref().map_or(0, |subject| subject.len());
-    (event.id.len() + event.source.len() + event.kind.len() + subject + event.data.len() + 24) as u64
 }
 
 /// Counts a call's bytes as waiting for as long as it is.

@@ -13,7 +13,7 @@ use millpond_shared::version::Offset;
 use millpond_shared::wire::EventFrame;
 use tokio::sync::oneshot;
 
-use super::event_queue::{Shared, event_bytes};
+use super::event_queue::Shared;
 use super::ids::IdSet;
 use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
 use super::writer_thread::Writer;
@@ -204,7 +204,7 @@ impl EventWriter {
             let mut fates = Vec::with_capacity(call.events.len());
             for (hash, event) in call.events {
                 let room = if is_hop(&event) { Room::Any } else { Room::Limited };
-                let fate = self.fate(hash, event_bytes(&event), group.bytes as u64, room);
+                let fate = self.fate(hash, event.frame_bytes(), group.bytes as u64, room);
                 if let Fate::Stored { .. } = fate {
                     group.add(ends_ms, hash, event);
                 }
@@ -296,7 +296,7 @@ struct Gathered {
 impl Gathered {
     fn add(&mut self, call: Call) {
         self.events += call.events.len();
-        self.bytes += call.events.iter().map(|(_, event)| event_bytes(event)).sum::<u64>();
+        self.bytes += call.events.iter().map(|(_, event)| event.frame_bytes()).sum::<u64>();
         self.calls.push(call);
     }
 
@@ -314,7 +314,7 @@ impl Gathered {
 
 impl Group {
     fn add(&mut self, ends_ms: u64, hash: Option<u128>, event: Event<'static>) {
-        self.bytes += event_bytes(&event) as usize;
+        self.bytes += event.frame_bytes() as usize;
         self.events.push(event);
         let Some(hash) = hash else { return };
         match self.ids.iter_mut().find(|(other, _)| *other == ends_ms) {

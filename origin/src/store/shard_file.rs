@@ -178,8 +178,10 @@ impl ShardFile {
         transaction.set_quick_repair(true);
         {
             let mut documents = transaction.open_table(DOCUMENTS)?;
+            let mut blob = Vec::new();
             for (projection, key, document) in &write.documents {
-                documents.insert((self.projection(*projection), key.as_ref()), document.encode().as_slice())?;
+                document.encode_into(&mut blob);
+                documents.insert((self.projection(*projection), key.as_ref()), blob.as_slice())?;
             }
             if self.attached.contains(&true) {
                 let mut outbox = transaction.open_table(OUTBOX)?;

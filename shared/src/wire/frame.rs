@@ -99,6 +99,20 @@ pub enum NoFrame {
     Damaged(String),
 }
 
+/// What surrounds an event in a frame, at most: its offset, and lengths.
+const AROUND_EVENT_BYTES: u64 = 16;
+/// What surrounds a key in a frame, at most: the number of its projection, and its length.
+const AROUND_KEY_BYTES: usize = 8;
+
+/// A format number and a frame. With `room` for all of it at once, where it can be told: growing step by step would touch
+/// several times the memory.
+fn encode<T: Serialize>(format: u8, room: u64, frame: &T) -> Vec<u8> {
+    let mut out = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
+    out.push(format);
+    stored::append(frame, &mut out);
+    out
+}
+
 impl EventFrame<'_> {
     /// Offset of the last event; `first - 1` for an empty frame.
     pub fn last(&self) -> Offset {
@@ -106,7 +120,8 @@ impl EventFrame<'_> {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        stored::with_format(FRAME_FORMAT, self)
+        let room = self.events.iter().map(|event| event.frame_bytes() + AROUND_EVENT_BYTES).sum::<u64>();
+        encode(FRAME_FORMAT, room + AROUND_EVENT_BYTES, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<EventFrame<'_>, NoFrame> {
@@ -116,7 +131,13 @@ impl EventFrame<'_> {
 
 impl ShardFrame<'_> {
     pub fn encode(&self) -> Vec<u8> {
-        stored::with_format(FRAME_FORMAT, self)
+        let one = |filed: &FiledEvent<'_>| {
+            let keys: usize = filed.routes.iter().map(|(_, key)| key.len() + AROUND_KEY_BYTES).sum();
+            filed.event.frame_bytes() + AROUND_EVENT_BYTES + keys as u64
+        };
+        let names: usize = self.projections.iter().map(|name| name.len() + AROUND_KEY_BYTES).sum();
+        let room = self.events.iter().map(one).sum::<u64>() + names as u64 + 4 * AROUND_EVENT_BYTES;
+        encode(FRAME_FORMAT, room, self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<ShardFrame<'_>, NoFrame> {

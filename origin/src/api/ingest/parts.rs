@@ -100,6 +100,7 @@ impl Parcel {
         let mut batch = Batch { first_try: queue_of(self.ids.number(), queues), ..Batch::default() };
         let (received, cloud_event) = (self.received, self.format.is_cloud_event());
         let elements = batch::split(&body, &self.format, max_events).map_err(Unparted::NoBatch)?;
+        batch.anywhere.reserve(elements.len());
         for (index, element) in elements.into_iter().enumerate() {
             let built = element.and_then(|text| {
                 let element = Element { text: &text, cloud_event, received };

@@ -22,7 +22,6 @@ use tokio::time::sleep;
 use super::connection::Published;
 use super::draft::{Call, Draft};
 use super::event_log::{EventLog, Known};
-use crate::queue::event_queue::event_bytes;
 use crate::queue::limits::FRAME_MAX_BYTES;
 use crate::queue::{Fate, Limits, QueueError};
 
@@ -73,7 +72,7 @@ impl Appender {
             return Ok(Vec::new());
         }
         let count = events.len();
-        let bytes: u64 = events.iter().map(event_bytes).sum();
+        let bytes: u64 = events.iter().map(Event::frame_bytes).sum();
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::AcqRel);
         let counted = Counted { counter: self.waiting_bytes.clone(), bytes };
         if before > 0 && before + bytes > self.waiting_max_bytes {

@@ -12,7 +12,6 @@ use super::event_log::Known;
 use super::heads::{EventHead, FORMAT};
 use crate::projection::is_hop;
 use crate::queue::Fate;
-use crate::queue::event_queue::event_bytes;
 
 /// Events of one append.
 pub struct Call {
@@ -33,7 +32,7 @@ pub struct Draft {
     fates: Vec<Fate>,
 }
 
-/// What an event takes in a frame beyond [`event_bytes`], at most.
+/// What an event takes in a frame beyond [`Event::frame_bytes`], at most.
 const EVENT_OVERHEAD: u64 = 32;
 /// Runs of events with different windows in one frame: they stand in its head.
 const WINDOWS_MAX: usize = 64;
@@ -60,7 +59,7 @@ impl Draft {
             let ends_ms = call.window.map_or(0, |window| now_ms.saturating_add(milliseconds(window)));
             for event in &call.events[call.fates.len().min(call.events.len())..] {
                 let hash = call.window.map(|_| known.log().hasher.hash(&event.source, &event.id));
-                let size = event_bytes(event) + EVENT_OVERHEAD;
+                let size = event.frame_bytes() + EVENT_OVERHEAD;
                 let depth_bytes = known.depth_bytes() + bytes + size;
                 let is_full =
                     last.saturating_sub(filed) >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes;
