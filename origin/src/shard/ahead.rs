@@ -78,7 +78,13 @@ impl Shard {
 
     fn bring_all_back(&self, wanted: &[(u16, Arc<str>)]) {
         for wanted in wanted.chunks(READ_AT_ONCE) {
-            let commits = self.state.read().commits();
+            let (commits, bytes) = {
+                let state = self.state.read();
+                (state.commits(), state.bytes())
+            };
+            if bytes >= self.settings.memory {
+                return;
+            }
             let Ok(rows) = self.file.read(wanted) else { return };
             self.metrics.read.inc_by(rows.len() as u64);
             let mut state = self.state.write();

@@ -11,29 +11,37 @@ use tokio::sync::watch;
 use super::{Shard, ShardError, ShardSettings};
 use crate::blocking::apart;
 use crate::store::shard_file::Write;
-use crate::timing::{sleep, timeout};
+use crate::timing::{now, sleep, timeout};
 
 /// How long the queue is given to take note of a committed position.
 const TELL_WAIT: Duration = Duration::from_secs(5);
+/// How long a shard that catches up, and comes on, leaves what changed in memory: a full queue waits for it, and one that
+/// hears nothing takes a consumer for dead.
+const CATCH_UP_FLUSH: Duration = Duration::from_secs(5);
 
 impl Shard {
     /// Commits in turn until pulling is `over`, then what is left.
     ///
     /// An error means that nobody knows what is on disk: the shard must stop, reopen its file and trust what it finds.
     pub(super) async fn flush_loop(self: &Arc<Self>, mut over: watch::Receiver<bool>) -> Result<(), ShardError> {
+        let (mut flushed, mut seen) = (now(), *self.applied.borrow());
         loop {
             let last = tokio::select! {
                 biased;
                 _ = over.wait_for(|over| *over) => true,
                 _ = self.flush_wanted.notified() => false,
                 _ = sleep(self.settings.flush_every) => {
-                    if self.is_catching_up() {
+                    let applied = *self.applied.borrow();
+                    let goes_on = std::mem::replace(&mut seen, applied) != applied;
+                    let waited = now().saturating_duration_since(flushed);
+                    if self.is_catching_up() && goes_on && waited < CATCH_UP_FLUSH {
                         continue;
                     }
                     false
                 }
             };
             let all_written = self.flush(&mut over).await?;
+            flushed = now();
             if last || !all_written {
                 return Ok(());
             }

@@ -126,6 +126,23 @@ async fn a_shard_that_catches_up_writes_later() {
     assert_eq!(due.map(is_due), [true; 4]);
 }
 
+/// Its queue went away before it had caught up: nobody knows for how long.
+#[tokio::test]
+async fn a_shard_that_does_not_come_on_writes_what_it_has() {
+    let site = site(AT_ONCE);
+    for id in ["a", "b", "c"] {
+        site.push(event(id, 1, r#"{"user":"x"}"#));
+    }
+    let shard = site.open();
+    shard.take(&site.queue.pulled(0, 1)).await.expect("applied");
+    let (_over, is_over) = watch::channel(false);
+    let mut committed = shard.committed();
+    tokio::select! {
+        ended = shard.flush_loop(is_over) => panic!("{ended:?}"),
+        told = committed.wait_for(|committed| *committed == 1) => assert!(told.is_ok()),
+    }
+}
+
 #[tokio::test]
 async fn lag_is_the_events_in_the_queue_that_are_not_applied() {
     let site = site(NEVER);

@@ -1,6 +1,6 @@
 //! What a batch has to tell documents of other keys: cut into events, fairly, and appended to the event queues.
 //!
-//! A batch is told before the next one is pulled, and before anything that it changed is written: what is in the file was
+//! A batch is told before the next one is applied, and before anything that it changed is written: what is in the file was
 //! told. After a crash it is told again, which changes nothing (`projection::hop`).
 
 use std::collections::VecDeque;
