@@ -152,6 +152,103 @@ fn forgotten_changes_are_not_taken_for_none() {
     }
     assert_eq!(live.judge(&stamp(&live, "p/1", 0, 5), 0), Verdict::Superseded);
     assert_eq!(live.judge(&stamp(&live, "p/1", 1, 11), 0), Verdict::Current, "rendered after all that is forgotten");
+    let old = stamp(&live, "p/2", 2, 5);
+    live.given(&old);
+    assert!(live.overtaken(&old), "that it was given does not tell that it has not changed");
+}
+
+const HOME: &str = "home/ann";
+const PARTS: [&str; 2] = ["posts/3*", "posts/3*bob"];
+
+/// A home feed that was merged from two parts.
+fn merged(live: &Live, position: Position, at: Position) -> Stamp {
+    Stamp { parts: PartTags::of(PARTS.into_iter()), ..stamp(live, HOME, position, at) }
+}
+
+#[test]
+fn what_was_merged_is_overtaken_by_a_change_of_any_part() {
+    for (tag, concerned) in [(HOME, true), (PARTS[0], true), (PARTS[1], true), ("posts/3*carl", false)] {
+        let live = live();
+        live.heard(SHARD, &ChangeMessage::Tick { at: 57 });
+        let (asked_at, slow) = (live.least(SHARD).position, merged(&live, 57, 57));
+        changed(&live, tag, 57);
+        assert!(!live.overtaken(&slow), "the change of {tag} is in it");
+        changed(&live, tag, 60);
+        assert_eq!(live.overtaken(&slow), concerned, "{tag}");
+        let asked_after = live.least(SHARD).position;
+        let expected = match concerned {
+            true => [Verdict::Superseded, Verdict::Older],
+            false => [Verdict::Current, Verdict::Current],
+        };
+        assert_eq!([asked_at, asked_after].map(|asked_at| live.judge(&slow, asked_at)), expected, "{tag}");
+        let new = merged(&live, 60, 60);
+        assert_eq!((live.overtaken(&new), live.judge(&new, asked_after)), (false, Verdict::Current), "{tag}");
+    }
+}
+
+/// One part has changed before the client asked, another since: the later change does not hide the earlier.
+#[test]
+fn of_the_changes_of_several_parts_the_first_counts() {
+    for (first, second) in [(PARTS[0], PARTS[1]), (PARTS[1], PARTS[0]), (HOME, PARTS[1]), (PARTS[0], HOME)] {
+        let live = live();
+        let slow = merged(&live, 57, 57);
+        changed(&live, first, 60);
+        changed(&live, second, 80);
+        assert_eq!(live.judge(&slow, 59), Verdict::Superseded, "{first}, {second}");
+        assert_eq!(live.judge(&slow, 70), Verdict::Older, "{first}, {second}");
+    }
+}
+
+#[test]
+fn what_was_given_of_the_merged_document_says_nothing_of_its_parts() {
+    let live = live();
+    assert_eq!(live.judge(&merged(&live, 57, 57), 57), Verdict::Current);
+    assert_eq!(live.judge(&merged(&live, 56, 57), 57), Verdict::Older);
+    for part in PARTS {
+        assert_eq!(live.judge(&stamp(&live, part, 40, 57), 57), Verdict::Current, "{part}");
+    }
+    live.given(&stamp(&live, PARTS[0], 90, 90));
+    assert_eq!(live.judge(&merged(&live, 57, 57), 57), Verdict::Current, "nobody was given a newer home feed");
+    // Somebody is given one that a part has overtaken: an older one is for nobody from then on.
+    changed(&live, PARTS[1], 95);
+    assert_eq!(live.judge(&merged(&live, 60, 90), 90), Verdict::Superseded);
+    assert_eq!(live.judge(&merged(&live, 57, 90), 90), Verdict::Older);
+}
+
+#[test]
+fn a_forgotten_change_of_a_part_is_not_taken_for_none() {
+    let live = live();
+    let forgotten_at = REMEMBERED_MAX as u64 + 1;
+    changed(&live, "p/first", 1);
+    changed(&live, HOME, 2);
+    (3..forgotten_at).for_each(|position| changed(&live, &format!("p/{position}"), position));
+    changed(&live, "p/first", forgotten_at);
+    changed(&live, "p/last", forgotten_at + 1);
+    let before = forgotten_at - 1;
+    let alone = stamp(&live, HOME, 2, before);
+    assert_eq!((live.overtaken(&alone), live.judge(&alone, 0)), (false, Verdict::Current), "its own is remembered");
+    assert!(live.overtaken(&merged(&live, 2, before)));
+    assert_eq!(live.judge(&merged(&live, 2, before), before), Verdict::Superseded);
+    assert_eq!(live.judge(&merged(&live, 2, before), forgotten_at), Verdict::Older);
+    let after = merged(&live, 2, forgotten_at);
+    assert_eq!((live.overtaken(&after), live.judge(&after, forgotten_at)), (false, Verdict::Current));
+}
+
+#[test]
+fn a_merged_copy_lags_behind_its_parts_as_behind_its_own_document() {
+    let live = live();
+    live.heard(SHARD, &ChangeMessage::Tick { at: 4 });
+    let now = clock::wall_ms();
+    let lagging = |position| Stamp { lags_until: now + 100, ..merged(&live, position, position) };
+    let copy = entry(lagging(4));
+    live.given(&lagging(4));
+    changed(&live, PARTS[0], 6);
+    copy.set_mark(Mark::Changed);
+    assert_eq!((live.invalidated(&copy, now), live.invalidated(&copy, now + 100)), (None, Some(Reason::Changed)));
+    live.given(&stamp(&live, PARTS[0], 6, 6));
+    assert_eq!(live.invalidated(&copy, now), None, "nobody was given a newer home feed");
+    live.given(&lagging(6));
+    assert_eq!(live.invalidated(&copy, now), Some(Reason::Changed));
 }
 
 #[test]
