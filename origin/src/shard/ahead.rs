@@ -28,16 +28,21 @@ const READ_AT_ONCE: usize = 64;
 /// How long a queue that holds more is given to hand it out. If it takes longer it is asked again.
 const AHEAD_WAIT: Duration = Duration::from_secs(5);
 
+/// A pull; `None` if the queue takes too long.
+type Pulling = BoxFuture<'static, Option<Result<Pulled, QueueError>>>;
+/// A batch that is being made ready.
+type Making = BoxFuture<'static, Result<Batch, JoinError>>;
+
 /// Batches on their way from the queue to the state.
 #[derive(Default)]
 pub(super) struct Ahead {
     /// Position of the last frame that was pulled, and of the last that the queue is known to hold.
     reached: Position,
     last: Position,
-    /// The pull that is under way; `None` if the queue takes too long.
-    pulling: Option<BoxFuture<'static, Option<Result<Pulled, QueueError>>>>,
+    /// The pull that is under way.
+    pulling: Option<Pulling>,
     /// In their order.
-    batches: VecDeque<Pin<Box<MaybeDone<BoxFuture<'static, Result<Batch, JoinError>>>>>>,
+    batches: VecDeque<Pin<Box<MaybeDone<Making>>>>,
     /// What became of the last pull, to be told behind the batches.
     failed: Option<QueueError>,
 }
