@@ -49,7 +49,7 @@ impl Followed {
             return self.followers.remove(home);
         }
         let changed = self.followers.insert(home, *decision);
-        let items: Vec<Arc<Item>> = self.items.shared().take(told).cloned().collect();
+        let items: Vec<Arc<Item>> = self.items.shared().take(told).collect();
         if !items.is_empty() {
             hops.push(Hop::Items { to: Audience::One(home.clone()), items });
         }
