@@ -31,6 +31,7 @@ mod pull;
 mod read;
 mod state;
 mod tellings;
+mod unwritten;
 
 #[cfg(test)]
 mod fan_out;
