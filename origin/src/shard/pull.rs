@@ -21,8 +21,8 @@ pub(super) const PULL_BYTES: usize = 256 << 10;
 /// How long one pull waits at the queue for something to come.
 const PULL_WAIT: Duration = Duration::from_secs(10);
 /// A batch up to this size, in bytes, is applied by the worker that pulled it: it takes less than a millisecond, and a
-/// change of thread would cost more than it saves. A larger one, or one that may need documents from the file, is applied
-/// apart from the async workers.
+/// change of thread would cost more than it saves. A larger one, or one that needs documents which may be in the file, is
+/// applied apart from the async workers.
 const APPLY_INLINE_MAX_BYTES: usize = 64 << 10;
 /// The part of the memory for documents that is left to those that readers bring back: a sixteenth.
 const READERS_SHARE: u64 = 16;
@@ -172,17 +172,28 @@ impl Shard {
         if !frames.is_empty() {
             let started = Stopwatch::start();
             let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
-            let is_small = bytes <= APPLY_INLINE_MAX_BYTES && !self.state.read().is_cold();
+            let is_small = bytes <= APPLY_INLINE_MAX_BYTES;
+            let prepared = if is_small { prepared.or_else(|| Some(self.prepare(&frames))) } else { prepared };
+            let is_inline = is_small && prepared.as_ref().is_some_and(|prepared| self.has_all(prepared));
             let shard = self.clone();
             let apply = move || match prepared {
                 Some(prepared) => shard.apply_prepared(prepared),
                 None => shard.apply(&frames),
             };
-            let applied = if is_small { apply()? } else { apart(apply).await?? };
+            let applied = if is_inline { apply()? } else { apart(apply).await?? };
             self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             lag(events_after.saturating_sub(applied));
         }
         Ok(())
+    }
+
+    /// Whether these frames need nothing of the file.
+    fn has_all(&self, frames: &Frames) -> bool {
+        let state = self.state.read();
+        frames.ready.iter().all(|ready| match ready {
+            Ready::Events(prepared) => state.has_all(&prepared.arrived),
+            Ready::Documents(taken) => state.missing(&taken.documents).is_empty(),
+        })
     }
 
     /// Applies frames in their order, then announces what they changed; how many events that were. Frames that are

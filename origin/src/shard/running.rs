@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use millpond_shared::projection::Projection;
 use millpond_shared::route::Route;
 use millpond_shared::version::Version;
@@ -64,6 +64,13 @@ impl Running {
         assert!(read.position >= least);
         String::from_utf8(rendered.body.to_vec()).expect("text")
     }
+}
+
+/// Runs a shard until it has applied this much, and committed it.
+async fn run_to(site: &Site, position: Position) {
+    let running = run(site.open());
+    running.shard.applied().wait_for(|applied| *applied == position).await.expect("applied");
+    running.stopped().await.expect("stopped");
 }
 
 fn route(key: &str) -> Route {
@@ -141,6 +148,25 @@ async fn a_shard_that_does_not_come_on_writes_what_it_has() {
         ended = shard.flush_loop(is_over) => panic!("{ended:?}"),
         told = committed.wait_for(|committed| *committed == 1) => assert!(told.is_ok()),
     }
+}
+
+/// A change of thread would cost more than applying it. That the file may hold other documents makes no difference.
+#[tokio::test]
+async fn a_small_batch_about_documents_in_memory_is_applied_at_once() {
+    let site = site(NEVER);
+    let first = site.push(event("a", 1, r#"{"user":"x"}"#));
+    run_to(&site, first).await;
+    let site = Site { disk: site.disk.crash(), ..site };
+    let shard = site.open();
+    for id in ["b", "c"] {
+        site.push(event(id, 2, r#"{"user":"x"}"#));
+    }
+    shard.take(site.queue.pulled(first, 1).into()).await.expect("applied");
+    assert!(shard.state.read().is_cold());
+    let taken = shard.take(site.queue.pulled(first + 1, 1).into()).now_or_never();
+    taken.expect("at once").expect("applied");
+    let read = shard.document(&route("x"), Some(first + 2)).await.expect("read");
+    assert!(matches!(read.found, Found::Document(rendered) if rendered.version == Version::new(1, first + 2)));
 }
 
 #[tokio::test]

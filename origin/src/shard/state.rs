@@ -139,6 +139,12 @@ impl State {
         self.unwritten.events()
     }
 
+    /// Whether the file need not be asked for any of a frame's documents.
+    pub fn has_all(&self, arrived: &[Arrived]) -> bool {
+        let is_here = |arrived: &Arrived| self.held.find(arrived.projection, &arrived.key).is_some();
+        !self.cold || arrived.iter().all(is_here)
+    }
+
     /// Finds the documents of a frame in memory; gives back those that must be looked for in the file before the frame
     /// can be merged, each once, in the order of the file.
     pub fn find(&self, arrived: &mut [Arrived]) -> Vec<(u16, Arc<str>)> {
@@ -439,8 +445,10 @@ mod tests {
         assert!(matches!(state.look(0, "a"), Looked::MayBeCold(1)) && matches!(state.look(0, "b"), Looked::Here(_)));
 
         let mut next = frame(2, 2, &[("a", 2), ("b", 2), ("a", 3)]);
+        assert!(!state.has_all(&next.arrived) && state.has_all(&frame(2, 2, &[("b", 2)]).arrived));
         assert_eq!(state.find(&mut next.arrived), [(0, "a".into())]);
         state.bring(vec![row]);
+        assert!(state.has_all(&next.arrived));
         state.merge(next);
         assert_eq!(here(&state, "a").items().map(|item| item.order).collect::<Vec<_>>(), [3, 2]);
     }
