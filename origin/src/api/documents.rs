@@ -178,12 +178,17 @@ impl Asked<'_> {
             Behind::Positions(positions) => Some(positions.to_string()),
             Behind::Unknown => Some("unknown".to_owned()),
         };
-        let control = if behind.is_some() { "no-store" } else { &self.output.cache_control };
+        let has_many_parts = read.parts.len() > headers::PARTS_MAX;
+        let control = if behind.is_some() || has_many_parts { "no-store" } else { &self.output.cache_control };
         put(fields, header::CACHE_CONTROL.as_str(), control);
         if let Some(behind) = behind {
             put(fields, headers::BEHIND, &behind);
         }
-        put(fields, headers::CACHE_TAG, &self.tag);
+        if read.parts.is_empty() || has_many_parts {
+            put(fields, headers::CACHE_TAG, &self.tag);
+        } else {
+            put(fields, headers::CACHE_TAG, &[&self.tag, ", ", &read.parts.join(", ")].concat());
+        }
         put(fields, headers::VERSION, &version.to_string());
         put(fields, headers::POSITION, &read.position.to_string());
         put(fields, headers::SHARD, &self.owner.shard.to_string());
@@ -232,7 +237,7 @@ pub(super) fn again(error: impl AsRef<str>, fix: &str) -> Response<Bytes> {
 fn not_read(why: NotRead) -> Response<Bytes> {
     match why {
         NotRead::Behind { .. } => again(why.to_string(), "the shard is catching up: ask again"),
-        NotRead::Stopping => again(why.to_string(), "ask again"),
+        NotRead::Stopping | NotRead::Unsteady => again(why.to_string(), "ask again"),
         NotRead::NotRendered(_) | NotRead::File(_) | NotRead::NoOutput => {
             tracing::error!(error = %why, "a document was not rendered");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_string(), "see the log of the shard server")

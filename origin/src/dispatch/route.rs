@@ -9,7 +9,7 @@ use millpond_shared::shard_map::{MapState, Slot};
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
-use crate::projection::{addressees, is_hop};
+use crate::projection::{addressees, is_hop, is_part};
 use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 
 /// What events are routed by.
@@ -139,6 +139,12 @@ impl Routing {
         let named = self.projections.iter().position(|projection| projection.name == name);
         let Some(projection) = named else { return Go::On };
         for key in keys {
+            if is_part(key) {
+                let key = || key.to_owned();
+                let everywhere = self.map.all_shards().into_iter();
+                filings.extend(everywhere.map(|shard| Filing { projection, key: key(), shard }));
+                continue;
+            }
             let Some(shard) = self.map.filed_with(Slot::of(name, key), queue, offset) else { return Go::NoFurther };
             filings.push(Filing { projection, key: key.to_owned(), shard });
         }

@@ -8,8 +8,8 @@ use millpond_shared::stored;
 use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
-use super::state::{Effect, KeyState};
-use super::{Before, Hop, Item};
+use super::state::{Effect, KeyState, keep_of};
+use super::{Before, GREAT_FEEDS, Hop, Item, News};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,45 @@ impl Document {
         Applied::Changed
     }
 
+    /// Takes what another shard's excerpt or list of great feeds has into this one's, which has `key`; whether that changed
+    /// it. It then has the other's version, as if it had been taken over.
+    pub fn join(document: &mut Arc<Document>, kind: &Kind, key: &str, other: &Document) -> bool {
+        let (Kind::Followed(declared), KeyState::Followed(theirs)) = (kind, &other.state) else { return false };
+        let mut joined = document.as_ref().clone();
+        let KeyState::Followed(ours) = &mut joined.state else { return false };
+        if !ours.join(declared, theirs, key == GREAT_FEEDS) {
+            return false;
+        }
+        joined.version = other.version;
+        joined.reflects = other.reflects;
+        joined.changed_ms = joined.changed_ms.max(other.changed_ms);
+        *document = Arc::new(joined);
+        true
+    }
+
+    /// A home feed's document with those of the excerpts and the list that it was read with: what is shown, at the version
+    /// of the latest.
+    pub fn merged(&self, kind: &Kind, excerpts: &[(Arc<str>, Arc<Document>)], list: &Document) -> Document {
+        let KeyState::Home(home) = &self.state else { return self.clone() };
+        let state = KeyState::Home(home.merged(keep_of(kind), &news_of(excerpts)));
+        let mut merged = Document { version: self.version.max(list.version), state, ..*self };
+        for (_, excerpt) in excerpts {
+            if excerpt.version > merged.version {
+                merged.version = excerpt.version;
+                merged.reflects = excerpt.reflects;
+            }
+            merged.changed_ms = merged.changed_ms.max(excerpt.changed_ms);
+        }
+        merged
+    }
+
+    /// The same document with the items of excerpts in it, as if it had been told of them.
+    pub fn with_excerpts(&self, kind: &Kind, excerpts: &[(Arc<str>, Arc<Document>)]) -> Document {
+        let KeyState::Home(home) = &self.state else { return self.clone() };
+        let state = KeyState::Home(home.clone().with(keep_of(kind), &news_of(excerpts)));
+        Document { state, ..*self }
+    }
+
     /// Whether the event is in the document, or came before one that is.
     ///
     /// Frames are applied in the order of their positions, and the events of one frame, which come from one queue, in
@@ -181,6 +220,17 @@ impl Document {
         let state = KeyState::restore(kind, format & !PACKED, unpacked.as_deref().unwrap_or(rest))?;
         Ok(Document { version, changed_ms, reflects, state })
     }
+}
+
+/// What the excerpts of these feeds have.
+fn news_of(excerpts: &[(Arc<str>, Arc<Document>)]) -> Vec<News> {
+    let news = |(feed, document): &(Arc<str>, Arc<Document>)| match &document.state {
+        KeyState::Followed(excerpt) => {
+            Some(News { feed: feed.clone(), items: excerpt.items().shared().cloned().collect() })
+        }
+        _ => None,
+    };
+    excerpts.iter().filter_map(news).collect()
 }
 
 /// What [`Document::encode`] has packed.

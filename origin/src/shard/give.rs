@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_shared::clock;
-use millpond_shared::projection::Projection;
+use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::shard_map::{Final, MapState, Move, Slot, Slots, Stage};
 use millpond_shared::version::Position;
 use millpond_shared::wire::{HandedDocument, Handover};
@@ -22,7 +22,9 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::Shard;
+use super::read::NotRead;
 use super::state::Changed;
+use crate::projection::{Document, is_part};
 use crate::queue::{HandedOver, KnownMap, MapChange, QueueError};
 use crate::store::shard_file::{Row, ShardFileError};
 
@@ -65,7 +67,7 @@ impl Touched {
         let Some(tracking) = tracking.as_mut() else { return };
         for (index, key, _) in changed {
             let Some(projection) = projections.get(usize::from(*index)) else { continue };
-            if tracking.slots.contains(Slot::of(&projection.name, key)) {
+            if is_part(key) || tracking.slots.contains(Slot::of(&projection.name, key)) {
                 tracking.too_many |= tracking.keys.len() >= TOUCHED_MAX;
                 if !tracking.too_many {
                     tracking.keys.insert((*index, key.clone()));
@@ -105,6 +107,8 @@ enum Failed {
     Queue(#[from] QueueError),
     #[error(transparent)]
     File(#[from] ShardFileError),
+    #[error(transparent)]
+    NotRead(#[from] NotRead),
     #[error("the thread that reads documents ended: {0}")]
     Thread(#[from] JoinError),
     #[error("more documents have changed than are noted")]
@@ -201,7 +205,8 @@ impl Giver {
                 let index = self.shard.projections.iter().position(|projection| projection.name == row.projection);
                 let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else { continue };
                 if self.moving.slots.contains(Slot::of(&row.projection, &row.key)) {
-                    handing.add((index, row.key, row.blob)).await?;
+                    let blob = self.blob(index, row.blob).await?;
+                    handing.add((index, row.key, blob)).await?;
                 }
             }
             if !page.more {
@@ -218,10 +223,20 @@ impl Giver {
         let shard = self.shard.clone();
         let rows: Vec<Row> = spawn_blocking(move || shard.file.read(&keys)).await??;
         for (projection, key, document) in rows {
-            handing.add((projection, key.to_string(), document.encode())).await?;
+            let blob = self.blob(projection, document.encode()).await?;
+            handing.add((projection, key.to_string(), blob)).await?;
         }
         handing.send(false).await?;
         Ok(count)
+    }
+
+    /// What the taking shard is given of a document: of a home feed, with what excerpts have for it. That shard may have
+    /// been given excerpts only later.
+    async fn blob(&self, projection: u16, blob: Vec<u8>) -> Result<Vec<u8>, Failed> {
+        let declared = self.shard.projections.get(usize::from(projection));
+        let Some(kind @ Kind::Home(_)) = declared.map(|declared| &declared.kind) else { return Ok(blob) };
+        let Ok(document) = Document::decode(kind, &blob) else { return Ok(blob) };
+        Ok(self.shard.with_excerpts(projection, document).await?.encode())
     }
 
     /// Waits until everything that is applied by now is in the file, and therefore told.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_shared::projection::Kind;
 use millpond_shared::route::Route;
 use millpond_shared::version::{Position, Version};
 
 use super::Shard;
 use super::memo::Name;
+use super::merged::Shown;
 use super::state::Looked;
 use crate::blocking::apart;
 use crate::projection::{Before, Document};
@@ -29,6 +31,8 @@ pub struct Read {
     pub position: Position,
     pub behind: Behind,
     pub found: Found,
+    /// Tags of what the document was merged from, beside itself; with any of them it changes.
+    pub parts: Vec<String>,
 }
 
 /// What a shard had still to apply of what its queue held when it was started, or when the reader asked for all that the
@@ -74,6 +78,8 @@ pub enum NotRead {
     NoOutput,
     #[error("rendering was given up: the process is stopping")]
     Stopping,
+    #[error("the parts of the document changed faster than they could be read")]
+    Unsteady,
 }
 
 impl Shard {
@@ -94,13 +100,12 @@ impl Shard {
         least: Option<Position>,
     ) -> Result<Read, NotRead> {
         self.reach(least).await?;
-        let (position, document) = self.look(route).await?;
-        let Some(document) = document else {
-            let epoch = self.state.read().epoch();
-            return Ok(Read { position, behind: self.behind(position), found: Found::Nothing(Version::new(epoch, 0)) });
+        let Shown { position, document, parts } = self.look(route).await?;
+        let found = match document {
+            Some(document) => Found::Document(self.rendered(route, before, document).await?),
+            None => Found::Nothing(Version::new(self.state.read().epoch(), 0)),
         };
-        let found = Found::Document(self.rendered(route, before, document).await?);
-        Ok(Read { position, behind: self.behind(position), found })
+        Ok(Read { position, behind: self.behind(position), found, parts })
     }
 
     /// How far `position` is behind what the queue held at the start.
@@ -133,25 +138,29 @@ impl Shard {
     }
 
     /// The document, from memory or from the file, with a position that it has reached.
-    async fn look(self: &Arc<Self>, route: &Route) -> Result<(Position, Option<Arc<Document>>), NotRead> {
+    async fn look(self: &Arc<Self>, route: &Route) -> Result<Shown, NotRead> {
         let projection = u16::try_from(route.projection).map_err(|_| NotRead::NoOutput)?;
+        if self.projections.get(route.projection).is_some_and(|projection| matches!(projection.kind, Kind::Home(_))) {
+            return self.look_merged(projection, &route.key).await;
+        }
+        let shown = |position, document| Shown { position, document, ..Shown::default() };
         let (position, looked) = {
             let state = self.state.read();
             (state.applied(), state.look(projection, &route.key))
         };
         let commits = match looked {
-            Looked::Here(document) => return Ok((position, Some(document))),
-            Looked::Nothing => return Ok((position, None)),
+            Looked::Here(document) => return Ok(shown(position, Some(document))),
+            Looked::Nothing => return Ok(shown(position, None)),
             Looked::MayBeCold(commits) => commits,
         };
         // It was not in memory, so it was not changed since it was written: the file holds it as of `position`, or later.
         let (shard, wanted) = (self.clone(), [(projection, Arc::from(route.key.as_str()))]);
         let reading = apart(move || shard.file.read(&wanted));
-        let Some(row) = reading.await.map_err(|_| NotRead::Stopping)??.pop() else { return Ok((position, None)) };
+        let Some(row) = reading.await.map_err(|_| NotRead::Stopping)??.pop() else { return Ok(shown(position, None)) };
         let document = row.2.clone();
         self.metrics.read.inc();
         self.state.write().bring_back(row, commits, self.settings.memory);
-        Ok((position, Some(document)))
+        Ok(shown(position, Some(document)))
     }
 
     async fn rendered(

@@ -22,8 +22,12 @@ pub const NEWEST: &str = "millpond-newest";
 /// Request to a shard: version of the shard map by which it is asked; it waits briefly to hear of it. Answer of a shard
 /// that does not own the document (421): the version by which it does not. Answer to [`NEWEST`]: the version that held.
 pub const MAP_VERSION: &str = "millpond-map-version";
-/// Answer of a shard: tag of the document, `projection/key`.
+/// Answer of a shard: tag of the document, `projection/key`; of one that was merged from parts, a list that begins with it
+/// and goes on with theirs.
 pub const CACHE_TAG: &str = "cache-tag";
+
+/// Most tags of parts that an answer names; one that is merged from more must not be stored.
+pub const PARTS_MAX: usize = 64;
 
 /// Path of a shard server's change stream: `/_millpond/shards/SHARD/changes[?after=POSITION]`.
 pub fn changes_path(shard: crate::version::ShardId, after: Option<u64>) -> String {
