@@ -73,6 +73,9 @@ impl Shard {
         let excerpts = parts.excerpts.iter().map(|(feed, _)| tag(&excerpt_key(feed)));
         let tags = std::iter::once(tag(GREAT_FEEDS)).chain(excerpts).collect();
         let kind = self.projections.get(usize::from(home)).map(|projection| &projection.kind);
+        if !parts.excerpts.is_empty() {
+            self.metrics.merged.inc();
+        }
         let document = match (kind, parts.list) {
             (Some(kind), Some(list)) => Arc::new(document.merged(kind, &parts.excerpts, &list)),
             _ => document,
