@@ -7,6 +7,9 @@
 //!
 //! Only what is in the file is handed over, and what is in the file was told (`tellings`). So what documents had to tell
 //! others is in the event queues before their slots are another's, and is filed by whatever map there is then.
+//!
+//! Home feeds take along what great feeds have told this shard: the taking shard may not have been told of it. What they
+//! tell while the slots move is handed over as well.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -204,7 +207,8 @@ impl Giver {
             for row in page.rows {
                 let index = self.shard.projections.iter().position(|projection| projection.name == row.projection);
                 let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else { continue };
-                if self.moving.slots.contains(Slot::of(&row.projection, &row.key)) {
+                let is_its = !is_part(&row.key) && self.moving.slots.contains(Slot::of(&row.projection, &row.key));
+                if is_its {
                     let blob = self.blob(index, row.blob).await?;
                     handing.add((index, row.key, blob)).await?;
                 }
@@ -334,5 +338,29 @@ impl Handing<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_shared::version::Version;
+
+    use super::*;
+    use crate::projection::testing::declared;
+    use crate::projection::{GREAT_FEEDS, excerpt_key};
+
+    #[test]
+    fn what_changes_of_the_slots_is_noted_and_what_great_feeds_tell() {
+        let projections = declared("name = \"p\"\nkind = \"feed\"\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }");
+        let touched = Touched::default();
+        let change = |key: &str| touched.note(&[(0, Arc::from(key), Version::new(1, 1))], &projections);
+        change("a");
+        assert!(touched.take().is_none(), "nothing moves");
+        touched.begin([Slot::of("p", "a")].into_iter().collect());
+        ["a", "b", GREAT_FEEDS, &excerpt_key("b")].into_iter().for_each(change);
+        let mut noted = touched.take().expect("not too many");
+        noted.sort_unstable();
+        assert_eq!(noted.iter().map(|(_, key)| key.as_ref()).collect::<Vec<_>>(), ["*", "*b", "a"]);
+        assert_eq!(touched.take(), Some(Vec::new()), "each once");
     }
 }
