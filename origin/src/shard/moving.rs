@@ -375,6 +375,7 @@ async fn home_feeds_take_what_great_feeds_told_along_to_a_shard_that_had_no_slot
     for from in [1, 0, 1] {
         running.begin_with(from, SLOTS).await;
         running.until_moved().await;
+        world.compare(&running).await;
         for _ in 0..300 {
             world.append(&running, &mut random).await;
             world.look(&running, &mut random).await;
