@@ -296,7 +296,11 @@ impl World {
                 if found.as_ref() == Some(&ids) || (found.is_none() && ids.is_empty()) {
                     break;
                 }
-                assert!(began.elapsed() < LONG, "{path}: {found:?}, not {ids:?}; {:?}", running.known.get());
+                assert!(
+                    began.elapsed() < LONG,
+                    "{path}: {found:?}, not {ids:?}; map {:?}",
+                    running.known.get().map(|map| map.version())
+                );
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
