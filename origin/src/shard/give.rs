@@ -240,7 +240,8 @@ impl Giver {
         let declared = self.shard.projections.get(usize::from(projection));
         let Some(kind @ Kind::Home(_)) = declared.map(|declared| &declared.kind) else { return Ok(blob) };
         let Ok(document) = Document::decode(kind, &blob) else { return Ok(blob) };
-        Ok(self.shard.with_excerpts(projection, document).await?.encode())
+        let with_excerpts = self.shard.with_excerpts(projection, document).await?;
+        Ok(with_excerpts.map_or(blob, |document| document.encode()))
     }
 
     /// Waits until everything that is applied by now is in the file, and therefore told.

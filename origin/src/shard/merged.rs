@@ -76,22 +76,27 @@ impl Shard {
         if !parts.excerpts.is_empty() {
             self.metrics.merged.inc();
         }
+        let is_as_it_stands = |list: &Document| parts.excerpts.is_empty() && list.version <= document.version;
         let document = match (kind, parts.list) {
-            (Some(kind), Some(list)) => Arc::new(document.merged(kind, &parts.excerpts, &list)),
+            (Some(kind), Some(list)) if !is_as_it_stands(&list) => {
+                Arc::new(document.merged(kind, &parts.excerpts, &list))
+            }
             _ => document,
         };
         Ok(Shown { document: Some(document), parts: tags, ..shown })
     }
 
-    /// The document of a home feed with the items of excerpts in it for good.
-    pub(super) async fn with_excerpts(self: &Arc<Self>, home: u16, document: Document) -> Result<Document, NotRead> {
+    /// The document of a home feed with the items of excerpts in it for good; `None`: there are none for it.
+    pub(super) async fn with_excerpts(
+        self: &Arc<Self>,
+        home: u16,
+        document: Document,
+    ) -> Result<Option<Document>, NotRead> {
         let document = Arc::new(document);
         let parts = self.parts_of(home, Whose::Document(&document)).await?;
         let kind = self.projections.get(usize::from(home)).map(|projection| &projection.kind);
-        Ok(match kind {
-            Some(kind) if !parts.excerpts.is_empty() => document.with_excerpts(kind, &parts.excerpts),
-            _ => Arc::unwrap_or_clone(document),
-        })
+        let kind = kind.filter(|_| !parts.excerpts.is_empty());
+        Ok(kind.map(|kind| document.with_excerpts(kind, &parts.excerpts)))
     }
 
     async fn parts_of(self: &Arc<Self>, home: u16, whose: Whose<'_>) -> Result<Parts, NotRead> {
