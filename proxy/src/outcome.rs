@@ -129,6 +129,8 @@ words! {
         VaryAny = "vary-any",
         /// The response has no lifetime and no validator: stored, it could never be used.
         NoExplicitLifetime = "no-lifetime",
+        /// It was merged from more parts than a copy of it can hear of, or their tags can't be read.
+        TooManyParts = "too-many-parts",
         /// The rule stores other content types only.
         ContentType = "content-type",
         /// The body is larger than the cache accepts.

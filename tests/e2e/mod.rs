@@ -23,6 +23,7 @@ mod http2;
 mod ingest;
 mod languages;
 mod limits;
+mod merged;
 pub mod model;
 mod pages;
 mod paths;

@@ -13,6 +13,9 @@ use super::conditions::not_modified;
 use crate::http::refusal;
 use crate::shard::{Behind, Found, NotRead, Read};
 
+/// Longest list of tags of parts that an answer names, in bytes.
+const PARTS_BYTES_MAX: usize = 16 << 10;
+
 /// What a request names.
 pub(super) struct Asked<'a> {
     pub kind: &'a Kind,
@@ -65,7 +68,8 @@ impl Asked<'_> {
             Behind::Positions(positions) => Some(positions.to_string()),
             Behind::Unknown => Some("unknown".to_owned()),
         };
-        let has_many_parts = read.parts.len() > headers::PARTS_MAX;
+        let parts = read.parts.join(", ");
+        let has_many_parts = read.parts.len() > headers::PARTS_MAX || parts.len() > PARTS_BYTES_MAX;
         let control = if behind.is_some() || has_many_parts { "no-store" } else { &self.output.cache_control };
         put(fields, header::CACHE_CONTROL.as_str(), control);
         if let Some(behind) = behind {
@@ -74,7 +78,7 @@ impl Asked<'_> {
         if read.parts.is_empty() || has_many_parts {
             put(fields, headers::CACHE_TAG, &self.tag);
         } else {
-            put(fields, headers::CACHE_TAG, &[&self.tag, ", ", &read.parts.join(", ")].concat());
+            put(fields, headers::CACHE_TAG, &[&self.tag, ", ", &parts].concat());
         }
         put(fields, headers::VERSION, &version.to_string());
         put(fields, headers::POSITION, &read.position.to_string());

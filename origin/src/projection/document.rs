@@ -9,7 +9,7 @@ use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
 use super::state::{Effect, KeyState, keep_of};
-use super::{Before, GREAT_FEEDS, Hop, Item, News};
+use super::{Before, GREAT_FEEDS, Hop, Item, Items};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,27 +152,38 @@ impl Document {
         true
     }
 
-    /// A home feed's document with those of the excerpts and the list that it was read with: what is shown, at the version
-    /// of the latest.
-    pub fn merged(&self, kind: &Kind, excerpts: &[(Arc<str>, Arc<Document>)], list: &Document) -> Document {
+    /// A home feed's document with excerpts of the feeds with these keys, as it is shown at `version`.
+    pub fn merged<'a>(
+        &self,
+        kind: &Kind,
+        excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)> + Clone,
+        version: Version,
+    ) -> Document {
         let KeyState::Home(home) = &self.state else { return self.clone() };
-        let state = KeyState::Home(home.merged(keep_of(kind), &news_of(excerpts)));
-        let mut merged = Document { version: self.version.max(list.version), state, ..*self };
-        for (_, excerpt) in excerpts {
-            if excerpt.version > merged.version {
-                merged.version = excerpt.version;
-                merged.reflects = excerpt.reflects;
-            }
-            merged.changed_ms = merged.changed_ms.max(excerpt.changed_ms);
-        }
-        merged
+        let changed_ms = latest_of(self, excerpts.clone());
+        let state = KeyState::Home(home.merged(keep_of(kind), items_of(excerpts)));
+        Document { version, changed_ms, state, ..*self }
     }
 
     /// The same document with the items of excerpts in it, as if it had been told of them.
-    pub fn with_excerpts(&self, kind: &Kind, excerpts: &[(Arc<str>, Arc<Document>)]) -> Document {
+    pub fn with_excerpts<'a>(
+        &self,
+        kind: &Kind,
+        excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)> + Clone,
+    ) -> Document {
         let KeyState::Home(home) = &self.state else { return self.clone() };
-        let state = KeyState::Home(home.clone().with(keep_of(kind), &news_of(excerpts)));
-        Document { state, ..*self }
+        let changed_ms = latest_of(self, excerpts.clone());
+        let state = KeyState::Home(home.clone().with(keep_of(kind), items_of(excerpts)));
+        Document { changed_ms, state, ..*self }
+    }
+
+    /// What another shard has to list of great feeds when it is given excerpts of them.
+    pub fn list_of(kind: &Kind, feeds: &[&str]) -> Document {
+        let mut list = Document::empty(kind);
+        if let KeyState::Followed(followed) = &mut list.state {
+            feeds.iter().for_each(|feed| _ = followed.list(feed));
+        }
+        list
     }
 
     /// Whether the event is in the document, or came before one that is.
@@ -222,15 +233,19 @@ impl Document {
     }
 }
 
-/// What the excerpts of these feeds have.
-fn news_of(excerpts: &[(Arc<str>, Arc<Document>)]) -> Vec<News> {
-    let news = |(feed, document): &(Arc<str>, Arc<Document>)| match &document.state {
-        KeyState::Followed(excerpt) => {
-            Some(News { feed: feed.clone(), items: excerpt.items().shared().cloned().collect() })
-        }
+/// Items of excerpts with the keys of their feeds.
+fn items_of<'a>(
+    excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)>,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Items)> {
+    excerpts.filter_map(|(feed, document)| match &document.state {
+        KeyState::Followed(excerpt) => Some((feed, excerpt.items())),
         _ => None,
-    };
-    excerpts.iter().filter_map(news).collect()
+    })
+}
+
+/// When any of these documents was changed last.
+fn latest_of<'a>(home: &Document, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)>) -> u64 {
+    excerpts.fold(home.changed_ms, |latest, (_, excerpt)| latest.max(excerpt.changed_ms))
 }
 
 /// What [`Document::encode`] has packed.

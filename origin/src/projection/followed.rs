@@ -13,7 +13,7 @@ use millpond_shared::projection::Followed as Declared;
 use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
-use super::excerpt::listed;
+use super::excerpt::{LISTED_ORDER, listed};
 use super::followers::Followers;
 use super::hop::{Audience, Follow, Hop, News};
 use super::{Item, Items};
@@ -65,9 +65,10 @@ impl Followed {
         if !is_followed {
             return self.followers.remove(home);
         }
-        let changed = !self.is_great && self.followers.insert(home, *decision);
+        let mut changed = !self.is_great && self.followers.insert(home, *decision);
         if self.followers.count() > declared.fanout_max {
             self.become_great();
+            changed = true;
         }
         let items: Vec<Arc<Item>> = self.items.shared().take(declared.told).cloned().collect();
         if !items.is_empty() {
@@ -95,9 +96,9 @@ impl Followed {
         changed
     }
 
-    /// As the list of great feeds: whether one is not in it.
-    pub fn would_list(&self, feed: &str) -> bool {
-        self.items.would_change(usize::MAX, &listed(feed))
+    /// As the list of great feeds: whether one is in it.
+    pub fn lists(&self, feed: &str) -> bool {
+        self.items.has_rank((LISTED_ORDER, feed))
     }
 
     /// As the list of great feeds: takes one in; whether that changed anything.

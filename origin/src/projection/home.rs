@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edges::{Edge, Edges};
 use super::hop::{Follow, Hop, News};
-use super::{Before, Followed, Item};
+use super::{Before, Followed, Item, Items};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Home {
@@ -128,20 +128,24 @@ impl Home {
             great.sort_unstable();
             return great;
         }
-        self.follows.there().map(|(feed, _)| feed).filter(|feed| !list.would_list(feed)).cloned().collect()
+        self.follows.there().map(|(feed, _)| feed).filter(|feed| list.lists(feed)).cloned().collect()
     }
 
     /// What is shown: its items with those of excerpts of feeds that it follows. Whom it follows is not in it.
-    pub fn merged(&self, keep: usize, excerpts: &[News]) -> Home {
+    pub fn merged<'a>(&self, keep: usize, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Items)>) -> Home {
         let shown = Home { items: self.items.clone(), weight: self.weight, ..Home::default() };
         shown.with(keep, excerpts)
     }
 
     /// The same with the items of excerpts.
-    pub fn with(mut self, keep: usize, excerpts: &[News]) -> Home {
-        for news in excerpts {
-            for item in news.items.iter() {
-                self.take(keep, item, &news.feed);
+    pub fn with<'a>(mut self, keep: usize, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Items)>) -> Home {
+        for (feed, items) in excerpts {
+            for item in items.shared() {
+                // The newest come first.
+                if self.items.len() >= keep && self.items.back().is_some_and(|last| last.item.rank() > item.rank()) {
+                    break;
+                }
+                self.take(keep, item, feed);
             }
         }
         self
@@ -310,7 +314,7 @@ mod tests {
                     return Vec::new();
                 }
                 Message::Listed(news) => {
-                    let would = self.list.would_list(&news.feed);
+                    let would = !self.list.lists(&news.feed);
                     assert_eq!(self.list.list(&news.feed), would);
                     return Vec::new();
                 }
@@ -329,16 +333,14 @@ mod tests {
             let Some(home) = self.homes.get(home) else { return Vec::new() };
             let great = home.great_feeds(&self.list);
             let by_hand: Vec<&str> =
-                home.follows.there().map(|(feed, _)| &**feed).filter(|feed| !self.list.would_list(feed)).collect();
+                home.follows.there().map(|(feed, _)| &**feed).filter(|feed| self.list.lists(feed)).collect();
             assert_eq!(great.iter().map(|feed| &**feed).collect::<Vec<_>>(), by_hand);
-            let news = |feed: &Arc<str>| {
-                let excerpt = self.excerpts.get(&**feed)?;
-                Some(News { feed: feed.clone(), items: excerpt.items().shared().cloned().collect() })
-            };
-            let news: Vec<News> = great.iter().filter_map(news).collect();
-            let merged = home.merged(KEEP, &news);
+            let items = |feed: &str| Some(self.excerpts.get(feed)?.items());
+            let excerpts: Vec<(&Arc<str>, &Items)> =
+                great.iter().filter_map(|feed| Some((feed, items(feed)?))).collect();
+            let merged = home.merged(KEEP, excerpts.iter().copied());
             assert_eq!(merged.weight, merged.items.iter().map(Gathered::weight).sum::<usize>());
-            assert_eq!(home.clone().with(KEEP, &news).items, merged.items);
+            assert_eq!(home.clone().with(KEEP, excerpts.iter().copied()).items, merged.items);
             let item = |Gathered { item, feed }: &Gathered| {
                 (item.order, item.id.to_string(), feed.to_string(), item.body.clone())
             };

@@ -157,7 +157,7 @@ impl KeyState {
             (KeyState::Followed(followed), Kind::Followed(declared), Effect::News(news)) => {
                 followed.would_excerpt(declared, news)
             }
-            (KeyState::Followed(followed), _, Effect::Great(feed)) => followed.would_list(feed),
+            (KeyState::Followed(followed), _, Effect::Great(feed)) => !followed.lists(feed),
             (KeyState::Home(home), kind, Effect::News(news)) => home.would_change(keep_of(kind), news),
             (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.would_change(keep_of(kind), edge),
             (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => {

@@ -11,7 +11,7 @@
 //! Home feeds take along what great feeds have told this shard: the taking shard may not have been told of it. What they
 //! tell while the slots move is handed over as well.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use super::Shard;
 use super::read::NotRead;
 use super::state::Changed;
-use crate::projection::{Document, is_part};
+use crate::projection::{Document, GREAT_FEEDS, is_part};
 use crate::queue::{HandedOver, KnownMap, MapChange, QueueError};
 use crate::store::shard_file::{Row, ShardFileError};
 
@@ -70,7 +70,10 @@ impl Touched {
         let Some(tracking) = tracking.as_mut() else { return };
         for (index, key, _) in changed {
             let Some(projection) = projections.get(usize::from(*index)) else { continue };
-            if is_part(key) || tracking.slots.contains(Slot::of(&projection.name, key)) {
+            // The list goes with the excerpts that are new in it.
+            let is_excerpt = is_part(key) && key.as_ref() != GREAT_FEEDS;
+            let is_its = !is_part(key) && tracking.slots.contains(Slot::of(&projection.name, key));
+            if is_excerpt || is_its {
                 tracking.too_many |= tracking.keys.len() >= TOUCHED_MAX;
                 if !tracking.too_many {
                     tracking.keys.insert((*index, key.clone()));
@@ -226,6 +229,11 @@ impl Giver {
         let count = keys.len();
         let shard = self.shard.clone();
         let rows: Vec<Row> = spawn_blocking(move || shard.file.read(&keys)).await??;
+        for (projection, feeds) in great_feeds(&rows) {
+            let Some(declared) = self.shard.projections.get(usize::from(projection)) else { continue };
+            let list = Document::list_of(&declared.kind, &feeds);
+            handing.add((projection, GREAT_FEEDS.to_owned(), list.encode())).await?;
+        }
         for (projection, key, document) in rows {
             let blob = self.blob(projection, document.encode()).await?;
             handing.add((projection, key.to_string(), blob)).await?;
@@ -239,6 +247,9 @@ impl Giver {
     async fn blob(&self, projection: u16, blob: Vec<u8>) -> Result<Vec<u8>, Failed> {
         let declared = self.shard.projections.get(usize::from(projection));
         let Some(kind @ Kind::Home(_)) = declared.map(|declared| &declared.kind) else { return Ok(blob) };
+        if !self.shard.may_have_great_feeds(projection) {
+            return Ok(blob);
+        }
         let Ok(document) = Document::decode(kind, &blob) else { return Ok(blob) };
         let with_excerpts = self.shard.with_excerpts(projection, document).await?;
         Ok(with_excerpts.map_or(blob, |document| document.encode()))
@@ -268,6 +279,17 @@ impl Giver {
             self.known.tell(state);
         }
     }
+}
+
+/// The feeds whose excerpts are among these, by their projections.
+fn great_feeds(rows: &[Row]) -> BTreeMap<u16, Vec<&str>> {
+    let mut great: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for (projection, key, _) in rows {
+        if let Some(feed) = key.strip_prefix(GREAT_FEEDS) {
+            great.entry(*projection).or_default().push(feed);
+        }
+    }
+    great
 }
 
 /// Where the giving shard ends, if that is known.
@@ -347,8 +369,8 @@ mod tests {
     use millpond_shared::version::Version;
 
     use super::*;
+    use crate::projection::excerpt_key;
     use crate::projection::testing::declared;
-    use crate::projection::{GREAT_FEEDS, excerpt_key};
 
     #[test]
     fn what_changes_of_the_slots_is_noted_and_what_great_feeds_tell() {
@@ -361,7 +383,7 @@ mod tests {
         ["a", "b", GREAT_FEEDS, &excerpt_key("b")].into_iter().for_each(change);
         let mut noted = touched.take().expect("not too many");
         noted.sort_unstable();
-        assert_eq!(noted.iter().map(|(_, key)| key.as_ref()).collect::<Vec<_>>(), ["*", "*b", "a"]);
+        assert_eq!(noted.iter().map(|(_, key)| key.as_ref()).collect::<Vec<_>>(), ["*b", "a"]);
         assert_eq!(touched.take(), Some(Vec::new()), "each once");
     }
 }

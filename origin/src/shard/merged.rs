@@ -1,13 +1,16 @@
 //! Reading home feeds: merged with the excerpts of the great feeds that they follow, all as of one position.
 //!
 //! The version of what is shown is that of the latest of its parts: all of them are positions of this shard's queue. A part
-//! that changes is announced by a tag of its own, so an answer names the tags of all.
+//! that changes is announced by a tag of its own, so an answer names the tags of all, and of those that are still to come.
+//!
+//! After a restart single documents may be ahead of what is applied (`state`). What is merged of them is not what was, or
+//! will be, shown at any position: it is given as one that is behind, and not taken for a version of the document.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use millpond_shared::projection::{Kind, part_tag};
-use millpond_shared::version::Position;
+use millpond_shared::version::{Position, Version};
 
 use super::Shard;
 use super::read::NotRead;
@@ -18,16 +21,62 @@ use crate::projection::{Document, GREAT_FEEDS, KeyState, excerpt_key};
 /// Times that documents are looked for in the file, while commits come in between.
 const TRIES: usize = 16;
 
-/// A document as it is shown, and the tags of the parts that it was merged from.
-#[derive(Debug, Default)]
-pub struct Shown {
+/// The parts of a home feed, all of one moment.
+#[derive(Debug)]
+pub struct Parts {
+    /// What was applied then.
     pub position: Position,
-    /// `None`: no event has reached it.
-    pub document: Option<Arc<Document>>,
-    pub parts: Vec<String>,
+    pub home: Arc<Document>,
+    list: Option<Arc<Document>>,
+    /// The great feeds that it follows, by their keys; `None`: nothing of one has come to this shard yet.
+    excerpts: Vec<(Arc<str>, Option<Arc<Document>>)>,
 }
 
-/// Names of a document: index of its projection, key.
+impl Parts {
+    /// The latest of their versions.
+    pub fn version(&self) -> Version {
+        let excerpts = self.excerpts().map(|(_, excerpt)| excerpt.version);
+        let list = self.list.as_ref().map_or(Version::ZERO, |list| list.version);
+        excerpts.fold(self.home.version.max(list), Version::max)
+    }
+
+    /// Whether none of them is ahead of what was applied.
+    pub fn are_settled(&self) -> bool {
+        self.version().position <= self.position
+    }
+
+    /// What they take in memory together, in bytes.
+    pub fn weight(&self) -> usize {
+        self.excerpts().fold(self.home.weight(), |sum, (_, excerpt)| sum + excerpt.weight())
+    }
+
+    /// What is shown.
+    pub fn document(&self, kind: &Kind) -> Arc<Document> {
+        let version = self.version().at_most(self.position);
+        if self.excerpts().next().is_none() && version == self.home.version {
+            return self.home.clone();
+        }
+        Arc::new(self.home.merged(kind, self.excerpts(), version))
+    }
+
+    pub fn are_merged(&self) -> bool {
+        self.excerpts().next().is_some()
+    }
+
+    fn excerpts(&self) -> impl Iterator<Item = (&Arc<str>, &Document)> + Clone {
+        self.excerpts.iter().filter_map(|(feed, excerpt)| Some((feed, excerpt.as_deref()?)))
+    }
+}
+
+/// What was found of a home feed.
+#[derive(Debug)]
+pub enum Home {
+    Here(Parts),
+    /// No event has reached it, at this position.
+    Nothing(Position),
+}
+
+/// Name of a document: index of its projection, key.
 type Name = (u16, Arc<str>);
 
 /// What the file holds, as of a number of commits; `None`: nothing.
@@ -45,45 +94,28 @@ enum Whose<'a> {
     Document(&'a Arc<Document>),
 }
 
-/// The parts of a home feed, all of one moment.
-struct Parts {
-    position: Position,
-    home: Option<Arc<Document>>,
-    list: Option<Arc<Document>>,
-    /// Of the great feeds that it follows, by their keys.
-    excerpts: Vec<(Arc<str>, Arc<Document>)>,
-}
-
-/// A document of which it is not known whether the file holds it.
+/// Documents of which it is not known whether the file holds them.
 struct Unknown {
     commits: u64,
     names: Vec<Name>,
 }
 
 impl Shard {
-    /// The home feed of a key, as it is shown.
-    pub(super) async fn look_merged(self: &Arc<Self>, home: u16, key: &str) -> Result<Shown, NotRead> {
-        let parts = self.parts_of(home, Whose::Key(key)).await?;
-        let shown = Shown { position: parts.position, ..Shown::default() };
-        let Some((document, feed)) = parts.home.zip(self.feed_of(home)) else { return Ok(shown) };
-        let tag = |key: &str| {
-            let name = self.projections.get(usize::from(feed)).map_or("", |projection| projection.name.as_str());
-            part_tag(self.id, name, key)
-        };
-        let excerpts = parts.excerpts.iter().map(|(feed, _)| tag(&excerpt_key(feed)));
-        let tags = std::iter::once(tag(GREAT_FEEDS)).chain(excerpts).collect();
-        let kind = self.projections.get(usize::from(home)).map(|projection| &projection.kind);
-        if !parts.excerpts.is_empty() {
+    /// The home feed of a key.
+    pub(super) async fn home(self: &Arc<Self>, home: u16, key: &str) -> Result<Home, NotRead> {
+        let found = self.parts_of(home, Whose::Key(key)).await?;
+        if matches!(&found, Home::Here(parts) if parts.are_merged()) {
             self.metrics.merged.inc();
         }
-        let is_as_it_stands = |list: &Document| parts.excerpts.is_empty() && list.version <= document.version;
-        let document = match (kind, parts.list) {
-            (Some(kind), Some(list)) if !is_as_it_stands(&list) => {
-                Arc::new(document.merged(kind, &parts.excerpts, &list))
-            }
-            _ => document,
-        };
-        Ok(Shown { document: Some(document), parts: tags, ..shown })
+        Ok(found)
+    }
+
+    /// The tags of a home feed's parts beside itself.
+    pub(super) fn part_tags(&self, home: u16, parts: &Parts) -> Vec<String> {
+        let feed = self.feed_of(home).and_then(|feed| self.projections.get(usize::from(feed)));
+        let name = feed.map_or("", |feed| feed.name.as_str());
+        let excerpts = parts.excerpts.iter().map(|(feed, _)| part_tag(self.id, name, &excerpt_key(feed)));
+        std::iter::once(part_tag(self.id, name, GREAT_FEEDS)).chain(excerpts).collect()
     }
 
     /// The document of a home feed with the items of excerpts in it for good; `None`: there are none for it.
@@ -93,18 +125,29 @@ impl Shard {
         document: Document,
     ) -> Result<Option<Document>, NotRead> {
         let document = Arc::new(document);
-        let parts = self.parts_of(home, Whose::Document(&document)).await?;
+        let Home::Here(parts) = self.parts_of(home, Whose::Document(&document)).await? else { return Ok(None) };
         let kind = self.projections.get(usize::from(home)).map(|projection| &projection.kind);
-        let kind = kind.filter(|_| !parts.excerpts.is_empty());
-        Ok(kind.map(|kind| document.with_excerpts(kind, &parts.excerpts)))
+        let kind = kind.filter(|_| parts.are_merged());
+        Ok(kind.map(|kind| document.with_excerpts(kind, parts.excerpts())))
     }
 
-    async fn parts_of(self: &Arc<Self>, home: u16, whose: Whose<'_>) -> Result<Parts, NotRead> {
+    /// Whether there may be a great feed among those that a home gathers from.
+    pub(super) fn may_have_great_feeds(&self, home: u16) -> bool {
+        let Some(feed) = self.feed_of(home) else { return false };
+        match self.state.read().look(feed, GREAT_FEEDS) {
+            Looked::Here(_) | Looked::MayBeCold(_) => true,
+            Looked::Nothing => false,
+        }
+    }
+
+    async fn parts_of(self: &Arc<Self>, home: u16, whose: Whose<'_>) -> Result<Home, NotRead> {
         let feed = self.feed_of(home).ok_or(NotRead::NoOutput)?;
+        let empty = self.projections.get(usize::from(feed)).map(|projection| Document::empty(&projection.kind));
+        let empty = Arc::new(empty.ok_or(NotRead::NoOutput)?);
         let mut in_file = InFile::default();
         for _ in 0..TRIES {
             let unknown = match self.state.read().parts(&in_file, home, feed, whose) {
-                Ok(parts) => return Ok(parts),
+                Ok(found) => return Ok(found),
                 Err(unknown) => unknown,
             };
             if unknown.commits != in_file.commits {
@@ -113,18 +156,18 @@ impl Shard {
             let (shard, names) = (self.clone(), unknown.names.clone());
             let rows = apart(move || shard.file.read(&names)).await.map_err(|_| NotRead::Stopping)??;
             self.metrics.read.inc_by(rows.len() as u64);
-            in_file.documents.extend(unknown.names.into_iter().map(|name| (name, None)));
-            let mut state = self.state.write();
-            for row in rows {
-                in_file.documents.insert((row.0, row.1.clone()), Some(row.2.clone()));
-                state.bring_back(row, unknown.commits, self.settings.memory);
+            let rows: HashMap<Name, Arc<Document>> =
+                rows.into_iter().map(|(projection, key, document)| ((projection, key), document)).collect();
+            let mut to_keep = Vec::new();
+            for name in unknown.names {
+                let found = rows.get(&name).cloned();
+                // Each home feed that is read looks for parts that are not there: mostly for a list of great feeds.
+                let kept = found.clone().or_else(|| (name.0 == feed).then(|| empty.clone()));
+                to_keep.extend(kept.map(|document| (name.0, name.1.clone(), document)));
+                in_file.documents.insert(name, found);
             }
-            // Each home feed that is read looks at the list, mostly to find that there is none.
-            let list = (feed, Arc::from(GREAT_FEEDS));
-            if in_file.documents.get(&list).is_some_and(Option::is_none)
-                && let Some(projection) = self.projections.get(usize::from(feed))
-            {
-                let row = (list.0, list.1, Arc::new(Document::empty(&projection.kind)));
+            let mut state = self.state.write();
+            for row in to_keep {
                 state.bring_back(row, unknown.commits, self.settings.memory);
             }
         }
@@ -141,7 +184,7 @@ impl Shard {
 
 impl State {
     /// The parts of a home feed; or those of which it is not known whether the file holds them.
-    fn parts(&self, in_file: &InFile, home: u16, feed: u16, whose: Whose<'_>) -> Result<Parts, Unknown> {
+    fn parts(&self, in_file: &InFile, home: u16, feed: u16, whose: Whose<'_>) -> Result<Home, Unknown> {
         let mut unknown = Unknown { commits: self.commits(), names: Vec::new() };
         let mut look = |projection: u16, key: &str| match self.look(projection, key) {
             Looked::Here(document) => Some(document),
@@ -164,14 +207,14 @@ impl State {
             (Some(KeyState::Home(home)), Some(KeyState::Followed(list))) => home.great_feeds(list),
             _ => Vec::new(),
         };
-        let excerpt = |great: Arc<str>| look(feed, &excerpt_key(&great)).map(|excerpt| (great, excerpt));
-        let excerpts = great.into_iter().filter_map(excerpt).collect();
-        if unknown.names.is_empty() {
-            Ok(Parts { position: self.applied(), home: document, list, excerpts })
-        } else {
+        let excerpts = great.into_iter().map(|great| (look(feed, &excerpt_key(&great)), great));
+        let excerpts = excerpts.map(|(excerpt, great)| (great, excerpt)).collect();
+        if !unknown.names.is_empty() {
             // As the file is read.
             unknown.names.sort_unstable();
-            Err(unknown)
+            return Err(unknown);
         }
+        let position = self.applied();
+        Ok(document.map_or(Home::Nothing(position), |home| Home::Here(Parts { position, home, list, excerpts })))
     }
 }

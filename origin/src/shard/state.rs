@@ -287,13 +287,15 @@ impl State {
                     } else {
                         is_later.then(|| cell.document = document).is_some()
                     };
-                    let is_new = is_joined && !std::mem::replace(&mut cell.announced, true);
-                    changed.then(|| (std::mem::replace(&mut cell.stage, Stage::Dirty), cell.weight(), is_new))
+                    // One that was joined before a restart is announced again: it may not have been.
+                    let is_told = is_part(&cell.key) && (is_joined || !is_later);
+                    let is_new = is_told && !std::mem::replace(&mut cell.announced, true);
+                    (is_new, changed.then(|| (std::mem::replace(&mut cell.stage, Stage::Dirty), cell.weight())))
                 });
-                let Some((was, weight, is_new)) = replaced.flatten() else { continue };
-                if is_new {
+                if replaced.is_some_and(|(is_new, _)| is_new) {
                     self.changed.push(id);
                 }
+                let Some((was, weight)) = replaced.and_then(|(_, replaced)| replaced) else { continue };
                 match was {
                     Stage::Dirty => self.dirty_bytes = self.dirty_bytes - before + weight,
                     Stage::Clean | Stage::Writing => {

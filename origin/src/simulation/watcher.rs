@@ -111,7 +111,12 @@ pub async fn read_on(documents: Vec<(ShardId, Route, String)>, directory: Arc<Di
         let before = seen.get(tag).copied().unwrap_or_default();
         let version = match &read.found {
             Found::Document(rendered) => {
-                ledger.read(tag, rendered);
+                // What is not to be kept is the document at no version.
+                if rendered.is_kept {
+                    ledger.read(tag, rendered);
+                } else {
+                    assert!(read.behind != Behind::Nothing, "{tag}: not told to be behind");
+                }
                 if read.parts.len() > 1 {
                     Simulation::befell(Befell::Merged);
                 }

@@ -6,6 +6,7 @@
 //! | `original` | what the origin said where clients are told something else |
 //! | `forms` | the response in content codings, beside it |
 //! | `part` | which bytes an incomplete one holds |
+//! | `stamp` | which document it is, and what that was merged from |
 //! | `slot`, `shard` | one key with its variants; a part of the map, behind one lock |
 //! | `store` | look-ups and admission: the walk of an entry |
 //! | `charge`, `budget` | what an entry costs; the bytes that all may take, bodies on their way in included |
@@ -30,13 +31,14 @@ mod purges;
 mod replay;
 mod shard;
 mod slot;
+mod stamp;
 mod store;
 mod sweep;
 mod tags;
 
 pub use budget::Reservation;
 pub use charge::{Charge, Overhead};
-pub use entry::{Entry, Mark, Stamp};
+pub use entry::{Entry, Mark};
 pub use eviction::EvictionPolicy;
 pub use forms::{Form, Forms};
 pub use original::Original;
@@ -44,6 +46,7 @@ pub use part::Part;
 pub use purge::{Mode, Purged};
 pub use purges::{Purge, PurgeSeq};
 pub use replay::{Replay, Reply, Request, TimeToLive};
+pub use stamp::{PartTags, Stamp};
 pub use store::{Cause, Lookup, Store, StoreLayout, StoreLimits};
 pub use sweep::keep_swept;
 

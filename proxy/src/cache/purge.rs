@@ -61,9 +61,9 @@ impl Store {
             .sum()
     }
 
-    /// The document with this tag is at `version`: marks its older copies.
+    /// The document with this tag is at `version`: marks its older copies, and those of what was merged from it.
     pub fn document_changed(&self, tag: &str, version: Version) {
-        let is_older = |entry: &Entry| entry.stamp().is_some_and(|stamp| *stamp.tag == *tag && stamp.version < version);
+        let is_older = |entry: &Entry| entry.stamp().is_some_and(|stamp| stamp.version < version && stamp.names(tag));
         for hash in self.tags.keys(self.tags.hash(tag)) {
             let shard = self.shard(hash).read();
             if let Some(slot) = shard.find_hash(hash).and_then(|at| shard.slots().get(at)) {

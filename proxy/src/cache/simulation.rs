@@ -13,7 +13,8 @@ use super::charge::Charge;
 use super::eviction::random::Random;
 use super::tests::{entry, key, request};
 use super::{
-    Cause, Entry, EvictionPolicy, Lookup, Mark, Mode, PurgeSeq, Reservation, Stamp, Store, StoreLayout, StoreLimits,
+    Cause, Entry, EvictionPolicy, Lookup, Mark, Mode, PartTags, PurgeSeq, Reservation, Stamp, Store, StoreLayout,
+    StoreLimits,
 };
 use crate::semantics::coding::{CODINGS, Coding};
 use crate::semantics::freshness::Times;
@@ -22,6 +23,7 @@ use crate::semantics::vary::Selection;
 const BUDGET: u64 = 50_000;
 const PATHS: usize = 60;
 const TAGS: usize = 8;
+const PARTS: usize = 6;
 const LANGUAGES: [&str; 4] = ["de", "en", "fr", "it"];
 const STEPS: usize = 30_000;
 
@@ -53,7 +55,9 @@ struct World {
     known: BTreeMap<(usize, usize), Known>,
     fetches: Vec<Fetch>,
     reservations: Vec<Reservation>,
-    versions: Vec<u64>,
+    position: u64,
+    /// By tag of the document or part: the position of its last change.
+    changed: BTreeMap<String, u64>,
     forms_put: usize,
 }
 
@@ -63,6 +67,11 @@ fn path(number: usize) -> String {
 
 fn document(number: usize) -> String {
     format!("p/{number}")
+}
+
+/// What several documents are merged from.
+fn part(number: usize) -> String {
+    format!("part/{number}")
 }
 
 impl World {
@@ -76,7 +85,8 @@ impl World {
             known: BTreeMap::new(),
             fetches: Vec::new(),
             reservations: Vec::new(),
-            versions: vec![1; PATHS],
+            position: 1,
+            changed: BTreeMap::new(),
             forms_put: 0,
         }
     }
@@ -111,6 +121,9 @@ impl World {
         let mut tags: BTreeSet<String> =
             (0..self.random.below(3)).map(|_| format!("t{}", self.random.below(TAGS))).collect();
         tags.insert(document(path));
+        if self.random.below(2) == 0 {
+            tags.extend((0..=self.random.below(3)).map(|_| part(self.random.below(PARTS))));
+        }
         let body = match self.random.below(12) {
             0 => 20_000,
             large if large < 3 => self.random.below(3_000),
@@ -120,8 +133,8 @@ impl World {
             path,
             language: self.random.below(LANGUAGES.len()),
             body,
+            version: self.version(&tags),
             tags,
-            version: Version::new(1, self.versions[path]),
             lifetime: self.random.below(120) as u64,
             began: self.store.purge_seq(),
             asked: None,
@@ -134,7 +147,7 @@ impl World {
         }
         let at = self.random.below(self.fetches.len());
         let fetch = self.fetches.swap_remove(at);
-        let newest = Version::new(1, self.versions[fetch.path]);
+        let newest = self.version(&fetch.tags);
         let entry = self.entry(&fetch);
         let overtaken = newest > fetch.version;
         let taken = self.store.admit(&key(&path(fetch.path)), Arc::clone(&entry), fetch.began, || overtaken);
@@ -159,13 +172,25 @@ impl World {
         self.known.insert(place, known);
     }
 
+    /// Of what carries these tags: the greatest of all.
+    fn version(&self, tags: &BTreeSet<String>) -> Version {
+        let changes = tags.iter().filter_map(|tag| self.changed.get(tag));
+        Version::new(1, changes.copied().max().unwrap_or(1))
+    }
+
     fn entry(&self, fetch: &Fetch) -> Arc<Entry> {
         let language = LANGUAGES[fetch.language];
         let selection = Selection::of(&["accept-language".to_owned()], &request(language));
         let tags = fetch.tags.iter().map(|tag| tag.as_str().into()).collect();
-        let tag = document(fetch.path).as_str().into();
-        let stamp =
-            Stamp { shard: 0, tag, version: fetch.version, at: fetch.version.position, generation: 0, lags_until: 0 };
+        let stamp = Stamp {
+            shard: 0,
+            tag: document(fetch.path).as_str().into(),
+            parts: PartTags::of(fetch.tags.iter().map(String::as_str).filter(|tag| tag.starts_with("part/"))),
+            version: fetch.version,
+            at: fetch.version.position,
+            generation: 0,
+            lags_until: 0,
+        };
         let times = Times {
             received: self.now,
             initial_age: 0,
@@ -223,7 +248,11 @@ impl World {
     }
 
     fn purge_tag(&mut self) {
-        let (tag, mode) = (format!("t{}", self.random.below(TAGS)), self.mode());
+        let tag = match self.random.below(4) {
+            0 => part(self.random.below(PARTS)),
+            _ => format!("t{}", self.random.below(TAGS)),
+        };
+        let mode = self.mode();
         self.store.purge_tag(&tag, mode);
         self.purged(mode, |_, tags| tags.contains(&tag));
     }
@@ -260,14 +289,17 @@ impl World {
     }
 
     fn document_changes(&mut self) {
-        let path = self.random.below(PATHS);
-        self.versions[path] += 1;
-        let version = Version::new(1, self.versions[path]);
-        self.store.document_changed(&document(path), version);
-        for ((_, _), known) in self.known.range_mut((path, 0)..(path + 1, 0)) {
+        let tag = match self.random.below(4) {
+            0 => part(self.random.below(PARTS)),
+            _ => document(self.random.below(PATHS)),
+        };
+        self.position += 1;
+        self.store.document_changed(&tag, Version::new(1, self.position));
+        for known in self.known.values_mut().filter(|known| known.tags.contains(&tag)) {
             known.mark = known.mark.max(Mark::Changed);
             known.useless_after = 0;
         }
+        self.changed.insert(tag, self.position);
     }
 
     fn reserve(&mut self) {
@@ -310,8 +342,8 @@ impl World {
         let gone: usize = (0..1_000).map(|_| self.store.sweep(self.now, 16)).sum();
         assert_eq!((self.store.objects(), gone as u64), (0, before), "all lifetimes are over");
         assert!(self.known.values().all(|known| known.useless_after < self.now));
-        let left: usize =
-            (0..TAGS).map(|tag| self.store.tags.keys(self.store.tags.hash(&format!("t{tag}"))).len()).sum();
+        let tags = (0..TAGS).map(|tag| format!("t{tag}")).chain((0..PARTS).map(part));
+        let left: usize = tags.map(|tag| self.store.tags.keys(self.store.tags.hash(&tag)).len()).sum();
         assert_eq!(left, 0, "keys under tags that nothing carries");
     }
 }

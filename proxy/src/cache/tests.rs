@@ -8,7 +8,7 @@ use http::StatusCode;
 use millpond_shared::http1::Fields;
 use millpond_shared::version::Version;
 
-use super::{Cause, Entry, Lookup, Mark, Mode, Original, Part, Stamp, Store, StoreLimits};
+use super::{Cause, Entry, Lookup, Mark, Mode, Original, Part, PartTags, Stamp, Store, StoreLimits};
 use crate::key::Key;
 use crate::rules::Rule;
 use crate::semantics::freshness::Times;
@@ -151,6 +151,7 @@ fn a_changed_document_marks_older_copies_only() {
         let stamp = Stamp {
             shard: 0,
             tag: "p/k".into(),
+            parts: PartTags::NONE,
             version: Version::new(1, position),
             at: position,
             generation: 0,

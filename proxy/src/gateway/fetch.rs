@@ -5,14 +5,13 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
 use millpond_shared::http1::{Fields, RequestHead, ResponseHead};
-use millpond_shared::version::{Position, ShardId, Version};
-use millpond_shared::wire::headers;
+use millpond_shared::version::ShardId;
 
 use super::complete::{Beginning, Continued};
 use super::fill::{Fill, hold_back};
 use super::stale::may_be_sent_on_error;
 use super::told::{self, Told};
-use super::{Gateway, Snapshot, forms, forward};
+use super::{Gateway, Snapshot, forms, forward, stamp};
 use crate::cache::{Entry, Mark, Mode, PurgeSeq, Stamp};
 use crate::flight::{Draft, Flight, Lead};
 use crate::key::Key;
@@ -25,18 +24,6 @@ use crate::semantics::{failure, freshness, storability, validate};
 use crate::upstreams::{Answer, Conditions, Inbound, OriginError, Outgoing, Payload};
 
 impl Gateway {
-    /// Which document this is, by the fields of a shard's answer.
-    pub(super) fn stamp(&self, shard: ShardId, fields: &Fields) -> Option<Stamp> {
-        let version: Version = fields.get_str(headers::VERSION)?.parse().ok()?;
-        let at: Position = fields.get_str(headers::POSITION)?.parse().ok()?;
-        let tag = fields.get_str(headers::CACHE_TAG)?.into();
-        // Where the document has moved while it was asked for, another shard has answered.
-        let shard = fields.get_str(headers::SHARD).and_then(|shard| shard.parse().ok()).unwrap_or(shard);
-        let refresh = fields.get_str(headers::REFRESH).and_then(|milliseconds| milliseconds.parse::<u64>().ok());
-        let lags_until = refresh.map_or(0, |refresh| clock::wall_ms().saturating_add(refresh));
-        Some(Stamp { shard, tag, version, at, generation: self.live.generation(shard), lags_until })
-    }
-
     /// Takes a fetched response into the store; `began`: the last purge before its fetch. `false`: it is too large.
     pub(super) fn admit(&self, key: &Key, entry: &Arc<Entry>, began: PurgeSeq) -> bool {
         let overtaken = || entry.stamp().is_some_and(|stamp| self.live.overtaken(stamp));
@@ -280,9 +267,12 @@ impl Fetch<'_> {
         ResponseHead { fields: kept.collect(), ..head }
     }
 
-    /// What HTTP says, and then the rule.
+    /// What HTTP says, then whether changes of it would be heard of, and then the rule.
     pub(super) fn may_be_stored(&self, method: &Method, ask: &Ask, head: &ResponseHead) -> Result<(), Reason> {
         storability::judge(method, ask, head, &self.rule.policy)?;
+        if self.shard.is_some() && !stamp::names_all_parts(&head.fields) {
+            return Err(Reason::TooManyParts);
+        }
         if self.rule.stores(head.fields.get("content-type")) { Ok(()) } else { Err(Reason::ContentType) }
     }
 
@@ -301,7 +291,7 @@ impl Fetch<'_> {
     }
 
     fn tags(&self, fields: &Fields, stamp: Option<&Stamp>) -> Vec<Box<str>> {
-        forward::tags(self.rule, fields, stamp.map(|stamp| &*stamp.tag), self.key.uri_origin())
+        forward::tags(self.rule, fields, stamp.into_iter().flat_map(Stamp::tags), self.key.uri_origin())
     }
 
     fn stamp(&self, fields: &Fields) -> Option<Stamp> {

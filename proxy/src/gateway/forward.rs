@@ -72,9 +72,14 @@ pub fn is_relayed(name: &str) -> bool {
     !ours.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-/// Tags of a response: those of the rule, those its header lists, the document's own, and its groups, which are those
-/// of `uri_origin`.
-pub fn tags(rule: &Rule, response: &Fields, document: Option<&str>, uri_origin: &str) -> Vec<Box<str>> {
+/// Tags of a response: those of the rule, those its header lists, those of the document and its parts, and its groups,
+/// which are those of `uri_origin`.
+pub fn tags<'a>(
+    rule: &'a Rule,
+    response: &'a Fields,
+    document: impl Iterator<Item = &'a str>,
+    uri_origin: &str,
+) -> Vec<Box<str>> {
     let listed = rule.tags.header.as_deref().into_iter().flat_map(|name| response.get_all(name));
     let listed = listed
         .filter_map(|value| std::str::from_utf8(value).ok())

@@ -15,7 +15,6 @@ use super::stale::may_be_sent_on_error;
 use super::{Gateway, Visit};
 use crate::cache::{Entry, PurgeSeq};
 use crate::flight::{Flight, Seen, Turn, Waiting};
-use crate::live::Verdict;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::semantics::request::Ask;
@@ -140,7 +139,7 @@ impl Gateway {
             Seen::Complete(entry) => entry.stamp(),
             Seen::Unshared(_) | Seen::Failed(_) => None,
         };
-        if stamp.is_some_and(|stamp| self.live.judge(stamp, asked_at) == Verdict::Older) {
+        if self.is_older(stamp, asked_at) {
             // Nobody else should wait for it either.
             self.flights.unlist(visit.key.hash(), &flight);
             return Err(Again::Newer);

@@ -37,6 +37,7 @@ mod parts;
 mod relay;
 mod remembered;
 mod stale;
+mod stamp;
 mod told;
 
 use std::borrow::Cow;
@@ -333,7 +334,15 @@ impl Gateway {
                 let landing = Landing { flight, seen, asked_at, outcome: Outcome::Miss, reason, withheld, answered };
                 self.read(visit, stale, landing, client).await
             }
-            Fetched::Own(answer, why) => Ok(self.relay_miss(client, visit, answer, why, found).await),
+            Fetched::Own(answer, why) => {
+                let shard = self.shard(visit.snapshot, visit.rule, visit.request);
+                let stamp = shard.and_then(|shard| self.stamp(shard, &answer.head.fields));
+                if self.is_older(stamp.as_ref(), asked_at) {
+                    return Err(Again::Newer);
+                }
+                Ok(self.relay_miss(client, visit, answer, why, found).await)
+            }
+            Fetched::OwnEntry(entry, _) if self.is_older(entry.stamp(), asked_at) => Err(Again::Newer),
             Fetched::OwnEntry(entry, why) => {
                 let account = Account { went_for: Some(found), ..Account::of(Outcome::Revalidated, Some(why)) };
                 Ok(self.stored(client, visit, &entry, account).await)

@@ -115,14 +115,6 @@ impl Gateway {
             Err(error) => respond_failed(client, rule, &error).await,
         }
     }
-
-    /// A document went to a client without passing the store: nobody gets an older one after it.
-    pub(super) fn note_version(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead, head: &ResponseHead) {
-        let shard = self.shard(snapshot, rule, request);
-        if let Some(stamp) = shard.and_then(|shard| self.stamp(shard, &head.fields)) {
-            self.live.given(&stamp);
-        }
-    }
 }
 
 /// Streams an answer to the one client it is for. The last of the words: what the cache had, where the reason does not

@@ -22,10 +22,11 @@ pub const NEWEST: &str = "millpond-newest";
 /// Request to a shard: version of the shard map by which it is asked; it waits briefly to hear of it. Answer of a shard
 /// that does not own the document (421): the version by which it does not. Answer to [`NEWEST`]: the version that held.
 pub const MAP_VERSION: &str = "millpond-map-version";
-/// Answer of a shard: tag of the document, `projection/key`; of one that was merged from parts, a list that begins with it
-/// and goes on with theirs.
+/// Answer of a shard: tag of the document, `projection/key`. Of a document that was merged when it was read, a list: the
+/// document's own tag comes first, and then one for each part that it was rendered from, as the change stream names it;
+/// `home/ann, posts/3*, posts/3*bob`. [`VERSION`] is the greatest of all of them then, which are positions in one
+/// shard's queue.
 pub const CACHE_TAG: &str = "cache-tag";
-
 /// Most tags of parts that an answer names; one that is merged from more must not be stored.
 pub const PARTS_MAX: usize = 64;
 
