@@ -1,83 +1,139 @@
-//! Reading ahead: while a batch is applied, the next one is pulled, and what it needs is read from the file.
+//! Reading ahead: while a batch is applied, the next ones are pulled and prepared, and what they need is read from the file.
 //!
 //! What is read this way counts as what a reader brings back: nothing depends on it, and what a commit comes between is
 //! read again when the batch is applied.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
 use millpond_shared::version::Position;
-use millpond_shared::wire::ShardMessage;
-use tokio::sync::watch;
+use tokio::task::JoinError;
 
-use super::Shard;
-use super::pull::PULL_BYTES;
-use super::state::Looked;
+use super::prepare::Ready;
+use super::pull::{Batch, PULL_BYTES};
+use super::{Shard, ShardError};
 use crate::blocking::apart;
 use crate::queue::{Pulled, QueueError};
 use crate::timing::timeout;
 
+/// Batches that are made ready at the same time, each by a thread of its own: that takes longer than applying them.
+const BATCHES_AHEAD: usize = 2;
 /// Documents that are read between two looks at whether a commit came in between.
 const READ_AT_ONCE: usize = 64;
 /// How long a queue that holds more is given to hand it out. If it takes longer it is asked again.
 const AHEAD_WAIT: Duration = Duration::from_secs(5);
 
-impl Shard {
-    /// The batch behind `pulled`, if the queue is known to hold more, and the shard is not to stop.
-    pub(super) async fn ahead_of(
-        self: &Arc<Self>,
-        pulled: &Pulled,
-        mut stop: watch::Receiver<bool>,
-    ) -> Option<Result<Pulled, QueueError>> {
-        let (after, _) = pulled.frames.last().filter(|(position, _)| *position < pulled.last)?;
-        let next = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return None,
-            next = timeout(AHEAD_WAIT, self.queues.pull(self.id, *after, PULL_BYTES, Duration::ZERO)) => next.ok()?,
-        };
-        if let Ok(next) = &next
-            && self.state.read().is_cold()
-        {
-            self.read_for(next).await;
+/// A pull; `None` if the queue takes too long.
+type Pulling = BoxFuture<'static, Option<Result<Pulled, QueueError>>>;
+/// A batch that is being made ready.
+type Making = BoxFuture<'static, Result<Batch, JoinError>>;
+
+/// Batches on their way from the queue to the state.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// Position of the last frame that was pulled, and of the last that the queue is known to hold.
+    reached: Position,
+    last: Position,
+    /// The pull that is under way.
+    pulling: Option<Pulling>,
+    /// In their order.
+    batches: VecDeque<Pin<Box<MaybeDone<Making>>>>,
+    /// What became of the last pull, to be told behind the batches.
+    failed: Option<QueueError>,
+}
+
+impl Ahead {
+    /// The queue was pulled by somebody else.
+    pub(super) fn note(&mut self, pulled: &Pulled) {
+        let reached = pulled.frames.last().map(|(position, _)| *position);
+        (self.reached, self.last) = reached.map_or_else(Default::default, |reached| (reached, pulled.last));
+    }
+
+    /// Whether there is something to pull ahead.
+    fn goes_on(&self) -> bool {
+        self.pulling.is_some() || (self.reached < self.last && self.failed.is_none())
+    }
+
+    /// Waits for what is being read: until then the file is in use.
+    pub(super) async fn end(self) {
+        for batch in self.batches {
+            batch.await;
         }
-        Some(next)
+    }
+}
+
+impl Shard {
+    /// Pulls batches while the queue is known to hold more, and begins to make them ready, until there are as many as there
+    /// may be. May be dropped, and called again.
+    pub(super) async fn read_ahead(self: &Arc<Self>, ahead: &mut Ahead) {
+        self.fill(ahead, BATCHES_AHEAD).await;
     }
 
-    /// Reads the documents of a batch that are not in memory, by two threads: most of the time goes into decoding them.
-    async fn read_for(self: &Arc<Self>, pulled: &Pulled) {
-        let (shard, frames) = (self.clone(), pulled.frames.clone());
-        let Ok(missing) = apart(move || shard.missing(&frames)).await else { return };
-        let (one, other) = missing.split_at(missing.len() / 2);
-        let read = |wanted: &[(u16, Arc<str>)]| {
-            let (shard, wanted) = (self.clone(), wanted.to_vec());
-            apart(move || shard.bring_all_back(&wanted))
-        };
-        let _ = tokio::join!(read(one), read(other));
-    }
-
-    /// The documents of these frames that are not in memory, in the order of the file.
-    fn missing(&self, frames: &[(Position, Bytes)]) -> Vec<(u16, Arc<str>)> {
-        let mut missing = BTreeSet::new();
-        for (_, frame) in frames {
-            // What can't be read is told when the batch is applied.
-            let Ok(ShardMessage::Events(frame)) = ShardMessage::decode(frame) else { continue };
-            let index = |name: &str| self.projections.iter().position(|projection| projection.name == name);
-            let declared: Vec<_> = frame.projections.iter().map(|name| u16::try_from(index(name)?).ok()).collect();
-            let state = self.state.read();
-            for (name, key) in frame.events.iter().flat_map(|filed| &filed.routes) {
-                let Some(&Some(projection)) = declared.get(usize::from(*name)) else { continue };
-                if matches!(state.look(projection, key), Looked::MayBeCold(_)) {
-                    missing.insert((projection, Arc::from(key.as_ref())));
+    async fn fill(self: &Arc<Self>, ahead: &mut Ahead, most: usize) {
+        while ahead.batches.len() < most && ahead.goes_on() {
+            let (shard, after) = (self.clone(), ahead.reached);
+            let pulling = ahead.pulling.get_or_insert_with(|| {
+                let pull = async move { shard.queues.pull(shard.id, after, PULL_BYTES, Duration::ZERO).await };
+                timeout(AHEAD_WAIT, pull).map(Result::ok).boxed()
+            });
+            let pulled = pulling.await;
+            ahead.pulling = None;
+            match pulled {
+                Some(Ok(pulled)) if !pulled.frames.is_empty() => {
+                    ahead.note(&pulled);
+                    let shard = self.clone();
+                    let mut batch = Box::pin(maybe_done(apart(move || shard.made_ready(pulled)).boxed()));
+                    // It begins when it is polled first.
+                    poll_fn(|context| Poll::Ready(batch.as_mut().poll(context).is_ready())).await;
+                    ahead.batches.push_back(batch);
                 }
+                Some(Err(error)) => ahead.failed = Some(error),
+                // It does not hold what it is known to hold: it is asked for it without being known to.
+                Some(Ok(_)) | None => ahead.last = ahead.reached,
             }
         }
-        missing.into_iter().collect()
     }
 
-    fn bring_all_back(&self, wanted: &[(u16, Arc<str>)]) {
-        for wanted in wanted.chunks(READ_AT_ONCE) {
+    /// The first of the batches ahead, or what became of the pull behind the last; `None` if nothing is known to come.
+    /// May be dropped, and called again.
+    pub(super) async fn next_ahead(self: &Arc<Self>, ahead: &mut Ahead) -> Option<Result<Batch, ShardError>> {
+        self.fill(ahead, 1).await;
+        if let Some(batch) = ahead.batches.front_mut() {
+            batch.as_mut().await;
+        }
+        match ahead.batches.pop_front() {
+            Some(mut batch) => Some(batch.as_mut().take_output()?.map_err(ShardError::from)),
+            None => ahead.failed.take().map(|error| Err(error.into())),
+        }
+    }
+
+    /// Makes a batch ready to be merged: prepares its frames, and reads their documents that are not in memory.
+    fn made_ready(&self, pulled: Pulled) -> Batch {
+        let mut prepared = self.prepare(&pulled.frames);
+        if self.state.read().is_cold() {
+            self.bring_ahead(&mut prepared.ready);
+        }
+        Batch { pulled, prepared: Some(prepared) }
+    }
+
+    /// Reads documents of these frames that are not in memory, as far as there is room.
+    fn bring_ahead(&self, frames: &mut [Ready]) {
+        let mut missing = Vec::new();
+        for frame in frames {
+            // Documents that are handed over come with the frame; that they replace others is rare.
+            if let Ready::Events(prepared) = frame {
+                missing.append(&mut self.state.read().find(&mut prepared.arrived));
+            }
+        }
+        // In the order of the file.
+        missing.sort_unstable();
+        missing.dedup();
+        for wanted in missing.chunks(READ_AT_ONCE) {
             let (commits, bytes) = {
                 let state = self.state.read();
                 (state.commits(), state.bytes())
@@ -85,6 +141,7 @@ impl Shard {
             if bytes >= self.settings.memory {
                 return;
             }
+            // What can't be read is told when the batch is applied.
             let Ok(rows) = self.file.read(wanted) else { return };
             self.metrics.read.inc_by(rows.len() as u64);
             let mut state = self.state.write();
@@ -97,6 +154,9 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
+    use super::super::state::Looked;
     use super::super::testing::{Call, Site};
     use super::*;
     use crate::projection::testing::{declared, event};
@@ -125,21 +185,47 @@ mod tests {
         (Site { disk: site.disk.crash(), ..site }, committed)
     }
 
+    fn positions(batch: &Batch) -> Vec<Position> {
+        batch.pulled.frames.iter().map(|frame| frame.0).collect()
+    }
+
     #[tokio::test]
-    async fn the_next_batch_is_pulled_and_what_it_needs_is_in_memory_before_it_is_applied() {
+    async fn the_next_batches_are_pulled_and_what_they_need_is_in_memory_before_they_are_applied() {
         let (site, committed) = site().await;
         let shard = site.open();
-        let (_stop, stopped) = watch::channel(false);
-        let pulled = site.queue.pulled(committed, 2);
-        let next = shard.ahead_of(&pulled, stopped.clone()).await.expect("there is more").expect("pulled");
-        assert_eq!(next.frames.iter().map(|frame| frame.0).collect::<Vec<_>>(), [committed + 3, committed + 4]);
+        let mut ahead = Ahead::default();
+        assert!(shard.next_ahead(&mut ahead).await.is_none(), "it does not know that there is more");
+        ahead.note(&site.queue.pulled(committed, 2));
+        shard.read_ahead(&mut ahead).await;
+        assert_eq!(ahead.batches.len(), BATCHES_AHEAD, "no more than there may be");
+        let mut taken = Vec::new();
+        while let Some(batch) = shard.next_ahead(&mut ahead).await {
+            let batch = batch.expect("pulled");
+            assert_eq!(batch.prepared.as_ref().map(|prepared| prepared.ready.len()), Some(batch.pulled.frames.len()));
+            taken.push(positions(&batch));
+        }
+        assert_eq!(taken.concat(), (committed + 3..=committed + 9).collect::<Vec<_>>());
         let is_here = |key: &str| matches!(shard.state.read().look(0, key), Looked::Here(_));
-        assert_eq!(["u1", "u2", "u3", "u4"].map(is_here), [false, true, true, false]);
+        assert_eq!(["u1", "u2", "u3", "u8"].map(is_here), [false, true, true, true]);
         assert_eq!(*shard.applied().borrow(), committed, "nothing is applied");
+        ahead.note(&site.queue.pulled(committed, usize::MAX));
+        assert!(shard.next_ahead(&mut ahead).await.is_none(), "there is nothing behind it");
+    }
 
-        let all = site.queue.pulled(committed, usize::MAX);
-        assert!(shard.ahead_of(&all, stopped).await.is_none(), "there is nothing behind it");
-        assert!(shard.ahead_of(&pulled, watch::channel(true).1).await.is_none(), "it is to stop");
+    /// What was read before it is applied first.
+    #[tokio::test]
+    async fn a_pull_that_fails_is_told_behind_the_batches_before_it() {
+        let (site, committed) = site().await;
+        let shard = site.open();
+        let mut ahead = Ahead::default();
+        ahead.note(&site.queue.pulled(committed, 2));
+        shard.fill(&mut ahead, 1).await;
+        site.queue.errors.lock().push(QueueError::Busy);
+        shard.read_ahead(&mut ahead).await;
+        let batch = shard.next_ahead(&mut ahead).await.expect("there is more").expect("pulled");
+        assert_eq!(positions(&batch)[0], committed + 3);
+        let failed = shard.next_ahead(&mut ahead).await.expect("it is told");
+        assert!(matches!(failed, Err(ShardError::Queue(QueueError::Busy))));
     }
 
     #[tokio::test]

@@ -218,3 +218,168 @@ impl State {
         Ok(document.map_or(Home::Nothing(position), |home| Home::Here(Parts { position, home, list, excerpts })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millpond_shared::event::Event;
+    use millpond_shared::projection::Projection;
+    use millpond_shared::route::Route;
+    use millpond_shared::wire::{FiledEvent, ShardFrame};
+
+    use super::super::read::{Behind, Found, Read};
+    use super::super::testing::Site;
+    use super::*;
+    use crate::projection::testing::{declared, event};
+    use crate::projection::{Item, News, Told};
+    use crate::render::Rendered;
+    use crate::store::Place;
+    use crate::store::shard_file::{Identity, Row, ShardFile, Write};
+
+    const PROJECTIONS: &str = r#"
+        [[projection]]
+        name = "posts"
+        kind = "feed"
+        where = { "data.what" = "post" }
+        key = "{data.user}"
+        item = { id = "{id}" }
+        [[projection.output]]
+        path = "/posts/{key}"
+        format = "json"
+        [[projection]]
+        name = "follows"
+        kind = "edges"
+        where = { "data.what" = "follow" }
+        key = "{data.user}"
+        to = "{data.whom}"
+        item = { id = "{data.whom}" }
+        [[projection.output]]
+        path = "/follows/{key}"
+        format = "json"
+        [[projection]]
+        name = "home"
+        kind = "home"
+        feed = "posts"
+        edges = "follows"
+        [[projection.output]]
+        path = "/home/{key}"
+        format = "json"
+    "#;
+    const POSTS: u16 = 0;
+    const HOME: u16 = 2;
+
+    fn projections() -> Vec<Projection> {
+        declared(PROJECTIONS)
+    }
+
+    fn follow(whom: &str, second: i64) -> Event<'static> {
+        event(whom, second, &format!(r#"{{"what":"follow","user":"h","whom":"{whom}"}}"#))
+    }
+
+    /// What the great feed `g` tells every shard of an item.
+    fn told(id: &str, order: i64) -> Event<'static> {
+        let item = Item { order, id: id.into(), body: format!(r#"{{"id":"{id}"}}"#).into() };
+        Told::News(News { feed: "g".into(), items: Arc::new([Arc::new(item)]) }).event("posts", &[], 0)
+    }
+
+    fn tell(site: &Site, event: Event<'static>, keys: &[&'static str]) {
+        let offset = site.queue.last() + 1;
+        let routes = keys.iter().map(|key| (0, (*key).into())).collect();
+        let frame = site.frame(0, offset, &[]);
+        let events = vec![FiledEvent { offset, routes, event }];
+        site.queue.push(&ShardFrame { first: offset, last: offset, events, ..frame });
+    }
+
+    async fn read(shard: &Arc<Shard>) -> (Read, Arc<Rendered>, Vec<String>) {
+        let route = Route { projection: usize::from(HOME), output: 0, key: "h".to_owned() };
+        let read = shard.document(&route, None).await.expect("read");
+        let Found::Document(rendered) = &read.found else { panic!("{read:?}") };
+        let rendered = rendered.clone();
+        let body: serde_json::Value = serde_json::from_slice(&rendered.body).expect("JSON");
+        let ids =
+            body["items"].as_array().expect("items").iter().map(|item| item["id"].as_str().expect("id").to_owned());
+        let ids = ids.collect();
+        (read, rendered, ids)
+    }
+
+    fn row(shard: &Shard, projection: u16, key: &str) -> Row {
+        let Looked::Here(document) = shard.state.read().look(projection, key) else { panic!("no {key}") };
+        (projection, key.into(), document)
+    }
+
+    /// A site whose queue holds four frames: `h` follows `g`, two items that `g` tells, `h` follows somebody else.
+    fn site() -> Site {
+        let site = Site::new(projections());
+        site.push(follow("g", 1));
+        ["i1", "i2"].iter().zip(2..).for_each(|(id, order)| tell(&site, told(id, order), &["*", "*g"]));
+        site.push(follow("x", 4));
+        site
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_home_feed_names_its_parts_and_has_the_version_of_the_latest() {
+        let site = site();
+        let shard = site.open();
+        let mut seen = Vec::new();
+        for position in 1..=4 {
+            shard.apply(&site.queue.frames(position - 1, 1)).expect("applied");
+            let (read, rendered, ids) = read(&shard).await;
+            assert!(rendered.is_kept);
+            seen.push((rendered.version.position, ids.join(" "), read.parts.join(" ")));
+        }
+        let row = |version, ids: &str, parts: &str| (version, ids.to_owned(), parts.to_owned());
+        let both = "posts/0* posts/0*g";
+        assert_eq!(seen, [row(1, "", "posts/0*"), row(2, "i1", both), row(3, "i2 i1", both), row(4, "i2 i1", both)]);
+        assert_eq!((shard.metrics.merged.get(), shard.metrics.rendered.get()), (3, 4));
+    }
+
+    /// The file of a shard that was killed between two slices: the home feed as of position 4, its parts as of 2.
+    #[tokio::test(start_paused = true)]
+    async fn parts_that_are_ahead_of_what_is_applied_make_no_version_of_the_document() {
+        let site = site();
+        let whole = site.open();
+        whole.apply(&site.queue.frames(0, 2)).expect("applied");
+        let parts = [row(&whole, POSTS, "*"), row(&whole, POSTS, "*g")];
+        whole.apply(&site.queue.frames(2, 2)).expect("applied");
+        let (_, at_four, _) = read(&whole).await;
+        let documents = parts.into_iter().chain([row(&whole, HOME, "h")]).collect();
+        let torn = Site { disk: crate::store::forgetful::Forgetful::new(), ..site };
+        let place = Place::Backend(Box::new(torn.disk.clone()));
+        let (file, _) =
+            ShardFile::open(place, Identity { shard: 0, map_version: 1 }, &torn.projections).expect("a file");
+        let write = Write { committed: 2, marks: [(0, 2)].into(), documents, ..Write::default() };
+        file.commit(write).expect("committed");
+        drop(file);
+
+        let shard = torn.open();
+        let mut tags = Vec::new();
+        for (position, expected) in [(2, "i1"), (3, "i2 i1")] {
+            let (read, rendered, ids) = read(&shard).await;
+            assert_eq!(
+                (ids.join(" ").as_str(), rendered.version.position, rendered.is_kept),
+                (expected, position, false)
+            );
+            assert_eq!((read.position, read.behind), (position, Behind::Unknown));
+            tags.push(rendered.etag.clone());
+            shard.apply(&torn.queue.frames(position, 1)).expect("applied");
+        }
+        let (_, rendered, _) = read(&shard).await;
+        assert_eq!(rendered, at_four);
+        assert!(rendered.is_kept && !tags.contains(&rendered.etag) && tags[0] != tags[1], "{tags:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_listed_and_has_no_excerpt_yet_is_named_all_the_same() {
+        let site = Site::new(projections());
+        site.push(follow("g", 1));
+        tell(&site, told("i1", 2), &["*"]);
+        tell(&site, told("i1", 2), &["*g"]);
+        let shard = site.open();
+        shard.apply(&site.queue.frames(0, 2)).expect("applied");
+        let (before, rendered, ids) = read(&shard).await;
+        assert_eq!((before.parts, rendered.version.position), (vec!["posts/0*".to_owned(), "posts/0*g".to_owned()], 2));
+        assert!(ids.is_empty());
+        shard.apply(&site.queue.frames(2, 1)).expect("applied");
+        let (after, rendered, ids) = read(&shard).await;
+        assert_eq!((after.parts.len(), rendered.version.position, ids.len()), (2, 3, 1));
+    }
+}

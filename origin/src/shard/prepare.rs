@@ -1,6 +1,8 @@
 //! From a frame to effects that only have to be applied to their documents (pure).
 //!
-//! All that is costly about an event, parsing it and rendering its item, is done here, before the state is locked.
+//! All that is costly about an event, parsing it and rendering its item, is done here, before the state is locked. It
+//! depends on the frame and on the declared projections alone, so a frame may be prepared before those in front of it are
+//! applied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,24 +11,29 @@ use millpond_shared::event::View;
 use millpond_shared::projection::Projection;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
 use millpond_shared::wanted::Wanted;
-use millpond_shared::wire::{FiledEvent, HandedDocument, Handover, NoFrame, ShardFrame};
+use millpond_shared::wire::{FiledEvent, HandedDocument, Handover, NoFrame, ShardFrame, ShardMessage};
 
 use super::held::CellId;
-use crate::projection::{Arrival, Document, Effect, Told, is_hop};
+use crate::projection::{Document, Effect, Told, is_hop};
 use crate::queue::{DeadKey, DeadLetter};
 use crate::store::shard_file::{Row, Taking};
 
 /// What one shard needs to know to read its frames.
 pub struct Preparer<'a> {
     pub shard: ShardId,
-    /// Of the versions that documents get.
-    pub epoch: u32,
     pub projections: &'a [Projection],
     /// What the projections ask of payloads.
     pub wanted: &'a Wanted,
 }
 
-/// A frame, ready to be merged into the state.
+/// What stands in a shard queue at one position, ready for the state.
+#[derive(Debug)]
+pub enum Ready {
+    Events(Prepared),
+    Documents(TakenIn),
+}
+
+/// Events of a frame, ready to be merged into the state.
 #[derive(Debug, Default)]
 pub struct Prepared {
     pub position: Position,
@@ -35,11 +42,20 @@ pub struct Prepared {
     pub last: Offset,
     /// Number of events in the frame.
     pub events: u64,
+    /// In the order of their offsets.
     pub arrived: Vec<Arrived>,
-    /// How many were left out, by reason; an event counts once for every document it was filed for.
-    pub unapplied: BTreeMap<Unapplied, u64>,
-    /// Those that were left out for good, unlike those that were filed twice.
+    pub left_out: Vec<LeftOut>,
+    /// The same events, to be laid aside.
     pub dead: Vec<DeadLetter>,
+}
+
+/// An event that can't be applied to documents.
+#[derive(Debug)]
+pub struct LeftOut {
+    offset: Offset,
+    why: Unapplied,
+    /// Number of documents it was filed for.
+    documents: u64,
 }
 
 /// Documents of another shard, ready to be taken in.
@@ -57,7 +73,10 @@ pub struct Arrived {
     pub projection: u16,
     pub key: String,
     pub effect: Effect,
-    pub arrival: Arrival,
+    /// Of the event in its event queue.
+    pub offset: Offset,
+    /// When ingest took it: milliseconds since the Unix epoch.
+    pub received: u64,
     /// Where the document is in memory, once it was found there.
     pub cell: Option<CellId>,
 }
@@ -113,9 +132,49 @@ pub enum FrameError {
     Documents { shard: ShardId, position: Position, problem: String },
 }
 
+impl Ready {
+    pub fn position(&self) -> Position {
+        match self {
+            Ready::Events(prepared) => prepared.position,
+            Ready::Documents(taken) => taken.position,
+        }
+    }
+}
+
+impl Prepared {
+    /// Leaves out the events that are at or below the mark of their queue: they were filed twice. How many are left out by
+    /// then, by reason; an event counts once for every document it was filed for.
+    pub fn leave_repeated(&mut self, mark: Offset) -> BTreeMap<Unapplied, u64> {
+        let mut repeated = 0;
+        let mut is_new = |offset: Offset, documents: u64| {
+            repeated += if offset > mark { 0 } else { documents };
+            offset > mark
+        };
+        self.arrived.retain(|arrived| is_new(arrived.offset, 1));
+        self.left_out.retain(|left_out| is_new(left_out.offset, left_out.documents));
+        self.dead.retain(|letter| letter.key.offset > mark);
+        let mut unapplied = BTreeMap::new();
+        if repeated > 0 {
+            unapplied.insert(Unapplied::Repeated, repeated);
+        }
+        for LeftOut { why, documents, .. } in &self.left_out {
+            *unapplied.entry(*why).or_default() += documents;
+        }
+        unapplied
+    }
+}
+
 impl Preparer<'_> {
-    /// Reads a frame, without the events that are at or below the mark of their queue.
-    pub fn prepare(&self, position: Position, frame: &ShardFrame<'_>, mark: impl Fn(QueueId) -> Offset) -> Prepared {
+    /// Reads what stands in the queue at `position`.
+    pub fn read(&self, position: Position, message: &[u8]) -> Result<Ready, FrameError> {
+        let unreadable = |problem| FrameError::Unreadable { shard: self.shard, position, problem };
+        match ShardMessage::decode(message).map_err(unreadable)? {
+            ShardMessage::Events(frame) => Ok(Ready::Events(self.events(position, &frame))),
+            ShardMessage::Documents(handover) => self.documents(position, &handover).map(Ready::Documents),
+        }
+    }
+
+    fn events(&self, position: Position, frame: &ShardFrame<'_>) -> Prepared {
         let mut reading = Reading {
             preparer: self,
             declared: frame.projections.iter().map(|name| self.declared(name)).collect(),
@@ -128,19 +187,12 @@ impl Preparer<'_> {
                 ..Prepared::default()
             },
         };
-        let mark = mark(frame.queue);
-        for filed in &frame.events {
-            if filed.offset <= mark {
-                reading.leave_out(Unapplied::Repeated, filed.routes.len());
-            } else {
-                reading.event(filed);
-            }
-        }
+        frame.events.iter().for_each(|filed| reading.event(filed));
         reading.out
     }
 
     /// Reads documents that another shard has handed over.
-    pub fn documents(&self, position: Position, handover: &Handover<'_>) -> Result<TakenIn, FrameError> {
+    fn documents(&self, position: Position, handover: &Handover<'_>) -> Result<TakenIn, FrameError> {
         let failed = |problem: String| FrameError::Documents { shard: self.shard, position, problem };
         let mut projections = Vec::with_capacity(handover.projections.len());
         for (name, fingerprint) in &handover.projections {
@@ -176,13 +228,10 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn leave_out(&mut self, why: Unapplied, routes: usize) {
-        *self.out.unapplied.entry(why).or_default() += routes as u64;
-    }
-
     /// Leaves an event out of a document, of all its documents if none is named, and lays it aside.
     fn bury(&mut self, filed: &FiledEvent<'_>, why: Unapplied, document: Option<&str>) {
-        self.leave_out(why, if document.is_some() { 1 } else { filed.routes.len() });
+        let documents = if document.is_some() { 1 } else { filed.routes.len() as u64 };
+        self.out.left_out.push(LeftOut { offset: filed.offset, why, documents });
         let reason = match document {
             Some(document) => format!("not in {document}: {}", why.words()),
             None => why.words().to_owned(),
@@ -235,9 +284,8 @@ impl Reading<'_> {
     }
 
     fn arrive(&mut self, projection: u16, key: &str, effect: Effect, filed: &FiledEvent<'_>) {
-        let version = Version::new(self.preparer.epoch, self.out.position);
-        let arrival = Arrival { version, place: (self.out.queue, filed.offset), received: filed.event.received };
-        self.out.arrived.push(Arrived { projection, key: key.to_owned(), effect, arrival, cell: None });
+        let (offset, received) = (filed.offset, filed.event.received);
+        self.out.arrived.push(Arrived { projection, key: key.to_owned(), effect, offset, received, cell: None });
     }
 }
 
@@ -278,6 +326,7 @@ mod tests {
     #[test]
     fn what_cannot_be_applied_is_counted_by_its_reason() {
         let frame = frame(vec![
+            filed(2, r#"{"o":"#, &[(1, "repeated"), (0, "repeated")]),
             filed(3, r#"{"o":1}"#, &[(1, "repeated"), (0, "repeated")]),
             filed(4, r#"{"o":1}"#, &[(1, "k"), (0, "undeclared"), (9, "no such name")]),
             filed(5, r#"{"o":"x"}"#, &[(1, "unordered")]),
@@ -285,24 +334,25 @@ mod tests {
         ]);
         let projections = projections();
         let wanted = Wanted::of(projections.iter().flat_map(Projection::paths));
-        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections, wanted: &wanted };
-        let prepared = preparer.prepare(5, &frame, |queue| if queue == 2 { 3 } else { 0 });
-        assert_eq!((prepared.position, prepared.queue, prepared.last, prepared.events), (5, 2, 9, 4));
+        let preparer = Preparer { shard: 0, projections: &projections, wanted: &wanted };
+        let Ok(Ready::Events(mut prepared)) = preparer.read(5, &frame.encode()) else { panic!("no events") };
+        let unapplied = prepared.leave_repeated(3);
+        assert_eq!((prepared.position, prepared.queue, prepared.last, prepared.events), (5, 2, 9, 5));
         let expected =
-            [(Unapplied::Repeated, 2), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
-        assert_eq!(prepared.unapplied, BTreeMap::from(expected));
+            [(Unapplied::Repeated, 4), (Unapplied::Unordered, 1), (Unapplied::Damaged, 1), (Unapplied::Undeclared, 2)];
+        assert_eq!(unapplied, BTreeMap::from(expected));
+        assert_eq!(prepared.dead.iter().map(|letter| letter.key.offset).collect::<Vec<_>>(), [4, 5, 6]);
         let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
         let Effect::Item(item) = &arrived.effect else { panic!("{arrived:?}") };
         assert_eq!((arrived.projection, arrived.key.as_str(), item.order), (0, "k", 1));
-        let expected = Arrival { version: Version::new(1, 5), place: (2, 4), received: 0 };
-        assert_eq!(arrived.arrival, expected);
+        assert_eq!((arrived.offset, arrived.received), (4, 0));
     }
 
     #[test]
     fn documents_of_another_declaration_are_not_taken_in() {
         let projections = projections();
         let wanted = Wanted::of(projections.iter().flat_map(Projection::paths));
-        let preparer = Preparer { shard: 0, epoch: 1, projections: &projections, wanted: &wanted };
+        let preparer = Preparer { shard: 0, projections: &projections, wanted: &wanted };
         let handover = |name: &'static str, fingerprint, blob: Vec<u8>| Handover {
             epoch: 4,
             from: 1,

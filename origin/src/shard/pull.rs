@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use millpond_shared::clock::Stopwatch;
 use millpond_shared::version::Position;
-use millpond_shared::wire::{ShardFrame, ShardMessage};
 use tokio::sync::watch;
 
-use super::prepare::{FrameError, Prepared, Preparer, TakenIn};
+use super::ahead::Ahead;
+use super::prepare::{FrameError, Prepared, Preparer, Ready, TakenIn};
 use super::state::announcements;
 use super::{Shard, ShardError};
 use crate::blocking::apart;
@@ -29,53 +29,86 @@ const READERS_SHARE: u64 = 16;
 /// Pause after a queue could not be reached: the first, and the longest.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// What one pull has brought.
+pub(super) struct Batch {
+    pub(super) pulled: Pulled,
+    /// Its frames, if they were prepared ahead.
+    pub(super) prepared: Option<Frames>,
+}
+
+/// Frames, ready for the state, up to the first that can't be read.
+pub(super) struct Frames {
+    pub(super) ready: Vec<Ready>,
+    problem: Option<FrameError>,
+}
+
+impl From<Pulled> for Batch {
+    fn from(pulled: Pulled) -> Batch {
+        Batch { pulled, prepared: None }
+    }
+}
+
 impl Shard {
     /// Until `stop` says so, or something is wrong that pulling again can't mend.
     pub(super) async fn pull_loop(self: &Arc<Self>, stop: &mut watch::Receiver<bool>) -> Result<(), ShardError> {
-        let (mut known, mut pause, mut ahead) = (false, None, None);
+        let mut ahead = Ahead::default();
+        let ended = self.pull_until(stop, &mut ahead).await;
+        ahead.end().await;
+        ended
+    }
+
+    async fn pull_until(
+        self: &Arc<Self>,
+        stop: &mut watch::Receiver<bool>,
+        ahead: &mut Ahead,
+    ) -> Result<(), ShardError> {
+        let (mut known, mut pause) = (false, None);
         loop {
-            let pulled = tokio::select! {
+            let batch = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                pulled = self.next(ahead.take(), &mut known, pause) => pulled,
+                batch = self.next(ahead, &mut known, pause) => batch,
             };
-            match pulled {
-                Ok(pulled) => {
+            match batch {
+                Ok(batch) => {
                     if pause.take().is_some() {
                         tracing::info!(shard = self.id, "the shard queue can be reached again");
                     }
-                    let next = self.ahead_of(&pulled, stop.clone());
                     let taking = async {
                         let _telling = self.telling.lock().await;
-                        self.take(&pulled).await?;
+                        self.take(batch).await?;
                         self.tell_batch(stop).await;
                         Ok::<_, ShardError>(())
                     };
-                    let (taken, next) = tokio::join!(biased; taking, next);
-                    taken?;
-                    ahead = next;
+                    let mut taking = std::pin::pin!(taking);
+                    tokio::select! {
+                        biased;
+                        taken = &mut taking => taken,
+                        () = self.read_ahead(ahead) => taking.await,
+                    }?;
                 }
-                Err(error) if can_pass(&error) => {
+                Err(ShardError::Queue(error)) if can_pass(&error) => {
                     if pause.is_none() {
                         tracing::warn!(shard = self.id, %error, "the shard queue can't be pulled; trying again");
                     }
                     pause = Some(pause.map_or(RETRY_PAUSE.0, |pause: Duration| (pause * 2).min(RETRY_PAUSE.1)));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// The next batch, once there is room for it: that which was pulled ahead, if there is one.
+    /// The next batch, once there is room for it: that which was read ahead, if there is one.
     async fn next(
-        &self,
-        ahead: Option<Result<Pulled, QueueError>>,
+        self: &Arc<Self>,
+        ahead: &mut Ahead,
         known: &mut bool,
         pause: Option<Duration>,
-    ) -> Result<Pulled, QueueError> {
-        if let Some(pulled) = ahead {
+    ) -> Result<Batch, ShardError> {
+        if let Some(batch) = self.next_ahead(ahead).await {
+            let batch = batch?;
             self.room().await;
-            return pulled;
+            return Ok(batch);
         }
         if let Some(pause) = pause {
             sleep(pause).await;
@@ -90,7 +123,9 @@ impl Shard {
         let after = self.state.read().applied();
         // Readers wait to be told what there is to catch up with.
         let wait = if self.held_at_start.borrow().is_some() { PULL_WAIT } else { Duration::ZERO };
-        self.queues.pull(self.id, after, PULL_BYTES, wait).await
+        let pulled = self.queues.pull(self.id, after, PULL_BYTES, wait).await?;
+        ahead.note(&pulled);
+        Ok(pulled.into())
     }
 
     /// Waits until the events that are not on disk are few enough, and documents in memory take no more than they may.
@@ -129,21 +164,21 @@ impl Shard {
     }
 
     /// Applies what was pulled.
-    pub(super) async fn take(self: &Arc<Self>, pulled: &Pulled) -> Result<(), ShardError> {
-        let Pulled { frames, last, events_after } = pulled;
-        let (last, events_after) = (*last, *events_after);
+    pub(super) async fn take(self: &Arc<Self>, batch: Batch) -> Result<(), ShardError> {
+        let Batch { pulled: Pulled { frames, last, events_after }, prepared } = batch;
         let lag = |events: u64| self.metrics.lag.set(i64::try_from(events).unwrap_or(i64::MAX));
         lag(events_after);
         self.held_at_start.send_if_modified(|held| held.is_none().then(|| *held = Some(last)).is_some());
         if !frames.is_empty() {
             let started = Stopwatch::start();
             let bytes: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
-            let applied = if bytes <= APPLY_INLINE_MAX_BYTES && !self.state.read().is_cold() {
-                self.apply(frames)?
-            } else {
-                let (shard, frames) = (self.clone(), frames.clone());
-                apart(move || shard.apply(&frames)).await??
+            let is_small = bytes <= APPLY_INLINE_MAX_BYTES && !self.state.read().is_cold();
+            let shard = self.clone();
+            let apply = move || match prepared {
+                Some(prepared) => shard.apply_prepared(prepared),
+                None => shard.apply(&frames),
             };
+            let applied = if is_small { apply()? } else { apart(apply).await?? };
             self.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
             lag(events_after.saturating_sub(applied));
         }
@@ -155,6 +190,28 @@ impl Shard {
     ///
     /// After an error everything before the frame that caused it is applied and announced.
     pub(super) fn apply(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
+        let applied = self.state.read().applied();
+        let behind = frames.partition_point(|(position, _)| *position <= applied);
+        self.apply_prepared(self.prepare(frames.get(behind..).unwrap_or_default()))
+    }
+
+    /// Makes frames ready for the state; needs no lock.
+    pub(super) fn prepare(&self, frames: &[(Position, Bytes)]) -> Frames {
+        let preparer = Preparer { shard: self.id, projections: &self.projections, wanted: &self.wanted };
+        let mut prepared = Frames { ready: Vec::with_capacity(frames.len()), problem: None };
+        for (position, frame) in frames {
+            match preparer.read(*position, frame) {
+                Ok(ready) => prepared.ready.push(ready),
+                Err(problem) => {
+                    prepared.problem = Some(problem);
+                    break;
+                }
+            }
+        }
+        prepared
+    }
+
+    fn apply_prepared(&self, frames: Frames) -> Result<u64, ShardError> {
         let outcome = self.merge(frames);
         let (changed, applied, dirty_bytes, events, uncommitted) = {
             let mut state = self.state.write();
@@ -175,40 +232,29 @@ impl Shard {
         outcome
     }
 
-    fn merge(&self, frames: &[(Position, Bytes)]) -> Result<u64, ShardError> {
+    fn merge(&self, frames: Frames) -> Result<u64, ShardError> {
         let mut events = 0;
-        for (position, frame) in frames {
-            let epoch = {
-                let state = self.state.read();
-                if *position <= state.applied() {
-                    continue;
-                }
-                state.epoch()
-            };
-            let preparer = Preparer { shard: self.id, epoch, projections: &self.projections, wanted: &self.wanted };
-            let unreadable = |problem| FrameError::Unreadable { shard: self.id, position: *position, problem };
-            match ShardMessage::decode(frame).map_err(unreadable)? {
-                ShardMessage::Events(frame) => events += self.merge_events(&preparer, *position, &frame)?,
-                ShardMessage::Documents(handover) => self.take_in(preparer.documents(*position, &handover)?)?,
+        for ready in frames.ready {
+            if ready.position() <= self.state.read().applied() {
+                continue;
+            }
+            match ready {
+                Ready::Events(prepared) => events += self.merge_events(prepared)?,
+                Ready::Documents(taken) => self.take_in(taken)?,
             }
             self.shrink();
         }
-        Ok(events)
+        frames.problem.map_or(Ok(events), |problem| Err(problem.into()))
     }
 
     /// How many events the frame has.
-    fn merge_events(
-        &self,
-        preparer: &Preparer<'_>,
-        position: Position,
-        frame: &ShardFrame<'_>,
-    ) -> Result<u64, ShardError> {
-        // Only the apply loop changes the state, so the mark stays true while the frame is read without the lock.
-        let mut prepared = preparer.prepare(position, frame, |queue| self.state.read().mark(queue));
-        self.metrics.applied.inc_by(prepared.arrived.len() as u64);
-        for (why, events) in &prepared.unapplied {
-            self.metrics.unapplied(*why).inc_by(*events);
+    fn merge_events(&self, mut prepared: Prepared) -> Result<u64, ShardError> {
+        // Only the apply loop changes the state, so the mark stays true.
+        let mark = self.state.read().mark(prepared.queue);
+        for (why, events) in prepared.leave_repeated(mark) {
+            self.metrics.unapplied(why).inc_by(events);
         }
+        self.metrics.applied.inc_by(prepared.arrived.len() as u64);
         let dropped = self.dead.add(std::mem::take(&mut prepared.dead));
         self.metrics.dead_dropped.inc_by(dropped as u64);
         let events = prepared.events;

@@ -118,11 +118,11 @@ async fn a_shard_that_catches_up_writes_later() {
     }
     let shard = site.open();
     assert!(shard.is_flush_due(0, 1, 1), "it does not know that there is more");
-    shard.take(&site.queue.pulled(0, 1)).await.expect("applied");
+    shard.take(site.queue.pulled(0, 1).into()).await.expect("applied");
     let due = [(0, 500, 500), (400, 1, 1), (501, 1, 1), (0, 1, 751)];
     let is_due = |(dirty, events, uncommitted)| shard.is_flush_due(dirty, events, uncommitted);
     assert_eq!(due.map(is_due), [false, false, true, true]);
-    shard.take(&site.queue.pulled(1, 2)).await.expect("applied");
+    shard.take(site.queue.pulled(1, 2).into()).await.expect("applied");
     assert_eq!(due.map(is_due), [true; 4]);
 }
 
@@ -134,7 +134,7 @@ async fn a_shard_that_does_not_come_on_writes_what_it_has() {
         site.push(event(id, 1, r#"{"user":"x"}"#));
     }
     let shard = site.open();
-    shard.take(&site.queue.pulled(0, 1)).await.expect("applied");
+    shard.take(site.queue.pulled(0, 1).into()).await.expect("applied");
     let (_over, is_over) = watch::channel(false);
     let mut committed = shard.committed();
     tokio::select! {
@@ -152,7 +152,7 @@ async fn lag_is_the_events_in_the_queue_that_are_not_applied() {
     }
     let shard = site.open();
     let take = async |after, most| {
-        shard.take(&site.queue.pulled(after, most)).await.expect("applied");
+        shard.take(site.queue.pulled(after, most).into()).await.expect("applied");
         (*shard.applied().borrow(), shard.metrics.lag.get())
     };
     assert_eq!(take(0, 0).await, (0, 6), "nothing of it is applied");
@@ -242,7 +242,7 @@ async fn a_shard_that_was_started_and_can_not_reach_its_queue_says_so() {
     site.push(event("a", 1, r#"{"user":"x"}"#));
     let read = shard.document(&route("x"), None).await.expect("read");
     assert!(matches!(&read, Read { position: 0, behind: Behind::Unknown, found: Found::Nothing(_), .. }), "{read:?}");
-    shard.take(&site.queue.pulled(0, 1)).await.expect("applied");
+    shard.take(site.queue.pulled(0, 1).into()).await.expect("applied");
     let read = shard.document(&route("x"), None).await.expect("read");
     assert!(matches!(&read, Read { position: 1, behind: Behind::Nothing, found: Found::Document(_), .. }), "{read:?}");
 }
@@ -252,7 +252,7 @@ async fn a_shard_that_has_to_catch_up_gives_older_documents_and_says_so() {
     let site = site(NEVER);
     let first = site.push(event("a", 1, r#"{"user":"x"}"#));
     let shard = site.open();
-    shard.take(&site.queue.pulled(0, 1)).await.expect("applied");
+    shard.take(site.queue.pulled(0, 1).into()).await.expect("applied");
     for id in ["b", "c"] {
         site.push(event(id, 2, r#"{"user":"x"}"#));
     }
@@ -270,7 +270,7 @@ async fn a_shard_that_has_to_catch_up_gives_older_documents_and_says_so() {
     );
     let refused = shard.document(&route("x"), Some(first + 1)).await.expect_err("a client was given more before");
     assert!(matches!(refused, NotRead::Behind { applied: 1, least: 2 }), "{refused}");
-    shard.take(&site.queue.pulled(1, 2)).await.expect("applied");
+    shard.take(site.queue.pulled(1, 2).into()).await.expect("applied");
     let read = shard.document(&route("x"), None).await.expect("read");
     assert!(matches!(&read, Read { position: 3, behind: Behind::Nothing, .. }), "{read:?}");
 }
@@ -281,7 +281,7 @@ async fn a_shard_that_is_cut_off_from_its_queue_says_so_to_who_asks_for_the_newe
     let site = site(NEVER);
     let shard = site.open();
     site.push(event("a", 1, r#"{"user":"x"}"#));
-    shard.take(&site.queue.pulled(0, 1)).await.expect("applied");
+    shard.take(site.queue.pulled(0, 1).into()).await.expect("applied");
     let read = async || {
         let newest = shard.newest().await;
         (newest, shard.document(&route("x"), None).await.expect("read").for_newest(newest))
@@ -308,7 +308,7 @@ async fn a_shard_that_is_cut_off_from_its_queue_says_so_to_who_asks_for_the_newe
     while asked() < 4 {
         tokio::task::yield_now().await;
     }
-    shard.take(&site.queue.pulled(1, 1)).await.expect("applied");
+    shard.take(site.queue.pulled(1, 1).into()).await.expect("applied");
     assert_eq!((waiting.await.expect("no panic"), *shard.applied().borrow()), (Some(2), 2), "it waits a little");
     // Readers that come together are answered together.
     let before = asked();

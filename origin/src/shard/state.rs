@@ -18,7 +18,7 @@ use millpond_shared::wire::Change;
 use super::held::{Cell, CellId, Held, Stage};
 use super::prepare::{Arrived, Prepared, TakenIn};
 use super::tellings::Telling;
-use crate::projection::{Applied, Document, is_part};
+use crate::projection::{Applied, Arrival, Document, is_part};
 use crate::store::shard_file::{Opened, Row, Taking, Write};
 
 /// Documents, position, marks; and what the next commits have to write.
@@ -203,10 +203,12 @@ impl State {
 
     /// Applies a frame's effects to their documents. The frame's position and mark count even if it changes nothing.
     ///
-    /// [`State::find`] has seen the frame, nothing was dropped since, and what it missed was brought. Gives back what the
-    /// documents have to tell others.
+    /// [`State::find`] has seen the frame, nothing was dropped since, and what it missed was brought; what was filed twice is
+    /// not in it any more. Gives back what the documents have to tell others.
     pub fn merge(&mut self, prepared: Prepared) -> Vec<Telling> {
         let (mut hops, mut tellings) = (Vec::new(), Vec::new());
+        let Prepared { position, queue, last, events, .. } = prepared;
+        let version = Version::new(self.epoch(), position);
         for arrived in prepared.arrived {
             let projection = usize::from(arrived.projection);
             let Some(kind) = self.kinds.get(projection) else { continue };
@@ -216,10 +218,10 @@ impl State {
                 self.held.insert(arrived.projection, arrived.key.into(), document)
             });
             let Some(id) = cell else { continue };
-            let position = arrived.arrival.version.position;
+            let arrival = Arrival { version, place: (queue, arrived.offset), received: arrived.received };
             let before = self.held.get(id).map_or(0, Cell::weight);
             let outcome = self.held.change(id, |cell| {
-                let (document, arrival) = (&mut cell.document, arrived.arrival);
+                let document = &mut cell.document;
                 let applied = Document::apply_and_tell(document, kind, arrived.effect, arrival, &cell.key, &mut hops);
                 let (projection, received) = (arrived.projection, arrival.received);
                 let telling = |hop| Telling { projection, key: cell.key.clone(), hop, received };
@@ -246,11 +248,10 @@ impl State {
                 (Applied::Nothing | Applied::Before, _) => {}
             }
         }
-        self.applied = prepared.position;
-        let mark = self.marks.entry(prepared.queue).or_default();
-        *mark = prepared.last.max(*mark);
-        self.events_behind += prepared.events;
-        let Prepared { position, queue, last, events, .. } = prepared;
+        self.applied = position;
+        let mark = self.marks.entry(queue).or_default();
+        *mark = last.max(*mark);
+        self.events_behind += events;
         self.behind.push_back(Frame { position, round: Some((queue, last)), events, taking: self.taking });
         tellings
     }
@@ -397,7 +398,7 @@ pub fn announcements(shard: ShardId, changed: Vec<Changed>, projections: &[Proje
 mod tests {
     use super::*;
     use crate::projection::testing::declared;
-    use crate::projection::{Arrival, Effect, Item};
+    use crate::projection::{Effect, Item};
     use crate::shard::held::CELL_BYTES;
 
     fn projections() -> Vec<Projection> {
@@ -413,7 +414,8 @@ mod tests {
             projection: 0,
             key: (*key).to_owned(),
             effect: Effect::Item(Item { order: *order, id: "x".into(), body: "{}".into() }),
-            arrival: Arrival { version: Version::new(1, position), place: (0, last * 10 + place), received: 0 },
+            offset: last * 10 + place,
+            received: 0,
             cell: None,
         };
         let arrived = (0..).zip(items).map(arrived).collect();
