@@ -277,7 +277,7 @@ fn home_frames(deliveries: usize, keys: usize) -> Vec<Bytes> {
         let body = format!(
             r#"{{"id":"{n:012}","title":"Page {n}","content_text":"changed what stood there before, number {n}"}}"#
         );
-        let item = Item { order: n as i64, id: format!("{n:012}").into(), body: body.into() };
+        let item = Item::new(n as i64, &format!("{n:012}"), &body);
         let told = Told::News(News { feed: "feed".into(), items: [Arc::new(item)].into() });
         let routes = (n * FRAME_EVENTS..(n + 1) * FRAME_EVENTS).map(|n| (0, key(n).into())).collect();
         FiledEvent { offset: (keys + n) as u64 + 1, routes, event: told.event("home", &[], 1_442_016_000_000) }

@@ -31,7 +31,7 @@ const FORMAT: u8 = 1;
 impl Before {
     /// The place of `item`.
     pub fn of(item: &Item) -> Before {
-        Before { order: item.order, id: item.id.clone() }
+        Before { order: item.order, id: item.id().into() }
     }
 
     /// To be compared with [`Item::rank`].
@@ -69,13 +69,12 @@ impl FromStr for Before {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
 
     fn before(order: i64, id: &str) -> Before {
-        Before::of(&Item { order, id: id.into(), body: Bytes::new() })
+        Before::of(&Item::new(order, id, ""))
     }
 
     #[test]

@@ -259,14 +259,12 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     const KIND: Kind = Kind::Feed { keep: 2, removal: None };
 
     fn item(order: i64, id: &str, body: &str) -> Effect {
-        Effect::Item(Item { order, id: id.into(), body: Bytes::copy_from_slice(body.as_bytes()) })
+        Effect::Item(Item::new(order, id, body))
     }
 
     fn arrival(position: u64, received: u64) -> Arrival {
@@ -283,7 +281,7 @@ mod tests {
     }
 
     fn ids(document: &Document) -> Vec<&str> {
-        document.items().map(|item| item.id.as_ref()).collect()
+        document.items().map(|item| item.id()).collect()
     }
 
     #[test]
@@ -361,7 +359,7 @@ mod tests {
     fn what_is_large_is_packed() {
         let (small, large) = (stored(2).encode(), stored(200).encode());
         assert_eq!((small[0] & PACKED, large[0]), (0, PACKED | small[0]));
-        let bytes: usize = stored(200).items().map(|item| item.id.len() + item.body.len()).sum();
+        let bytes: usize = stored(200).items().map(|item| item.id().len() + item.body().len()).sum();
         assert!(large.len() < bytes * 4 / 5, "{} for {bytes}", large.len());
     }
 

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +51,7 @@ impl Edges {
     pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
         let end = before.map_or(Bound::Unbounded, |before| Bound::Excluded(Place::first_at(before)));
         let below = self.places.range((Bound::Unbounded, end)).rev();
-        below.map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
+        below.map(|place| place.item.as_ref()).filter(|item| !item.body().is_empty())
     }
 
     /// Whether an edge stands at the place, removed or not.
@@ -70,7 +69,7 @@ impl Edges {
     pub fn would_change(&self, keep: usize, edge: &Edge) -> bool {
         match self.by_to.get(edge.to.as_ref()) {
             // Two events of one order and one id: the greater body stays, so that the first to arrive does not decide.
-            Some(known) => (known.rank(), &known.body) < (edge.item.rank(), &edge.item.body),
+            Some(known) => (known.rank(), known.body()) < (edge.item.rank(), edge.item.body()),
             None => {
                 self.places.len() < keep
                     || self.places.first().is_some_and(|oldest| {
@@ -87,12 +86,12 @@ impl Edges {
 
     /// Whether there is an edge to `to`.
     pub fn is_there(&self, to: &str) -> bool {
-        self.by_to.get(to).is_some_and(|item| !item.body.is_empty())
+        self.by_to.get(to).is_some_and(|item| !item.body().is_empty())
     }
 
     /// All edges that are there, in the order of whom they point to.
     pub fn there(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Item>)> {
-        self.by_to.iter().filter(|(_, item)| !item.body.is_empty())
+        self.by_to.iter().filter(|(_, item)| !item.body().is_empty())
     }
 
     /// Takes an event in. `None` if that changed nothing; otherwise what lost its place.
@@ -130,7 +129,7 @@ impl Edges {
     /// Appends the state's bytes: their `postcard` encoding.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         fn stored(Place { item, to }: &Place) -> StoredEdge<'_> {
-            StoredEdge { order: item.order, id: &item.id, to, body: &item.body }
+            StoredEdge { order: item.order, id: item.id(), to, body: item.body() }
         }
         let stored: Vec<StoredEdge<'_>> = self.places.iter().map(stored).collect();
         stored::append(&stored, out);
@@ -150,7 +149,7 @@ impl Edges {
             if edges.by_to.contains_key(to) {
                 return Err(format!("it has two edges to `{to}`"));
             }
-            let item = Item { order, id: id.into(), body: Bytes::copy_from_slice(body) };
+            let item = Item::new(order, id, body);
             edges.put_in(Place { item: Arc::new(item), to: to.into() });
         }
         Ok(edges)
@@ -161,11 +160,11 @@ impl Place {
     /// What no edge with this order and id is below.
     fn first_at(before: &Before) -> Place {
         let (order, id) = before.rank();
-        Place { item: Arc::new(Item { order, id: id.into(), body: Bytes::new() }), to: "".into() }
+        Place { item: Arc::new(Item::new(order, id, "")), to: "".into() }
     }
 
     fn rank(&self) -> (i64, &str, &str) {
-        (self.item.order, &self.item.id, &self.to)
+        (self.item.order, self.item.id(), &self.to)
     }
 
     fn weight(&self) -> usize {
@@ -199,7 +198,7 @@ struct StoredEdge<'a> {
     order: i64,
     id: &'a str,
     to: &'a str,
-    body: &'a [u8],
+    body: &'a str,
 }
 
 #[cfg(test)]
@@ -211,8 +210,8 @@ mod tests {
     type Act = (i64, u8, u8, Option<u8>);
 
     fn edge((order, id, to, body): &Act) -> Edge {
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(format!("{{\"n\":{body}}}")));
-        Edge { to: to.to_string().into(), item: Item { order: *order, id: id.to_string().into(), body } }
+        let body = body.map_or_else(String::new, |body| format!("{{\"n\":{body}}}"));
+        Edge { to: to.to_string().into(), item: Item::new(*order, &id.to_string(), &body) }
     }
 
     fn applied(keep: usize, acts: &[Act]) -> Edges {
@@ -226,7 +225,7 @@ mod tests {
     }
 
     fn shown(edges: &Edges) -> Vec<(i64, String)> {
-        edges.below(None).map(|item| (item.order, item.id.to_string())).collect()
+        edges.below(None).map(|item| (item.order, item.id().to_owned())).collect()
     }
 
     #[test]
@@ -255,14 +254,14 @@ mod tests {
         let mut newest: BTreeMap<String, Edge> = BTreeMap::new();
         for edge in acts.iter().map(edge) {
             let kept = newest.entry(edge.to.to_string()).or_insert_with(|| edge.clone());
-            if (kept.item.rank(), &kept.item.body) < (edge.item.rank(), &edge.item.body) {
+            if (kept.item.rank(), kept.item.body()) < (edge.item.rank(), edge.item.body()) {
                 *kept = edge;
             }
         }
         let mut ranked: Vec<Edge> = newest.into_values().collect();
         ranked.sort_by(|a, b| (b.item.rank(), &b.to).cmp(&(a.item.rank(), &a.to)));
-        let there = ranked.into_iter().take(keep).filter(|edge| !edge.item.body.is_empty());
-        there.map(|edge| (edge.item.order, edge.item.id.to_string())).collect()
+        let there = ranked.into_iter().take(keep).filter(|edge| !edge.item.body().is_empty());
+        there.map(|edge| (edge.item.order, edge.item.id().to_owned())).collect()
     }
 
     proptest! {

@@ -9,8 +9,6 @@
 //! what was posted before there was one: what a home feed was told and what excerpts hold overlap, or join, and the
 //! newest of both together are the newest of all.
 
-use bytes::Bytes;
-
 use super::Item;
 
 /// Key of the list of great feeds. Keys of documents are percent-encoded: none has an asterisk.
@@ -31,5 +29,5 @@ pub(super) const LISTED_ORDER: i64 = 0;
 
 /// What the list of great feeds has of one.
 pub(super) fn listed(feed: &str) -> Item {
-    Item { order: LISTED_ORDER, id: feed.into(), body: Bytes::new() }
+    Item::new(LISTED_ORDER, feed, "")
 }

@@ -70,7 +70,7 @@ impl Followed {
             self.become_great();
             changed = true;
         }
-        let items: Vec<Arc<Item>> = self.items.shared().take(declared.told).cloned().collect();
+        let items: Vec<Arc<Item>> = self.items.shared().take(declared.told).collect();
         if !items.is_empty() {
             hops.push(Hop::Items { to: Audience::One(home.clone()), items });
         }

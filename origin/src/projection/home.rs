@@ -62,7 +62,7 @@ impl Home {
     /// A feed is followed, or no longer; whether that changed anything. `key`: of this home feed; `follows_max`: most
     /// edges that have a place.
     pub fn point(&mut self, keep: usize, follows_max: usize, edge: Edge, key: &str, hops: &mut Vec<Hop>) -> bool {
-        let (to, is_followed) = (edge.to.clone(), !edge.item.body.is_empty());
+        let (to, is_followed) = (edge.to.clone(), !edge.item.body().is_empty());
         let Some(pushed_out) = self.follows.apply(follows_max, edge) else { return false };
         let decisions = &mut self.decisions;
         let mut tell = |feed: &str, is_followed| {
@@ -122,8 +122,8 @@ impl Home {
         // The shorter of the two is gone through.
         if list.items().iter().len() < self.follows.count() {
             let mut great: Vec<Arc<str>> = (list.items().iter())
-                .filter(|item| self.follows.is_there(&item.id))
-                .map(|item| Arc::from(item.id.as_ref()))
+                .filter(|item| self.follows.is_there(item.id()))
+                .map(|item| Arc::from(item.id()))
                 .collect();
             great.sort_unstable();
             return great;
@@ -140,12 +140,12 @@ impl Home {
     /// The same with the items of excerpts.
     pub fn with<'a>(mut self, keep: usize, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Items)>) -> Home {
         for (feed, items) in excerpts {
-            for item in items.shared() {
+            for item in items.iter() {
                 // The newest come first.
                 if self.items.len() >= keep && self.items.back().is_some_and(|last| last.item.rank() > item.rank()) {
                     break;
                 }
-                self.take(keep, item, feed);
+                self.take(keep, &Arc::new(item.clone()), feed);
             }
         }
         self
@@ -156,7 +156,7 @@ impl Home {
     fn place(&self, keep: usize, item: &Item, feed: &str) -> Option<Result<usize, usize>> {
         match self.items.binary_search_by(|kept| (item.rank(), feed).cmp(&(kept.item.rank(), &kept.feed))) {
             Err(index) => (index < keep).then_some(Err(index)),
-            Ok(index) => self.items.get(index).filter(|kept| kept.item.body < item.body).map(|_| Ok(index)),
+            Ok(index) => self.items.get(index).filter(|kept| kept.item.body() < item.body()).map(|_| Ok(index)),
         }
     }
 
@@ -166,9 +166,9 @@ impl Home {
         self.follows.put(&mut follows);
         let items = self.items.iter().map(|Gathered { item, feed }| StoredItem {
             order: item.order,
-            id: &item.id,
+            id: item.id(),
             feed,
-            body: &item.body,
+            body: item.body(),
         });
         let stored = Stored { follows: &follows, decisions: self.decisions, items: items.collect() };
         stored::append(&stored, out);
@@ -186,7 +186,7 @@ impl Home {
         let follows = Edges::restore(stored.follows)?;
         let mut home = Home { follows, decisions: stored.decisions, ..Home::default() };
         for StoredItem { order, id, feed, body } in stored.items {
-            let item = Item { order, id: id.into(), body: bytes::Bytes::copy_from_slice(body) };
+            let item = Item::new(order, id, body);
             let gathered = Gathered { item: Arc::new(item), feed: feed.into() };
             home.weight += gathered.weight();
             home.items.push_back(gathered);
@@ -226,14 +226,13 @@ struct StoredItem<'a> {
     order: i64,
     id: &'a str,
     feed: &'a str,
-    body: &'a [u8],
+    body: &'a str,
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use bytes::Bytes;
     use millpond_shared::projection::Followed as Declared;
     use proptest::prelude::*;
 
@@ -279,7 +278,7 @@ mod tests {
     }
 
     fn item(order: i64, id: u8, body: &str) -> Item {
-        Item { order, id: id.to_string().into(), body: Bytes::copy_from_slice(body.as_bytes()) }
+        Item::new(order, &id.to_string(), body)
     }
 
     impl World {
@@ -329,7 +328,7 @@ mod tests {
         }
 
         /// What a home feed shows.
-        fn shown(&self, home: &str) -> Vec<(i64, String, String, Bytes)> {
+        fn shown(&self, home: &str) -> Vec<(i64, String, String, String)> {
             let Some(home) = self.homes.get(home) else { return Vec::new() };
             let great = home.great_feeds(&self.list);
             let by_hand: Vec<&str> =
@@ -342,7 +341,7 @@ mod tests {
             assert_eq!(merged.weight, merged.items.iter().map(Gathered::weight).sum::<usize>());
             assert_eq!(home.clone().with(KEEP, excerpts.iter().copied()).items, merged.items);
             let item = |Gathered { item, feed }: &Gathered| {
-                (item.order, item.id.to_string(), feed.to_string(), item.body.clone())
+                (item.order, item.id().to_owned(), feed.to_string(), item.body().to_owned())
             };
             merged.items.iter().map(item).collect()
         }
@@ -368,9 +367,9 @@ mod tests {
     }
 
     /// By the definition at the head of this file: the newest of the newest of all feeds that are followed.
-    fn model(acts: &[Act], home: u8) -> Vec<(i64, String, String, Bytes)> {
+    fn model(acts: &[Act], home: u8) -> Vec<(i64, String, String, String)> {
         let mut newest: BTreeMap<u8, (i64, String, bool)> = BTreeMap::new();
-        let mut posts: BTreeMap<u8, BTreeMap<(i64, String), Bytes>> = BTreeMap::new();
+        let mut posts: BTreeMap<u8, BTreeMap<(i64, String), String>> = BTreeMap::new();
         for act in acts {
             match act {
                 Act::Point { home: whose, feed, order, id, is_followed } if *whose == home => {
@@ -380,7 +379,7 @@ mod tests {
                 }
                 Act::Point { .. } => {}
                 Act::Post { feed, order, id, body } => {
-                    let body = Bytes::from(format!("{{\"n\":{body}}}"));
+                    let body = format!("{{\"n\":{body}}}");
                     let posts = posts.entry(*feed).or_default();
                     let kept = posts.entry((*order, id.to_string())).or_insert_with(|| body.clone());
                     *kept = body.max(kept.clone());
@@ -397,7 +396,7 @@ mod tests {
             .filter(|(.., there)| *there)
             .map(|(_, _, feed, _)| feed)
             .collect();
-        let mut items: Vec<(i64, String, String, Bytes)> = Vec::new();
+        let mut items: Vec<(i64, String, String, String)> = Vec::new();
         for (feed, posts) in posts.into_iter().filter(|(feed, _)| followed.contains(&feed.to_string())) {
             let newest = posts.into_iter().rev().take(FEED_KEEP);
             items.extend(newest.map(|((order, id), body)| (order, id, feed.to_string(), body)));

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millpond_shared::event::Event;
 use serde::{Deserialize, Serialize};
 
@@ -101,8 +100,8 @@ impl Told {
             Told::News(News { feed, items }) => {
                 let items = items.iter().map(|item| ItemPayload {
                     order: item.order,
-                    id: item.id.clone(),
-                    body: String::from_utf8_lossy(&item.body).into_owned(),
+                    id: item.id().into(),
+                    body: item.body().to_owned(),
                 });
                 Payload::News(NewsPayload { feed: feed.as_ref().into(), items: items.collect() })
             }
@@ -125,7 +124,7 @@ impl Told {
         match serde_json::from_str(&event.data).ok()? {
             Payload::Follow(follow) => Some(Told::Follow(follow)),
             Payload::News(NewsPayload { feed, items }) => {
-                let item = |ItemPayload { order, id, body }| Arc::new(Item { order, id, body: Bytes::from(body) });
+                let item = |ItemPayload { order, id, body }| Arc::new(Item::new(order, &id, &body));
                 Some(Told::News(News { feed: feed.into(), items: items.into_iter().map(item).collect() }))
             }
         }
@@ -149,7 +148,7 @@ mod tests {
 
     #[test]
     fn hops_and_back() {
-        let item = Item { order: -5, id: "a \"b\"".into(), body: Bytes::from_static(b"{\"n\":0.30000000000000004}") };
+        let item = Item::new(-5, "a \"b\"", "{\"n\":0.30000000000000004}");
         let follow = Follow { home: "u%20v".into(), decision: u64::MAX, is_followed: false };
         for told in [Told::News(News { feed: "k".into(), items: [Arc::new(item)].into() }), Told::Follow(follow)] {
             let event = told.event("home", &["a%2Fb", "c/d"], 7);

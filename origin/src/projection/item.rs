@@ -1,35 +1,90 @@
 //! One item of a document: an event, rendered once by the `item` templates (pure).
 
-use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
 use millpond_shared::event::{View, parse_time};
 use millpond_shared::projection::Projection;
 use millpond_shared::template::Template;
 use serde_json::Value;
 
-/// What a feed lists, and what a `latest` document is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a feed lists, and what a `latest` document is. Its clones share their texts.
+#[derive(Clone)]
 pub struct Item {
     /// What items sort by: nanoseconds since the Unix epoch, or the whole number that `order` gave.
     pub order: i64,
-    /// Id of the event.
-    pub id: Box<str>,
-    /// The item as a JSON object, its fields in the declared order.
-    pub body: Bytes,
+    /// The id, and the body behind it; before and behind them maybe those of others ([`Texts`]).
+    text: Arc<str>,
+    /// Where the id begins, where the body does, and where that ends, in bytes.
+    at: (u32, u32, u32),
 }
 
 /// The event's `order` is neither a time nor a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unordered;
 
-/// What an item takes in memory beside its id and its body, in bytes: two reference counts, lengths, pointers, and
-/// the allocator's rounding of three blocks.
-const OVERHEAD_BYTES: usize = 120;
+/// What an item takes in memory beside its id and its body, in bytes: its place in a list that has room for others, two
+/// reference counts, and the allocator's rounding.
+const OVERHEAD_BYTES: usize = size_of::<Item>() + 48;
 
 impl Item {
+    /// `body`: a JSON object as text; empty where the event takes something away.
+    pub fn new(order: i64, id: &str, body: &str) -> Item {
+        Item::whole(order, [id, body].concat(), id.len())
+    }
+
     /// The item that `view` becomes in documents of `projection`.
     pub fn of(projection: &Projection, view: &View<'_>) -> Result<Item, Unordered> {
-        let order = Item::order_of(projection, view)?;
-        Ok(Item { order, id: view.event.id.as_ref().into(), body: body(&projection.item, view) })
+        let (order, id) = (Item::order_of(projection, view)?, view.event.id.as_ref());
+        let mut text = Vec::with_capacity(id.len() + BODY_BYTES);
+        text.extend_from_slice(id.as_bytes());
+        put_body(&mut text, &projection.item, view);
+        // An id and JSON: this can't fail.
+        let text = String::from_utf8(text).unwrap_or_default();
+        Ok(Item::whole(order, text, id.len()))
+    }
+
+    /// Of an id of so many bytes, and the body behind it.
+    fn whole(order: i64, text: String, id: usize) -> Item {
+        let at = (0, number(id), number(text.len()));
+        // Exactly as large as it is: an item lives as long as its document keeps it.
+        Item { order, text: text.into(), at }
+    }
+
+    /// Id of the event.
+    pub fn id(&self) -> &str {
+        self.part(self.at.0, self.at.1)
+    }
+
+    /// The item as a JSON object, its fields in the declared order.
+    pub fn body(&self) -> &str {
+        self.part(self.at.1, self.at.2)
+    }
+
+    fn part(&self, start: u32, end: u32) -> &str {
+        self.text.get(start as usize..end as usize).unwrap_or_default()
+    }
+
+    /// The item without its content.
+    pub fn without_body(&self) -> Item {
+        Item::new(self.order, self.id(), "")
+    }
+
+    /// Whether its texts stand in `text`.
+    pub(super) fn is_in(&self, text: &Arc<str>) -> bool {
+        Arc::ptr_eq(&self.text, text)
+    }
+
+    /// Where its texts stand.
+    #[cfg(test)]
+    pub(super) fn block(&self) -> &str {
+        &self.text
+    }
+
+    /// Length of its texts, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        (self.at.2 - self.at.0) as usize
     }
 
     /// What the event sorts by among items.
@@ -42,12 +97,59 @@ impl Item {
 
     /// What items sort by, the greatest first.
     pub fn rank(&self) -> (i64, &str) {
-        (self.order, &self.id)
+        (self.order, self.id())
     }
 
     /// What the item takes in memory, in bytes.
     pub fn weight(&self) -> usize {
-        self.id.len() + self.body.len() + OVERHEAD_BYTES
+        self.text_bytes() + OVERHEAD_BYTES
+    }
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Item) -> bool {
+        (self.rank(), self.body()) == (other.rank(), other.body())
+    }
+}
+
+impl Eq for Item {}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("order", &self.order).field("id", &self.id()).field("body", &self.body()).finish()
+    }
+}
+
+/// Places in texts are kept short. No event is as large as this has no number for: what is, would lose its text.
+fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
+}
+
+/// Items whose texts are put into one block: a document that is read has one instead of as many as it has items.
+pub(super) struct Texts {
+    text: String,
+    items: VecDeque<Item>,
+}
+
+impl Texts {
+    /// With room for so many items, and so many bytes of texts.
+    pub(super) fn with_room(items: usize, bytes: usize) -> Texts {
+        Texts { text: String::with_capacity(bytes), items: VecDeque::with_capacity(items) }
+    }
+
+    pub(super) fn push(&mut self, order: i64, id: &str, body: &str) {
+        let start = self.text.len();
+        self.text.push_str(id);
+        self.text.push_str(body);
+        let at = (number(start), number(start + id.len()), number(self.text.len()));
+        self.items.push_back(Item { order, text: Arc::default(), at });
+    }
+
+    /// The items, and the block they share.
+    pub(super) fn items(mut self) -> (VecDeque<Item>, Arc<str>) {
+        let text: Arc<str> = self.text.into();
+        self.items.iter_mut().for_each(|item| item.text = text.clone());
+        (self.items, text)
     }
 }
 
@@ -63,21 +165,19 @@ fn order(template: &Template, view: &View<'_>) -> Option<i64> {
 const BODY_BYTES: usize = 512;
 
 /// The object, without the fields that the event lacks.
-fn body(fields: &[(String, Template)], view: &View<'_>) -> Bytes {
-    let mut out = Vec::with_capacity(BODY_BYTES);
+fn put_body(out: &mut Vec<u8>, fields: &[(String, Template)], view: &View<'_>) {
     out.push(b'{');
+    let mut is_first = true;
     for (name, template) in fields {
         let Some(value) = template.value(view) else { continue };
-        if out.len() > 1 {
+        if !std::mem::replace(&mut is_first, false) {
             out.push(b',');
         }
-        put_json(&mut out, name);
+        put_json(out, name);
         out.push(b':');
-        put_json(&mut out, &value);
+        put_json(out, &value);
     }
     out.push(b'}');
-    // Exactly as large as it is: an item lives as long as its document keeps it.
-    Bytes::from(out.into_boxed_slice())
 }
 
 fn put_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
@@ -105,14 +205,14 @@ mod tests {
     #[test]
     fn a_body_holds_its_fields_by_name_with_their_types() {
         let item = item(WITHOUT_ORDER, r#"{"page":"\"A\"","n":1.5}"#).expect("ordered");
-        assert_eq!(item.body, r#"{"all":{"n":1.5,"page":"\"A\""},"id":"7","n":1.5,"title":"on \"A\""}"#.as_bytes());
+        assert_eq!(item.body(), r#"{"all":{"n":1.5,"page":"\"A\""},"id":"7","n":1.5,"title":"on \"A\""}"#);
         assert_eq!(item.rank(), (5, "7"));
     }
 
     #[test]
     fn a_missing_value_is_left_out_and_a_missing_hole_is_empty() {
         let item = item(WITHOUT_ORDER, r#"{"n":null}"#).expect("ordered");
-        assert_eq!(item.body, r#"{"all":{"n":null},"id":"7","title":"on "}"#.as_bytes());
+        assert_eq!(item.body(), r#"{"all":{"n":null},"id":"7","title":"on "}"#);
     }
 
     #[test]

@@ -3,22 +3,40 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millpond_shared::stored;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::item::Texts;
 use super::{Before, Item};
 
 /// Items, the greatest by (order, id) first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Items {
-    items: VecDeque<Arc<Item>>,
+    items: VecDeque<Item>,
     weight: usize,
+    /// The texts of items that were read together.
+    read: Option<Together>,
 }
+
+/// Texts that stay as long as one of their items does.
+#[derive(Clone, Debug)]
+struct Together {
+    text: Arc<str>,
+    /// Bytes of items that have gone. When they are more than half of it, the others get a block of their own.
+    gone: usize,
+}
+
+impl PartialEq for Items {
+    fn eq(&self, other: &Items) -> bool {
+        self.items == other.items
+    }
+}
+
+impl Eq for Items {}
 
 impl Items {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Item> {
-        self.items.iter().map(Arc::as_ref)
+        self.items.iter()
     }
 
     /// Those below a place; all of them without one.
@@ -38,8 +56,8 @@ impl Items {
     }
 
     /// The items, to be shared.
-    pub fn shared(&self) -> impl Iterator<Item = &Arc<Item>> {
-        self.items.iter()
+    pub fn shared(&self) -> impl Iterator<Item = Arc<Item>> {
+        self.items.iter().cloned().map(Arc::new)
     }
 
     /// What the items take in memory, in bytes.
@@ -52,21 +70,54 @@ impl Items {
         self.place(keep, item).is_some()
     }
 
-    /// Files `item` among the newest `keep`; whether that changed anything.
+    /// Files `item` among the newest `keep`, which is one at least; whether that changed anything.
     pub fn apply(&mut self, keep: usize, item: Item) -> bool {
         let Some(place) = self.place(keep, &item) else { return false };
         self.weight += item.weight();
         match place {
-            Place::Insert(index) => self.items.insert(index, Arc::new(item)),
+            Place::Insert(index) => {
+                // First, so that the list does not need room for one more.
+                while self.items.len() >= keep.max(1) {
+                    let last = self.items.pop_back();
+                    self.went(last);
+                }
+                self.items.insert(index, item);
+            }
             Place::Replace(index) => {
-                let replaced = self.items.get_mut(index).map(|kept| std::mem::replace(kept, Arc::new(item)));
-                self.weight -= replaced.map_or(0, |replaced| replaced.weight());
+                let replaced = self.items.get_mut(index).map(|kept| std::mem::replace(kept, item));
+                self.went(replaced);
             }
         }
-        while self.items.len() > keep {
-            self.weight -= self.items.pop_back().map_or(0, |dropped| dropped.weight());
-        }
         true
+    }
+
+    fn went(&mut self, item: Option<Item>) {
+        let Some(item) = item else { return };
+        self.weight -= item.weight();
+        if let Some(read) = &mut self.read
+            && item.is_in(&read.text)
+        {
+            read.gone += item.text_bytes();
+            self.weight += item.text_bytes();
+            if read.gone > read.text.len() / 2 {
+                self.gather();
+            }
+        }
+    }
+
+    /// Puts the texts that are left of those that were read together into a block of their own.
+    fn gather(&mut self) {
+        let Some(Together { text, gone }) = self.read.take() else { return };
+        self.weight -= gone;
+        let mut texts = Texts::with_room(self.items.len(), text.len() - gone);
+        for item in self.items.iter().filter(|item| item.is_in(&text)) {
+            texts.push(item.order, item.id(), item.body());
+        }
+        let (gathered, together) = texts.items();
+        for (item, gathered) in self.items.iter_mut().filter(|item| item.is_in(&text)).zip(gathered) {
+            *item = gathered;
+        }
+        self.read = Some(Together { text: together, gone: 0 });
     }
 
     fn place(&self, keep: usize, item: &Item) -> Option<Place> {
@@ -78,7 +129,7 @@ impl Items {
             Err(index) => (index < keep).then_some(Place::Insert(index)),
             // Two events of one order and one id (of two sources, or repeated behind the source's window): the
             // greater body stays, so that the first to arrive does not decide.
-            Ok(index) => self.items.get(index).filter(|kept| kept.body < item.body).map(|_| Place::Replace(index)),
+            Ok(index) => self.items.get(index).filter(|kept| kept.body() < item.body()).map(|_| Place::Replace(index)),
         }
     }
 
@@ -87,24 +138,25 @@ impl Items {
         // A sequence is its length and then its elements.
         stored::append(&self.items.len(), out);
         for item in self.iter() {
-            stored::append(&StoredItem { order: item.order, id: &item.id, body: &item.body }, out);
+            stored::append(&StoredItem { order: item.order, id: item.id(), body: item.body() }, out);
         }
     }
 
     pub(super) fn restore(bytes: &[u8]) -> Result<Items, String> {
         let failed = |error: postcard::Error| error.to_string();
-        // Each becomes an item as soon as it is read.
         let (count, mut rest): (usize, &[u8]) = postcard::take_from_bytes(bytes).map_err(failed)?;
-        let mut restored = Items { items: VecDeque::with_capacity(count.min(rest.len())), weight: 0 };
+        let mut texts = Texts::with_room(count.min(rest.len()), rest.len());
         for _ in 0..count {
             let (stored, behind): (StoredItem<'_>, &[u8]) = postcard::take_from_bytes(rest).map_err(failed)?;
-            let (id, body) = (stored.id.into(), Bytes::copy_from_slice(stored.body));
-            let item = Item { order: stored.order, id, body };
-            restored.weight += item.weight();
-            restored.items.push_back(Arc::new(item));
+            texts.push(stored.order, stored.id, stored.body);
             rest = behind;
         }
-        if rest.is_empty() { Ok(restored) } else { Err("bytes are left over".to_owned()) }
+        if !rest.is_empty() {
+            return Err("bytes are left over".to_owned());
+        }
+        let (items, text) = texts.items();
+        let weight = items.iter().map(Item::weight).sum();
+        Ok(Items { items, weight, read: Some(Together { text, gone: 0 }) })
     }
 }
 
@@ -117,13 +169,7 @@ enum Place {
 struct StoredItem<'a> {
     order: i64,
     id: &'a str,
-    #[serde(serialize_with = "as_bytes")]
-    body: &'a [u8],
-}
-
-/// In one piece; `serde` would write a slice byte by byte. The encoding is the same.
-fn as_bytes<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
+    body: &'a str,
 }
 
 #[cfg(test)]
@@ -133,7 +179,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn item(order: i64, id: &str, body: &str) -> Item {
-        Item { order, id: id.into(), body: Bytes::copy_from_slice(body.as_bytes()) }
+        Item::new(order, id, body)
     }
 
     fn apply_all(keep: usize, items: &[Item]) -> Items {
@@ -145,7 +191,7 @@ mod tests {
     }
 
     fn ids(items: &Items) -> Vec<&str> {
-        items.iter().map(|item| item.id.as_ref()).collect()
+        items.iter().map(Item::id).collect()
     }
 
     #[test]
@@ -155,12 +201,41 @@ mod tests {
         assert_eq!(ids(&apply_all(1, &items)), ["b"]);
     }
 
+    fn restored(items: &Items) -> Items {
+        let mut blob = Vec::new();
+        items.put(&mut blob);
+        Items::restore(&blob).expect("what was put")
+    }
+
+    /// Bytes of all blocks of texts that the items keep in memory, and of their own texts in them.
+    fn text_bytes(items: &Items) -> (usize, usize) {
+        let blocks: BTreeMap<*const u8, usize> =
+            items.iter().map(|item| (item.block().as_ptr(), item.block().len())).collect();
+        (blocks.values().sum(), items.iter().map(Item::text_bytes).sum())
+    }
+
+    #[test]
+    fn texts_that_were_read_together_are_counted_while_they_are_there_and_go_when_half_of_them_are_of_no_use() {
+        let body = "x".repeat(100);
+        let all: Vec<Item> = (0..60).map(|n| item(n, "i", &body)).collect();
+        let mut kept = restored(&apply_all(20, &all[..20]));
+        let (read, own) = text_bytes(&kept);
+        assert_eq!(read, own, "nothing else is in the block");
+        for newer in &all[20..] {
+            assert!(kept.apply(20, newer.clone()));
+            let (held, own) = text_bytes(&kept);
+            assert_eq!(kept.weight(), kept.iter().map(Item::weight).sum::<usize>() + held - own);
+            assert!(held - own <= read / 2, "{held} for {own}");
+        }
+        assert_eq!((text_bytes(&kept), kept), ((own, own), apply_all(20, &all)));
+    }
+
     /// What any arrival order must come to: by (order, id), the greatest body of each, the newest `keep`.
     fn model(keep: usize, items: &[Item]) -> Vec<Item> {
         let mut by_rank: BTreeMap<(i64, &str), &Item> = BTreeMap::new();
         for item in items {
             let kept = by_rank.entry(item.rank()).or_insert(item);
-            if kept.body < item.body {
+            if kept.body() < item.body() {
                 *kept = item;
             }
         }
@@ -184,6 +259,16 @@ mod tests {
                 prop_assert_eq!(&kept.iter().cloned().collect::<Vec<_>>(), &expected);
                 prop_assert_eq!(kept.weight(), expected.iter().map(Item::weight).sum::<usize>());
             }
+            // Whatever had been written and read again.
+            let half = items(&again).len() / 2;
+            let mut kept = restored(&apply_all(keep, &items(&again)[..half]));
+            for item in &items(&again)[half..] {
+                prop_assert_eq!(kept.would_change(keep, item), kept.clone().apply(keep, item.clone()));
+                kept.apply(keep, item.clone());
+                let (held, own) = text_bytes(&kept);
+                prop_assert_eq!(kept.weight() + own, kept.iter().map(Item::weight).sum::<usize>() + held);
+            }
+            prop_assert_eq!(&kept.iter().cloned().collect::<Vec<_>>(), &expected);
             // Twice the same changes nothing more.
             let mut kept = apply_all(keep, &items(&arrivals));
             for item in items(&again) {

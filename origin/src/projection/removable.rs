@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +68,7 @@ impl Removable {
     pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
         let above = |before: &Before| self.places.partition_point(|place| place.item.rank() >= before.rank());
         let below = self.places.iter().skip(before.map_or(0, above));
-        below.map(|place| place.item.as_ref()).filter(|item| !item.body.is_empty())
+        below.map(|place| place.item.as_ref()).filter(|item| !item.body().is_empty())
     }
 
     /// Whether an item stands at the place, removed or not.
@@ -85,12 +84,12 @@ impl Removable {
     /// Files an item among the newest `keep`; whether that changed anything.
     pub fn insert(&mut self, keep: usize, named: Named) -> bool {
         let Named { name, mut item } = named;
-        let rank = (item.order, item.id.clone());
+        let rank = (item.order, Box::from(item.id()));
         if self.forgotten.as_ref().is_some_and(|(forgotten, _)| rank <= *forgotten) {
             return false;
         }
         if self.removed.get(&name).is_some_and(|removed| rank < *removed) {
-            item.body = Bytes::new();
+            item = item.without_body();
         }
         let place = Place { name, item: Arc::new(item) };
         match self.places.binary_search_by(|kept| place.item.rank().cmp(&kept.item.rank())) {
@@ -103,7 +102,7 @@ impl Removable {
                 let Some(kept) = self.places.get_mut(index) else { return false };
                 // Two events of one order and one id: the greater stays, by the name first, on which it depends
                 // whether there still is a body to compare.
-                if (&kept.name, &kept.item.body) >= (&place.name, &place.item.body) {
+                if (&kept.name, kept.item.body()) >= (&place.name, place.item.body()) {
                     return false;
                 }
                 self.weight = self.weight + place.weight() - kept.weight();
@@ -132,9 +131,9 @@ impl Removable {
         self.weight += removal_weight(rank, target);
         for place in self.places.iter_mut().filter(|place| place.name == *target) {
             let item = place.item.as_ref();
-            if item.rank() < (rank.0, rank.1.as_ref()) && !item.body.is_empty() {
-                self.weight -= item.body.len();
-                place.item = Arc::new(Item { body: Bytes::new(), ..item.clone() });
+            if item.rank() < (rank.0, rank.1.as_ref()) && !item.body().is_empty() {
+                self.weight -= item.body().len();
+                place.item = Arc::new(item.without_body());
             }
         }
         self.removals.insert(removal);
@@ -164,7 +163,7 @@ impl Removable {
             items: self
                 .places
                 .iter()
-                .map(|Place { name, item }| (item.order, item.id.as_ref(), name.as_ref(), item.body.as_ref()))
+                .map(|Place { name, item }| (item.order, item.id(), name.as_ref(), item.body()))
                 .collect(),
         };
         stored::append(&stored, out);
@@ -192,7 +191,7 @@ impl Removable {
             removable.removals.insert((rank, target.into()));
         }
         for (order, id, name, body) in stored.items {
-            let item = Arc::new(Item { order, id: id.into(), body: Bytes::copy_from_slice(body) });
+            let item = Arc::new(Item::new(order, id, body));
             let place = Place { name: name.into(), item };
             removable.weight += place.weight();
             removable.places.push_back(place);
@@ -219,7 +218,7 @@ struct Stored<'a> {
     /// The oldest first.
     removals: Vec<StoredRemoval<'a>>,
     /// Order, id, name, body; the newest first.
-    items: Vec<(i64, &'a str, &'a str, &'a [u8])>,
+    items: Vec<(i64, &'a str, &'a str, &'a str)>,
 }
 
 /// Order, id, target.
@@ -247,8 +246,7 @@ mod tests {
             let before = state.clone();
             let changed = match act {
                 Act::Item { order, id, name, body } => {
-                    let body = Bytes::from(format!("{{\"body\":{body}}}"));
-                    let item = Item { order: *order, id: id.to_string().into(), body };
+                    let item = Item::new(*order, &id.to_string(), &format!("{{\"body\":{body}}}"));
                     state.insert(keep, Named { name: name.to_string().into(), item })
                 }
                 Act::Remove { order, id, target } => state.remove(
@@ -297,19 +295,19 @@ mod tests {
         let acts = [item(1, 1), item(3, 3), remove(2, 1), remove(5, 9)];
         let mut state = applied(5, 1, &acts);
         assert_eq!(orders(&state), [3], "up to the removal at 2 everything has gone");
-        let late = Item { order: 1, id: "1".into(), body: "{}".into() };
+        let late = Item::new(1, "1", "{}");
         assert!(!state.insert(5, Named { name: "1".into(), item: late }));
         assert_eq!(state.removals.len(), 1);
     }
 
     /// The definition at the head of this file, word by word.
-    fn model(keep: usize, removals: usize, acts: &[Act]) -> Vec<(i64, String, Vec<u8>)> {
-        let mut items: BTreeMap<(i64, String), (String, Vec<u8>)> = BTreeMap::new();
+    fn model(keep: usize, removals: usize, acts: &[Act]) -> Vec<(i64, String, String)> {
+        let mut items: BTreeMap<(i64, String), (String, String)> = BTreeMap::new();
         let mut newest: BTreeMap<String, (i64, String)> = BTreeMap::new();
         for act in acts {
             match act {
                 Act::Item { order, id, name, body } => {
-                    let content = (name.to_string(), format!("{{\"body\":{body}}}").into_bytes());
+                    let content = (name.to_string(), format!("{{\"body\":{body}}}"));
                     let kept = items.entry((*order, id.to_string())).or_insert_with(|| content.clone());
                     *kept = content.max(kept.clone());
                 }
@@ -354,7 +352,7 @@ mod tests {
         ) {
             let state = applied(keep, removals, &acts);
             let shown: Vec<_> =
-                state.below(None).map(|item| (item.order, item.id.to_string(), item.body.to_vec())).collect();
+                state.below(None).map(|item| (item.order, item.id().to_owned(), item.body().to_owned())).collect();
             prop_assert_eq!(shown, model(keep, removals, &acts));
             let other = applied(keep, removals, &again);
             prop_assert_eq!(&other, &state, "weights included");

@@ -11,7 +11,6 @@
 //! - **A key never goes away.** One whose last item was removed keeps an empty state, which is its own tombstone: its
 //!   version tells a replay what it has seen.
 
-use bytes::Bytes;
 use millpond_shared::event::View;
 use millpond_shared::projection::{Kind, Projection, Removal};
 
@@ -123,7 +122,7 @@ impl Effect {
 
     fn of_edge(projection: &Projection, to: String, view: &View<'_>) -> Result<Effect, Unordered> {
         let item = if projection.removes(view) {
-            Item { order: Item::order_of(projection, view)?, id: view.event.id.as_ref().into(), body: Bytes::new() }
+            Item::new(Item::order_of(projection, view)?, &view.event.id, "")
         } else {
             Item::of(projection, view)?
         };

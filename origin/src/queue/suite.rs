@@ -185,7 +185,7 @@ async fn what_documents_tell_each_other_gets_into_a_full_queue<F: Future<Output 
     let append = async |events| doors.events.append(0, None, events).await.unwrap();
     assert_eq!(offsets(&append(vec![event("a", 0), event("b", 0), event("c", 0)]).await), [1, 2, 0]);
     // Far more than any room beside that which events have.
-    let item = Arc::new(Item { order: 1, id: "i".into(), body: vec![b'x'; 100_000].into() });
+    let item = Arc::new(Item::new(1, "i", &"x".repeat(100_000)));
     let hop = Told::News(News { feed: "f".into(), items: [item].into() }).event("home", &["k"], 7);
     let fates = append(vec![hop; HOPS]).await;
     assert_eq!(offsets(&fates), (3..3 + HOPS as u64).collect::<Vec<_>>());

@@ -10,7 +10,9 @@ use super::{Page, address, measured};
 pub(super) fn body(page: &Page<'_>) -> Result<Vec<u8>, String> {
     match &page.projection.kind {
         Kind::Feed { .. } | Kind::Followed(_) | Kind::Home(_) | Kind::Edges(_) => Ok(feed(page)),
-        Kind::Latest => page.items.first().map(|item| item.body.to_vec()).ok_or("it has no item".to_owned()),
+        Kind::Latest => {
+            page.items.first().map(|item| item.body().as_bytes().to_vec()).ok_or("it has no item".to_owned())
+        }
         Kind::Counter(counting) => measured::counter(page, counting),
         Kind::Group(grouping) => measured::group(page, grouping),
     }
@@ -24,7 +26,7 @@ fn feed(page: &Page<'_>) -> Vec<u8> {
         if index > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&item.body);
+        out.extend_from_slice(item.body().as_bytes());
     }
     out.push(b']');
     if let Some(next) = next {

@@ -39,7 +39,7 @@ impl<'a> Page<'a> {
 
     /// What the items take as JSON, in bytes, with a comma behind each.
     pub fn items_bytes(&self) -> usize {
-        self.items.iter().map(|item| item.body.len() + 1).sum()
+        self.items.iter().map(|item| item.body().len() + 1).sum()
     }
 
     /// The field `Link` (RFC 8288), by which pages of every format name others; `None` if this is the only one.
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn ranks<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<(i64, String)> {
-        items.into_iter().map(|item| (item.order, item.id.to_string())).collect()
+        items.into_iter().map(|item| (item.order, item.id().to_owned())).collect()
     }
 
     fn act(orders: std::ops::Range<i64>) -> impl Strategy<Value = Act> {
@@ -181,7 +181,7 @@ mod tests {
         let (mut pages, mut place) = (Vec::new(), None);
         loop {
             let (items, next) = listed(&document, place.as_ref(), Some(1));
-            pages.push(items.iter().map(|item| item.id.to_string()).collect::<Vec<_>>());
+            pages.push(items.iter().map(|item| item.id().to_owned()).collect::<Vec<_>>());
             let Some(next) = next else { break };
             place = Some(next);
         }
@@ -199,7 +199,7 @@ mod tests {
             {
                 take(&mut document, &projection, position, &Act { order, of, removes });
             }
-            let place = |order: i64, id: &str| Before::of(&Item { order, id: id.into(), body: bytes::Bytes::new() });
+            let place = |order: i64, id: &str| Before::of(&Item::new(order, id, ""));
             for item in document.items() {
                 assert!(document.has_place(&Before::of(item)), "{kind}");
             }
@@ -243,6 +243,6 @@ mod tests {
     }
 
     fn item(n: i64) -> Item {
-        Item { order: n, id: format!("e{n}").into(), body: bytes::Bytes::new() }
+        Item::new(n, &format!("e{n}"), "")
     }
 }

@@ -7,7 +7,7 @@ use crate::projection::Item;
 
 /// An item's fields.
 pub(super) fn fields(item: &Item) -> Result<Map<String, Value>, String> {
-    serde_json::from_slice(&item.body).map_err(|error| format!("item `{}` is no JSON object: {error}", item.id))
+    serde_json::from_str(item.body()).map_err(|error| format!("item `{}` is no JSON object: {error}", item.id()))
 }
 
 /// A scalar field as text.
@@ -17,7 +17,7 @@ pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Option<String> {
 
 /// The item's `id` as text; the event's where the item has none.
 pub(super) fn id(fields: &Map<String, Value>, item: &Item) -> String {
-    text(fields, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| item.id.as_ref().to_owned())
+    text(fields, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| item.id().to_owned())
 }
 
 /// A time as RFC 3339 text: a text that is one already, or a number as [`parse_time`] understands it.

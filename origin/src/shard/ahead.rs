@@ -242,7 +242,7 @@ mod tests {
         for n in 0..9 {
             let state = shard.state.read();
             let Looked::Here(document) = state.look(0, &format!("u{n}")) else { panic!("u{n} is not there") };
-            assert_eq!(document.items().map(|item| item.id.as_ref()).collect::<Vec<_>>(), ["b", "a"], "u{n}");
+            assert_eq!(document.items().map(|item| item.id()).collect::<Vec<_>>(), ["b", "a"], "u{n}");
             assert_eq!(document.version.position, committed + 1 + n);
         }
         assert_eq!(shard.metrics.read.get(), 9, "each was read once");

@@ -277,7 +277,7 @@ mod tests {
 
     /// What the great feed `g` tells every shard of an item.
     fn told(id: &str, order: i64) -> Event<'static> {
-        let item = Item { order, id: id.into(), body: format!(r#"{{"id":"{id}"}}"#).into() };
+        let item = Item::new(order, id, &format!(r#"{{"id":"{id}"}}"#));
         Told::News(News { feed: "g".into(), items: Arc::new([Arc::new(item)]) }).event("posts", &[], 0)
     }
 

@@ -413,7 +413,7 @@ mod tests {
         let arrived = |(place, (key, order)): (u64, &(&str, i64))| Arrived {
             projection: 0,
             key: (*key).to_owned(),
-            effect: Effect::Item(Item { order: *order, id: "x".into(), body: "{}".into() }),
+            effect: Effect::Item(Item::new(*order, "x", "{}")),
             offset: last * 10 + place,
             received: 0,
             cell: None,

@@ -217,7 +217,6 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use millpond_shared::projection::Followed;
 
     use super::*;
@@ -234,7 +233,7 @@ mod tests {
     fn telling(key: &str, followers: usize, bodies: &[usize]) -> Telling {
         let mut all = Followers::default();
         (0..followers).for_each(|n| assert!(all.insert(&format!("{key}-{n}"), 1)));
-        let item = |length: &usize| Arc::new(Item { order: 1, id: "i".into(), body: Bytes::from(vec![b'x'; *length]) });
+        let item = |length: &usize| Arc::new(Item::new(1, "i", &"x".repeat(*length)));
         let hop = Hop::Items { to: Audience::All(all), items: bodies.iter().map(item).collect() };
         Telling { projection: 0, key: key.into(), hop, received: 5 }
     }

@@ -163,7 +163,7 @@ mod tests {
 
     fn row(projection: u16, key: &str, position: Position) -> Row {
         let mut document = Arc::new(Document::empty(&Kind::Latest));
-        let item = Item { order: -1, id: "x".into(), body: bytes::Bytes::from_static(b"{}") };
+        let item = Item::new(-1, "x", "{}");
         let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1 };
         Document::apply(&mut document, &Kind::Latest, Effect::Item(item), arrival);
         (projection, key.into(), document)

@@ -351,7 +351,6 @@ fn has_documents(
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use millpond_shared::shard_map::FirstMap;
     use millpond_shared::version::Version;
 
@@ -377,7 +376,7 @@ mod tests {
         let kind = Kind::Feed { keep: 10, removal: None };
         let mut document = Arc::new(Document::empty(&kind));
         for (order, id) in (1..).zip(ids) {
-            let item = Item { order: -order, id: (*id).into(), body: Bytes::from(format!("{{\"id\":\"{id}\"}}")) };
+            let item = Item::new(-order, id, &format!("{{\"id\":\"{id}\"}}"));
             let arrival = Arrival {
                 version: Version::new(1, position),
                 place: (3, position * 10 + order.unsigned_abs()),
