@@ -28,6 +28,18 @@ pub fn runtime() -> Result<Runtime, Failure> {
         .map_err(|error| Failure::Failed(format!("no runtime: {error}")))
 }
 
+/// Has the kernel give this process pages of the usual size alone, from here on.
+///
+/// Documents are many small blocks that come and go: with huge pages more memory is touched than they take, and all of it
+/// is cleared first, which is dear on a virtual machine whose host takes free memory back: it was half of what catching up
+/// costs (benches/pipeline/RESULTS.md). The store of a proxy gains more by huge pages than it loses: its hits are all over it.
+pub fn leave_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
+}
+
 /// Binds an address; the error says which.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)

@@ -27,6 +27,9 @@ pub struct Arguments {
 pub fn main(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::read(&arguments.config)?;
     logging::start(config.log.format, &config.log.level);
+    if config.proxy.is_none() {
+        process::leave_huge_pages();
+    }
     let mut running = Running::start(config)?;
     let signals = Signals::listen(running.runtime())?;
     running.say_ready();

@@ -16,7 +16,7 @@ use crate::harness::eventually;
 use crate::harness::pipeline::{
     ALL, INGEST_ON_NATS, ON_NATS, ONE_PROCESS, Part, Pipeline, QUEUE, SEVERAL_PROCESSES, SHARD_A, SHARD_B,
 };
-use crate::harness::process::{Finished, finish};
+use crate::harness::process::{Finished, finish, kernel_says};
 use crate::harness::random::Random;
 
 fn shards(pipeline: &Pipeline, part: Part, args: &[&str]) -> Finished {
@@ -31,6 +31,19 @@ fn post(client: &mut Client, model: &mut Model, user: usize, round: usize) {
     let answer = client.ask(&Request::post("/events/wiki", &event));
     assert_eq!((answer.status(), answer.json()["accepted"].as_u64()), (202, Some(1)), "{}", answer.text());
     assert_eq!(model.take(&event), Fate::Accepted);
+}
+
+/// By huge pages more memory would be touched than documents take.
+#[test]
+fn processes_without_a_proxy_have_no_huge_pages() {
+    let pages = "THP_enabled";
+    let pipeline = Pipeline::of(&[QUEUE, SHARD_A]);
+    assert_eq!([QUEUE, SHARD_A].map(|part| pipeline.kernel_says(part, pages)), ["0", "0"]);
+    assert_eq!(
+        Pipeline::of(&[ALL]).kernel_says(ALL, pages),
+        kernel_says("self", pages),
+        "as whoever started it has it"
+    );
 }
 
 const USERS: usize = 60;

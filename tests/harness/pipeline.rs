@@ -227,6 +227,11 @@ impl Pipeline {
         self.insertions = insertions.iter().map(|(line, text)| ((*line).to_owned(), (*text).to_owned())).collect();
     }
 
+    /// What the kernel says of a process, by the name of the field.
+    pub fn kernel_says(&self, part: Part, field: &str) -> String {
+        self.process(part).kernel_says(field)
+    }
+
     /// Memory that a process has in use, in MiB.
     pub fn resident_mib(&self, part: Part) -> usize {
         self.process(part).resident_mib()

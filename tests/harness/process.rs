@@ -119,9 +119,12 @@ impl Millpond {
 
     /// Memory that it has in use, in MiB.
     pub fn resident_mib(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") / 1024
+        self.kernel_says("VmRSS").trim_end_matches(" kB").parse::<usize>().expect("a number") / 1024
+    }
+
+    /// A field of `/proc/PID/status`.
+    pub fn kernel_says(&self, field: &str) -> String {
+        kernel_says(&self.pid().to_string(), field)
     }
 
     /// Sends a signal by name, as in `"TERM"` or `"HUP"`.
@@ -180,6 +183,13 @@ impl Millpond {
             (access_lines(lines).iter().filter(|line| wanted(line)).count() == count).then_some(())
         });
     }
+}
+
+/// A field of what the kernel tells of a process; `self` is the one that asks.
+pub fn kernel_says(pid: &str, field: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let told = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned());
+    status.lines().find_map(told).expect("the kernel tells")
 }
 
 impl Drop for Millpond {

@@ -32,6 +32,7 @@ mod pull;
 mod read;
 mod state;
 mod tellings;
+mod unwritten;
 
 #[cfg(test)]
 mod fan_out;

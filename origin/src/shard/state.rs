@@ -2,13 +2,8 @@
 //!
 //! No lock, no I/O: the shard keeps it behind one lock. Only the apply loop changes documents and drops them; readers
 //! may bring clean ones back.
-//!
-//! **Slices.** What changed is written a slice at a time, in the order in which it became dirty. A slice carries the
-//! position right before the first change of the oldest document that is still dirty, so that everything up to it is on
-//! disk once the slice is; the marks it carries are those of that position. Documents may be on disk ahead of it: each
-//! tells by its version what it has, and a replay skips that.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millpond_shared::projection::{Kind, Projection, document_tag, part_tag};
@@ -18,6 +13,7 @@ use millpond_shared::wire::Change;
 use super::held::{Cell, CellId, Held, Stage};
 use super::prepare::{Arrived, Prepared, TakenIn};
 use super::tellings::Telling;
+use super::unwritten::{Frame, Unwritten};
 use crate::projection::{Applied, Arrival, Document, is_part};
 use crate::store::shard_file::{Opened, Row, Taking, Write};
 
@@ -31,32 +27,8 @@ pub struct State {
     marks: BTreeMap<QueueId, Offset>,
     /// What the current batch changed.
     changed: Vec<CellId>,
-    /// Dirty documents in the order in which they became so, each with the position of the frame that did it.
-    dirty: VecDeque<(Position, CellId)>,
-    dirty_bytes: u64,
-    /// Documents of the slice that is being committed.
-    writing: Vec<CellId>,
+    unwritten: Unwritten,
     /// Which slots of others have been taken in.
-    taking: Taking,
-    /// Position, marks and taking that the last slice carries.
-    reached: Position,
-    reached_marks: BTreeMap<QueueId, Offset>,
-    reached_taking: Taking,
-    /// Frames that were applied behind `reached`.
-    behind: VecDeque<Frame>,
-    /// Events of the same, and those that the slice which is being committed carries.
-    events_behind: u64,
-    events_under_way: u64,
-    /// Number of commits so far.
-    commits: u64,
-}
-
-/// What is kept of a frame that was applied.
-struct Frame {
-    position: Position,
-    /// Event queue and last offset of its round; none where documents were handed over.
-    round: Option<(QueueId, Offset)>,
-    events: u64,
     taking: Taking,
 }
 
@@ -82,17 +54,8 @@ impl State {
             applied: opened.committed,
             marks: opened.marks.clone(),
             changed: Vec::new(),
-            dirty: VecDeque::new(),
-            dirty_bytes: 0,
-            writing: Vec::new(),
             taking: opened.taking,
-            reached: opened.committed,
-            reached_marks: opened.marks,
-            reached_taking: opened.taking,
-            behind: VecDeque::new(),
-            events_behind: 0,
-            events_under_way: 0,
-            commits: 0,
+            unwritten: Unwritten::behind(opened),
         }
     }
 
@@ -103,7 +66,7 @@ impl State {
 
     /// Everything up to this position is on disk once the slices taken so far are.
     pub fn reached(&self) -> Position {
-        self.reached
+        self.unwritten.reached()
     }
 
     /// Of the versions that documents get now.
@@ -126,14 +89,14 @@ impl State {
             // An event came for it, and had no effect.
             Some(cell) if cell.document.version == Version::ZERO => Looked::Nothing,
             Some(cell) => Looked::Here(cell.document.clone()),
-            None if self.cold => Looked::MayBeCold(self.commits),
+            None if self.cold => Looked::MayBeCold(self.commits()),
             None => Looked::Nothing,
         }
     }
 
     /// Number of commits so far, for [`State::bring_back`].
     pub fn commits(&self) -> u64 {
-        self.commits
+        self.unwritten.commits()
     }
 
     /// Takes in what a reader found in the file after [`State::look`] told it `commits`, if it is still what the file
@@ -141,7 +104,7 @@ impl State {
     pub fn bring_back(&mut self, row: Row, commits: u64, bytes_max: u64) {
         let (projection, key, document) = row;
         // A commit in between may have written a later one, which may have been dropped from memory since.
-        if commits == self.commits && self.held.bytes() < bytes_max && self.held.find(projection, &key).is_none() {
+        if commits == self.commits() && self.held.bytes() < bytes_max && self.held.find(projection, &key).is_none() {
             self.held.insert(projection, key, document);
         }
     }
@@ -158,22 +121,22 @@ impl State {
 
     /// What the documents that wait for a slice take in memory, in bytes.
     pub fn dirty_bytes(&self) -> u64 {
-        self.dirty_bytes
+        self.unwritten.dirty_bytes()
     }
 
     /// Whether something is on its way to the file, or has to go there.
     pub fn is_unwritten(&self) -> bool {
-        !self.dirty.is_empty() || !self.writing.is_empty()
+        !self.unwritten.is_empty()
     }
 
     /// Events applied behind the position of the last slice.
     pub fn events_since_slice(&self) -> u64 {
-        self.events_behind
+        self.unwritten.events_since_slice()
     }
 
     /// Events that a restart would have to replay.
     pub fn uncommitted_events(&self) -> u64 {
-        self.events_behind + self.events_under_way
+        self.unwritten.events()
     }
 
     /// Finds the documents of a frame in memory; gives back those that must be looked for in the file before the frame
@@ -239,20 +202,14 @@ impl State {
             if announce {
                 self.changed.push(id);
             }
-            match (applied, was) {
-                (Applied::Changed, Stage::Dirty) => self.dirty_bytes = self.dirty_bytes - before + weight,
-                (Applied::Changed, Stage::Clean | Stage::Writing) => {
-                    self.dirty_bytes += weight;
-                    self.dirty.push_back((position, id));
-                }
-                (Applied::Nothing | Applied::Before, _) => {}
+            if applied == Applied::Changed {
+                self.unwritten.changed(id, position, was, (before, weight));
             }
         }
         self.applied = position;
         let mark = self.marks.entry(queue).or_default();
         *mark = last.max(*mark);
-        self.events_behind += events;
-        self.behind.push_back(Frame { position, round: Some((queue, last)), events, taking: self.taking });
+        self.unwritten.applied(Frame { position, round: Some((queue, last)), events, taking: self.taking });
         tellings
     }
 
@@ -293,21 +250,16 @@ impl State {
                     let is_new = is_told && !std::mem::replace(&mut cell.announced, true);
                     (is_new, changed.then(|| (std::mem::replace(&mut cell.stage, Stage::Dirty), cell.weight())))
                 });
-                if replaced.is_some_and(|(is_new, _)| is_new) {
+                if replaced.as_ref().is_some_and(|(is_new, _)| *is_new) {
                     self.changed.push(id);
                 }
-                let Some((was, weight)) = replaced.and_then(|(_, replaced)| replaced) else { continue };
-                match was {
-                    Stage::Dirty => self.dirty_bytes = self.dirty_bytes - before + weight,
-                    Stage::Clean | Stage::Writing => {
-                        self.dirty_bytes += weight;
-                        self.dirty.push_back((taken.position, id));
-                    }
+                if let Some((was, weight)) = replaced.and_then(|(_, replaced)| replaced) {
+                    self.unwritten.changed(id, taken.position, was, (before, weight));
                 }
             }
         }
         self.applied = taken.position;
-        self.behind.push_back(Frame { position: taken.position, round: None, events: 0, taking: self.taking });
+        self.unwritten.applied(Frame { position: taken.position, round: None, events: 0, taking: self.taking });
     }
 
     /// What changed since this was asked last.
@@ -328,48 +280,12 @@ impl State {
     /// The documents are shared, not copied: applying goes on while they are written. The next slice is not taken before
     /// this one is [`committed`](State::committed).
     pub fn slice(&mut self, bytes_max: u64) -> Option<Write> {
-        if self.reached == self.applied {
-            return None;
-        }
-        let (mut documents, mut bytes) = (Vec::new(), 0);
-        while bytes < bytes_max
-            && let Some((_, id)) = self.dirty.pop_front()
-        {
-            let row = self.held.change(id, |cell| {
-                cell.stage = Stage::Writing;
-                (cell.weight(), (cell.projection, cell.key.clone(), cell.document.clone()))
-            });
-            let Some((weight, row)) = row else { continue };
-            bytes += weight;
-            documents.push(row);
-            self.writing.push(id);
-        }
-        self.dirty_bytes -= bytes;
-        self.reached = self.dirty.front().map_or(self.applied, |(first, _)| first.saturating_sub(1));
-        while let Some(frame) = self.behind.pop_front_if(|frame| frame.position <= self.reached) {
-            if let Some((queue, last)) = frame.round {
-                let mark = self.reached_marks.entry(queue).or_default();
-                *mark = last.max(*mark);
-            }
-            self.reached_taking = frame.taking;
-            self.events_behind -= frame.events;
-            self.events_under_way += frame.events;
-        }
-        let (marks, taking) = (self.reached_marks.clone(), Some(self.reached_taking));
-        Some(Write { committed: self.reached, marks, taking, documents })
+        self.unwritten.slice(&mut self.held, self.applied, bytes_max)
     }
 
     /// The last slice is on disk.
     pub fn committed(&mut self) {
-        for id in std::mem::take(&mut self.writing) {
-            self.held.change(id, |cell| {
-                if cell.stage == Stage::Writing {
-                    cell.stage = Stage::Clean;
-                }
-            });
-        }
-        self.events_under_way = 0;
-        self.commits += 1;
+        self.unwritten.committed(&mut self.held);
     }
 
     /// Drops documents that were not used of late and are on disk, until the others take at most `bytes_max` bytes. Gives

@@ -1,8 +1,8 @@
 //! Files: the only place that opens redb.
 //!
-//! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each,
-//! `outbox` is what of a
-//! shard's is still to be sent to another database, `shard_copy` is how a shard's gets to another process, and `forgetful` (tests) is a disk that loses what was not synced.
+//! `open` creates or opens a file and checks its format; the others hold the tables of one kind of file each. Of a shard's,
+//! `shard_opening` is what is checked when it is opened, `outbox` what is still to be sent to another database, and
+//! `shard_copy` how it gets to another process. `forgetful` (tests) is a disk that loses what was not synced.
 
 pub mod dead_letters;
 pub mod event_queue_file;
@@ -12,6 +12,7 @@ pub mod open;
 pub mod outbox;
 pub mod shard_copy;
 pub mod shard_file;
+mod shard_opening;
 pub mod shard_queue_file;
 
 pub use open::{Place, STORE_FORMAT, begin, open, rename_synced};
