@@ -60,9 +60,9 @@ pub fn key_state(data: &[u8]) {
     let edges = "{data.to}".parse().ok().map(|to| Kind::Edges(Pointing { to, removal: None, keep: 5 }));
     let home = "{data.to}".parse().ok().map(|to| {
         let pointing = Pointing { to, removal: None, keep: 5 };
-        Kind::Home(Gathering { keep: 5, feed: "feeds".to_owned(), pointing })
+        Kind::Home(Gathering { keep: 5, feed: "feeds".to_owned(), pointing, fanout_max: 2 })
     });
-    let followed = Kind::Followed(Followed { keep: 5, home: "home".to_owned(), told: 5 });
+    let followed = Kind::Followed(Followed { keep: 5, home: "home".to_owned(), told: 5, fanout_max: 2 });
     let feeds = [Kind::Feed { keep: 5, removal: None }, Kind::Feed { keep: 5, removal }];
     for kind in feeds.into_iter().chain([Kind::Latest, counter, followed]).chain(edges).chain(home) {
         match KeyState::restore(&kind, *format, blob) {

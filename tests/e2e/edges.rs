@@ -49,6 +49,7 @@ kind = "home"
 feed = "posts"
 edges = "follows"
 keep = 3
+fanout = { max = 1 }
 title = "Home of {key}"
 
   [[projection.output]]
@@ -134,6 +135,70 @@ fn home_feeds_gather_on_nats() {
     let mut pipeline = Pipeline::prepared(&[FOLLOWS]);
     ON_NATS.iter().for_each(|part| pipeline.start(*part));
     home_feeds(&mut pipeline, &[SHARD_A_ON_NATS, SHARD_B_ON_NATS]);
+}
+
+#[test]
+fn great_feeds_are_merged_across_shards_that_are_killed() {
+    let mut pipeline = Pipeline::prepared(&[FOLLOWS]);
+    SEVERAL_PROCESSES.iter().for_each(|part| pipeline.start(*part));
+    followed_by_two(&pipeline);
+    home_feeds(&mut pipeline, &[SHARD_A, SHARD_B, DISPATCHER, SHARD_A, QUEUE, SHARD_B]);
+    assert!(pipeline.sum(MERGED) > 0.0);
+}
+
+#[test]
+fn great_feeds_are_merged_on_nats() {
+    let mut pipeline = Pipeline::prepared(&[FOLLOWS]);
+    ON_NATS.iter().for_each(|part| pipeline.start(*part));
+    followed_by_two(&pipeline);
+    home_feeds(&mut pipeline, &[SHARD_A_ON_NATS, SHARD_B_ON_NATS]);
+    assert!(pipeline.sum(MERGED) > 0.0);
+}
+
+const MERGED: &str = "millpond_shard_merged_documents_total";
+
+/// Which is more than they tell one by one.
+fn followed_by_two(pipeline: &Pipeline) {
+    for (second, user) in (1..).zip(["dan", "eve"]) {
+        post_of(pipeline, user, second, "follow", "bob");
+        post_of(pipeline, user, second, "follow", "cid");
+    }
+}
+
+/// A copy of a home feed that was made before its feed was a great one has to go when that has news.
+#[test]
+fn copies_of_home_feeds_change_with_great_feeds() {
+    let pipeline = running();
+    let mut client = Client::of(pipeline.proxy());
+    let mut hit = |path: &str, expected: &[&str]| {
+        let expected: Vec<_> = expected.iter().map(|id| json!({ "id": id })).collect();
+        eventually("a hit with all items", || match client.get(path) {
+            answer if (answer.detail(), &answer.json()["items"]) == ("hit", &json!(expected)) => Ok(()),
+            other => Err(format!("{path}: {} {}", other.detail(), other.text())),
+        });
+    };
+    post_of(&pipeline, "bob", 10, "post", "b1");
+    post_of(&pipeline, "ann", 11, "follow", "bob");
+    hit("/home/ann.json", &["b1"]);
+    assert_eq!(pipeline.sum(MERGED), 0.0);
+    followed_by_two(&pipeline);
+    hit("/home/dan.json", &["b1"]);
+    hit("/home/eve.json", &["b1"]);
+    for (second, shown) in [(12, ["b2", "b1", ""]), (13, ["b3", "b2", "b1"]), (14, ["b4", "b3", "b2"])] {
+        post_of(&pipeline, "bob", second, "post", shown[0]);
+        let shown: Vec<&str> = shown.into_iter().filter(|id| !id.is_empty()).collect();
+        ["ann", "dan", "eve"].iter().for_each(|user| hit(&format!("/home/{user}.json"), &shown));
+    }
+    assert!(pipeline.sum(MERGED) > 0.0);
+    // One that does not follow it any more has nothing of it, and is not fetched again for its sake.
+    post_of(&pipeline, "ann", 20, "unfollow", "bob");
+    hit("/home/ann.json", &[]);
+    let fetched = || pipeline.sum("millpond_render_total");
+    post_of(&pipeline, "bob", 21, "post", "b5");
+    hit("/home/dan.json", &["b5", "b4", "b3"]);
+    let before = fetched();
+    hit("/home/ann.json", &[]);
+    assert_eq!(fetched(), before);
 }
 
 /// After each step one of `killed` is killed, before anybody looks, and started again.

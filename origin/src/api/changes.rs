@@ -6,7 +6,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{ChangeMessage, Follow};
 
-use super::documents::{Documents, again, not_here};
+use super::answers::{again, not_here};
+use super::documents::Documents;
 use crate::http::{Answer, method_not_allowed, refusal};
 
 const ROOT: &str = "/_millpond/shards/";

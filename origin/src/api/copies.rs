@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use millpond_shared::version::ShardId;
 
-use super::documents::{Documents, not_here};
+use super::answers::not_here;
+use super::documents::Documents;
 use crate::http::{method_not_allowed, refusal};
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.millpond.copy");

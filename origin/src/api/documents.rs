@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use millpond_shared::projection::{Kind, Output, Projection, document_tag};
+use millpond_shared::projection::{Projection, document_tag};
 use millpond_shared::route::{self, Route};
-use millpond_shared::shard_map::{MapState, Owner};
-use millpond_shared::version::{Position, ShardId, Version};
+use millpond_shared::shard_map::MapState;
+use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
 use tokio::time::timeout;
 
-use super::conditions::not_modified;
+use super::answers::{Asked, again, not_owned_here, not_read, put};
 use super::{changes, copies, pages};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
 use crate::queue::KnownMap;
-use crate::shard::{Behind, Found, NotRead, Read, Shard};
+use crate::shard::Shard;
 
 /// The shards of this process, as one origin.
 pub struct Documents {
@@ -126,76 +126,6 @@ impl Documents {
     }
 }
 
-/// What a request names.
-struct Asked<'a> {
-    kind: &'a Kind,
-    output: &'a Output,
-    tag: String,
-    owner: Owner,
-    refresh: Option<Duration>,
-}
-
-impl Asked<'_> {
-    fn answer(&self, read: &Read, conditions: &HeaderMap) -> Response<Bytes> {
-        match &read.found {
-            Found::Document(rendered) => {
-                let mut response = Response::new(Bytes::new());
-                let fields = response.headers_mut();
-                put(fields, header::ETAG.as_str(), &rendered.etag);
-                put(fields, header::LAST_MODIFIED.as_str(), &rendered.last_modified);
-                if let Some(link) = &rendered.link {
-                    put(fields, header::LINK.as_str(), link);
-                }
-                self.put_common(fields, rendered.version, read);
-                if !rendered.is_kept {
-                    put(fields, header::CACHE_CONTROL.as_str(), "no-store");
-                }
-                // Not where there is nothing yet: the first event is waited for.
-                if let Some(refresh) = self.refresh {
-                    put(fields, headers::REFRESH, &refresh.as_millis().to_string());
-                }
-                if not_modified(conditions, &rendered.etag, &rendered.last_modified) {
-                    *response.status_mut() = StatusCode::NOT_MODIFIED;
-                } else {
-                    put(response.headers_mut(), header::CONTENT_TYPE.as_str(), &rendered.content_type);
-                    *response.body_mut() = rendered.body.clone();
-                }
-                response
-            }
-            // It names its tag and version like any document, so that a proxy can keep it until the first event comes.
-            Found::Nothing(version) => {
-                let error = format!("no event has reached the document `{}` yet", self.tag);
-                let mut response = refusal(StatusCode::NOT_FOUND, error, "check the key, or wait for an event");
-                self.put_common(response.headers_mut(), *version, read);
-                response
-            }
-        }
-    }
-
-    fn put_common(&self, fields: &mut HeaderMap, version: Version, read: &Read) {
-        let behind = match read.behind {
-            Behind::Nothing => None,
-            Behind::Positions(positions) => Some(positions.to_string()),
-            Behind::Unknown => Some("unknown".to_owned()),
-        };
-        let control = if behind.is_some() { "no-store" } else { &self.output.cache_control };
-        put(fields, header::CACHE_CONTROL.as_str(), control);
-        if let Some(behind) = behind {
-            put(fields, headers::BEHIND, &behind);
-        }
-        put(fields, headers::CACHE_TAG, &self.tag);
-        put(fields, headers::VERSION, &version.to_string());
-        put(fields, headers::POSITION, &read.position.to_string());
-        put(fields, headers::SHARD, &self.owner.shard.to_string());
-    }
-}
-
-fn put(fields: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        fields.insert(name, value);
-    }
-}
-
 fn least_position(fields: &HeaderMap) -> Result<Option<Position>, Box<Response<Bytes>>> {
     let Some(value) = fields.get(headers::LEAST_POSITION) else { return Ok(None) };
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
@@ -205,37 +135,6 @@ fn least_position(fields: &HeaderMap) -> Result<Option<Position>, Box<Response<B
             let error = format!("{} is not a position", headers::LEAST_POSITION);
             let fix = "write it as a decimal number, or leave it out";
             Err(Box::new(refusal(StatusCode::BAD_REQUEST, error, fix)))
-        }
-    }
-}
-
-/// 421: the document belongs to a shard that is not in this process.
-pub(super) fn not_here(shard: ShardId) -> Response<Bytes> {
-    let error = format!("shard {shard} is not here");
-    refusal(StatusCode::MISDIRECTED_REQUEST, error, "give all roles the same [shard_map] and ask the process it names")
-}
-
-/// The same for a document, with the version of the shard map that says so.
-fn not_owned_here(shard: ShardId, map_version: u32) -> Response<Bytes> {
-    let mut response = not_here(shard);
-    put(response.headers_mut(), headers::MAP_VERSION, &map_version.to_string());
-    response
-}
-
-/// 503 that asks for another try in a second.
-pub(super) fn again(error: impl AsRef<str>, fix: &str) -> Response<Bytes> {
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error, fix);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-fn not_read(why: NotRead) -> Response<Bytes> {
-    match why {
-        NotRead::Behind { .. } => again(why.to_string(), "the shard is catching up: ask again"),
-        NotRead::Stopping => again(why.to_string(), "ask again"),
-        NotRead::NotRendered(_) | NotRead::File(_) | NotRead::NoOutput => {
-            tracing::error!(error = %why, "a document was not rendered");
-            refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_string(), "see the log of the shard server")
         }
     }
 }
@@ -275,6 +174,7 @@ impl Changes for Documents {
 mod tests {
     use futures_util::StreamExt;
     use millpond_shared::shard_map::{FirstMap, ShardMap};
+    use millpond_shared::version::Version;
     use millpond_shared::wire::Change;
     use tokio::sync::watch;
 

@@ -1,5 +1,6 @@
 //! What the origin roles answer on their sockets.
 
+mod answers;
 mod changes;
 mod conditions;
 mod copies;

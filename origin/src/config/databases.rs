@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use millpond_shared::config::{At, Complaints};
-use millpond_shared::projection::Projection;
+use millpond_shared::projection::{Kind, Projection};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -97,7 +97,11 @@ fn names(
     let mut names = Vec::new();
     for at in &list.value {
         let name = &at.value;
-        if !projections.iter().any(|projection| projection.name == *name) {
+        let declared = projections.iter().find(|projection| projection.name == *name);
+        if declared.is_some_and(|declared| matches!(declared.kind, Kind::Home(_))) {
+            let problem = format!("`{name}` is a home, whose documents are whole only when they are read");
+            section.wrong("projections", at, problem, "send its feed and its edges, or remove it");
+        } else if declared.is_none() {
             let problem = format!("there is no projection `{name}`");
             section.wrong("projections", at, problem, "name a [[projection]], or remove it");
         } else if let Some(other) = taken.insert(name.clone(), database.to_owned()) {

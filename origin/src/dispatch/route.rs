@@ -9,7 +9,7 @@ use millpond_shared::shard_map::{MapState, Slot};
 use millpond_shared::version::{Offset, QueueId, ShardId};
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
-use crate::projection::{addressees, is_hop};
+use crate::projection::{addressees, is_hop, is_part};
 use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 
 /// What events are routed by.
@@ -139,6 +139,12 @@ impl Routing {
         let named = self.projections.iter().position(|projection| projection.name == name);
         let Some(projection) = named else { return Go::On };
         for key in keys {
+            if is_part(key) {
+                let key = || key.to_owned();
+                let everywhere = self.map.all_shards().into_iter();
+                filings.extend(everywhere.map(|shard| Filing { projection, key: key(), shard }));
+                continue;
+            }
             let Some(shard) = self.map.filed_with(Slot::of(name, key), queue, offset) else { return Go::NoFurther };
             filings.push(Filing { projection, key: key.to_owned(), shard });
         }
@@ -210,7 +216,7 @@ pub(super) mod tests {
     use millpond_shared::shard_map::{FirstMap, Slots};
     use proptest::prelude::*;
 
-    use crate::projection::{Follow, Told};
+    use crate::projection::{Follow, GREAT_FEEDS, News, Told, excerpt_key};
 
     use super::*;
 
@@ -342,6 +348,26 @@ pub(super) mod tests {
             assert_eq!((frame.events.len(), &frame.events[0].event.subject), (1, &None), "not each other's keys");
             assert_eq!(Told::of(&frame.events[0].event), Some(Told::Follow(follow.clone())));
         }
+    }
+
+    #[test]
+    fn what_a_great_feed_tells_goes_to_every_shard_that_has_slots_or_takes_some() {
+        let routing = routing(3);
+        let four = routing.map.with_shards(FirstMap { version: 1, shards: 4 }).unwrap();
+        let news = Told::News(News { feed: "g".into(), items: Arc::new([]) });
+        let events = vec![news.event("users", &[GREAT_FEEDS, &excerpt_key("g")], 7)];
+        let frame = EventFrame { queue: 0, first: 1, events };
+        let shards = |map: MapState| {
+            let routing = Routing { map: Arc::new(map), ..routing.clone() };
+            let frames = sent(routing.route(std::slice::from_ref(&frame), 1, 1, 1));
+            let row = |shard, key: &str| (shard, 1, "users".to_owned(), key.to_owned());
+            let shards: Vec<ShardId> = frames.iter().map(|(shard, _)| *shard).collect();
+            let expected: Vec<_> = shards.iter().flat_map(|shard| [row(*shard, "*"), row(*shard, "*g")]).collect();
+            assert_eq!(filed(&frames), expected);
+            shards
+        };
+        assert_eq!(shards(four.clone()), [0, 1, 2], "the fourth has none yet");
+        assert_eq!(shards(four.begin([Slot(0)].into_iter().collect(), 3).unwrap()), [0, 1, 2, 3]);
     }
 
     #[test]

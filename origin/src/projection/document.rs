@@ -8,8 +8,8 @@ use millpond_shared::stored;
 use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
-use super::state::{Effect, KeyState};
-use super::{Before, Hop, Item};
+use super::state::{Effect, KeyState, keep_of};
+use super::{Before, GREAT_FEEDS, Hop, Item, Items};
 
 /// What the outputs of a document are rendered from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,56 @@ impl Document {
         Applied::Changed
     }
 
+    /// Takes what another shard's excerpt or list of great feeds has into this one's, which has `key`; whether that changed
+    /// it. It then has the other's version, as if it had been taken over.
+    pub fn join(document: &mut Arc<Document>, kind: &Kind, key: &str, other: &Document) -> bool {
+        let (Kind::Followed(declared), KeyState::Followed(theirs)) = (kind, &other.state) else { return false };
+        let mut joined = document.as_ref().clone();
+        let KeyState::Followed(ours) = &mut joined.state else { return false };
+        if !ours.join(declared, theirs, key == GREAT_FEEDS) {
+            return false;
+        }
+        joined.version = other.version;
+        joined.reflects = other.reflects;
+        joined.changed_ms = joined.changed_ms.max(other.changed_ms);
+        *document = Arc::new(joined);
+        true
+    }
+
+    /// A home feed's document with excerpts of the feeds with these keys, as it is shown at `version`.
+    pub fn merged<'a>(
+        &self,
+        kind: &Kind,
+        excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)> + Clone,
+        version: Version,
+    ) -> Document {
+        let KeyState::Home(home) = &self.state else { return self.clone() };
+        let changed_ms = latest_of(self, excerpts.clone());
+        let state = KeyState::Home(home.merged(keep_of(kind), items_of(excerpts)));
+        Document { version, changed_ms, state, ..*self }
+    }
+
+    /// The same document with the items of excerpts in it, as if it had been told of them.
+    pub fn with_excerpts<'a>(
+        &self,
+        kind: &Kind,
+        excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)> + Clone,
+    ) -> Document {
+        let KeyState::Home(home) = &self.state else { return self.clone() };
+        let changed_ms = latest_of(self, excerpts.clone());
+        let state = KeyState::Home(home.clone().with(keep_of(kind), items_of(excerpts)));
+        Document { changed_ms, state, ..*self }
+    }
+
+    /// What another shard has to list of great feeds when it is given excerpts of them.
+    pub fn list_of(kind: &Kind, feeds: &[&str]) -> Document {
+        let mut list = Document::empty(kind);
+        if let KeyState::Followed(followed) = &mut list.state {
+            feeds.iter().for_each(|feed| _ = followed.list(feed));
+        }
+        list
+    }
+
     /// Whether the event is in the document, or came before one that is.
     ///
     /// Frames are applied in the order of their positions, and the events of one frame, which come from one queue, in
@@ -181,6 +231,21 @@ impl Document {
         let state = KeyState::restore(kind, format & !PACKED, unpacked.as_deref().unwrap_or(rest))?;
         Ok(Document { version, changed_ms, reflects, state })
     }
+}
+
+/// Items of excerpts with the keys of their feeds.
+fn items_of<'a>(
+    excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)>,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Items)> {
+    excerpts.filter_map(|(feed, document)| match &document.state {
+        KeyState::Followed(excerpt) => Some((feed, excerpt.items())),
+        _ => None,
+    })
+}
+
+/// When any of these documents was changed last.
+fn latest_of<'a>(home: &Document, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)>) -> u64 {
+    excerpts.fold(home.changed_ms, |latest, (_, excerpt)| latest.max(excerpt.changed_ms))
 }
 
 /// What [`Document::encode`] has packed.

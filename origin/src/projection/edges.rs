@@ -79,6 +79,11 @@ impl Edges {
         }
     }
 
+    /// Number of edges that have a place, removed ones too.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
     /// Whether there is an edge to `to`.
     pub fn is_there(&self, to: &str) -> bool {
         self.by_to.get(to).is_some_and(|item| !item.body().is_empty())

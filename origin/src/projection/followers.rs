@@ -13,8 +13,6 @@ type Bucket = BTreeMap<Box<str>, u64>;
 
 /// Number of buckets, if there is anybody.
 const BUCKETS: usize = 256;
-/// Home feeds that one feed tells of its items; one more is not told.
-pub const FOLLOWERS_MAX: usize = 1_000_000;
 /// What a follower takes in memory beside its key, in bytes: its part of a tree node, and a block.
 const FOLLOWER_BYTES: usize = 48;
 
@@ -61,8 +59,7 @@ impl Followers {
 
     /// Takes a follower in; whether that changed anything.
     pub fn insert(&mut self, home: &str, decision: u64) -> bool {
-        let known = self.decision(home);
-        if known == Some(decision) || (known.is_none() && self.count >= FOLLOWERS_MAX) {
+        if self.decision(home) == Some(decision) {
             return false;
         }
         let Some(bucket) = self.bucket(home) else { return false };

@@ -9,7 +9,8 @@
 //! - When a feed is followed no longer, its items go. Others may have been pushed out by them: where that may be, all
 //!   feeds are asked to tell theirs again.
 //!
-//! Everything may come twice, and late.
+//! Everything may come twice, and late. Great feeds do not tell home feeds of their items; those are merged with what is
+//! here when it is read (`excerpt`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edges::{Edge, Edges};
 use super::hop::{Follow, Hop, News};
-use super::{Before, Item};
+use super::{Before, Followed, Item, Items};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Home {
@@ -92,23 +93,62 @@ impl Home {
             return false;
         }
         let mut changed = false;
-        for item in news.items.iter().cloned() {
-            let Some(place) = self.place(keep, &item, &news.feed) else { continue };
-            changed = true;
-            let gathered = Gathered { item, feed: news.feed.clone() };
-            self.weight += gathered.weight();
-            match place {
-                Err(index) => self.items.insert(index, gathered),
-                Ok(index) => {
-                    let replaced = self.items.get_mut(index).map(|kept| std::mem::replace(kept, gathered));
-                    self.weight -= replaced.map_or(0, |replaced| replaced.weight());
-                }
-            }
-            while self.items.len() > keep {
-                self.weight -= self.items.pop_back().map_or(0, |dropped| dropped.weight());
-            }
+        for item in news.items.iter() {
+            changed |= self.take(keep, item, &news.feed);
         }
         changed
+    }
+
+    /// Files an item of a feed among the newest `keep`; whether that changed anything.
+    fn take(&mut self, keep: usize, item: &Arc<Item>, feed: &Arc<str>) -> bool {
+        let Some(place) = self.place(keep, item, feed) else { return false };
+        let gathered = Gathered { item: item.clone(), feed: feed.clone() };
+        self.weight += gathered.weight();
+        match place {
+            Err(index) => self.items.insert(index, gathered),
+            Ok(index) => {
+                let replaced = self.items.get_mut(index).map(|kept| std::mem::replace(kept, gathered));
+                self.weight -= replaced.map_or(0, |replaced| replaced.weight());
+            }
+        }
+        while self.items.len() > keep {
+            self.weight -= self.items.pop_back().map_or(0, |dropped| dropped.weight());
+        }
+        true
+    }
+
+    /// The feeds that are followed and that are in a list of great feeds, in the order of their keys.
+    pub fn great_feeds(&self, list: &Followed) -> Vec<Arc<str>> {
+        // The shorter of the two is gone through.
+        if list.items().iter().len() < self.follows.count() {
+            let mut great: Vec<Arc<str>> = (list.items().iter())
+                .filter(|item| self.follows.is_there(item.id()))
+                .map(|item| Arc::from(item.id()))
+                .collect();
+            great.sort_unstable();
+            return great;
+        }
+        self.follows.there().map(|(feed, _)| feed).filter(|feed| list.lists(feed)).cloned().collect()
+    }
+
+    /// What is shown: its items with those of excerpts of feeds that it follows. Whom it follows is not in it.
+    pub fn merged<'a>(&self, keep: usize, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Items)>) -> Home {
+        let shown = Home { items: self.items.clone(), weight: self.weight, ..Home::default() };
+        shown.with(keep, excerpts)
+    }
+
+    /// The same with the items of excerpts.
+    pub fn with<'a>(mut self, keep: usize, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Items)>) -> Home {
+        for (feed, items) in excerpts {
+            for item in items.iter() {
+                // The newest come first.
+                if self.items.len() >= keep && self.items.back().is_some_and(|last| last.item.rank() > item.rank()) {
+                    break;
+                }
+                self.take(keep, &Arc::new(item.clone()), feed);
+            }
+        }
+        self
     }
 
     /// Where the item gets in (`Err`), or which it takes the place of (`Ok`): of two of one feed, one order and one id the
@@ -193,6 +233,7 @@ struct StoredItem<'a> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use millpond_shared::projection::Followed as Declared;
     use proptest::prelude::*;
 
     use super::super::followed::Followed;
@@ -217,12 +258,23 @@ mod tests {
         Act(Act),
         Follow(Box<str>, Follow),
         News(Box<str>, News),
+        /// To the list of great feeds.
+        Listed(News),
+        /// To an excerpt.
+        Excerpt(News),
+    }
+
+    /// With one follower a feed tells it, with two it is a great feed.
+    fn declared() -> Declared {
+        Declared { keep: FEED_KEEP, home: "home".to_owned(), told: KEEP, fanout_max: 1 }
     }
 
     #[derive(Default)]
     struct World {
         homes: BTreeMap<String, Home>,
         feeds: BTreeMap<String, Followed>,
+        list: Followed,
+        excerpts: BTreeMap<String, Followed>,
     }
 
     fn item(order: i64, id: u8, body: &str) -> Item {
@@ -247,11 +299,11 @@ mod tests {
                 Message::Act(Act::Post { feed, order, id, body }) => {
                     let key = feed.to_string();
                     let item = item(order, id, &format!("{{\"n\":{body}}}"));
-                    self.feeds.entry(key.clone()).or_default().insert(FEED_KEEP, item, &mut hops);
+                    self.feeds.entry(key.clone()).or_default().insert(&declared(), item, &mut hops);
                     key.into()
                 }
                 Message::Follow(feed, follow) => {
-                    self.feeds.entry(feed.to_string()).or_default().follow(KEEP, &follow, &mut hops);
+                    self.feeds.entry(feed.to_string()).or_default().follow(&declared(), &follow, &mut hops);
                     feed.into()
                 }
                 Message::News(home, news) => {
@@ -260,16 +312,51 @@ mod tests {
                     assert_eq!((home.insert(KEEP, &news), would), (*home != before, *home != before));
                     return Vec::new();
                 }
+                Message::Listed(news) => {
+                    let would = !self.list.lists(&news.feed);
+                    assert_eq!(self.list.list(&news.feed), would);
+                    return Vec::new();
+                }
+                Message::Excerpt(news) => {
+                    let excerpt = self.excerpts.entry(news.feed.to_string()).or_default();
+                    let would = excerpt.would_excerpt(&declared(), &news);
+                    assert_eq!(excerpt.excerpt(&declared(), &news), would);
+                    return Vec::new();
+                }
             };
             hops.into_iter().flat_map(|hop| messages(hop, &feed)).collect()
+        }
+
+        /// What a home feed shows.
+        fn shown(&self, home: &str) -> Vec<(i64, String, String, String)> {
+            let Some(home) = self.homes.get(home) else { return Vec::new() };
+            let great = home.great_feeds(&self.list);
+            let by_hand: Vec<&str> =
+                home.follows.there().map(|(feed, _)| &**feed).filter(|feed| self.list.lists(feed)).collect();
+            assert_eq!(great.iter().map(|feed| &**feed).collect::<Vec<_>>(), by_hand);
+            let items = |feed: &str| Some(self.excerpts.get(feed)?.items());
+            let excerpts: Vec<(&Arc<str>, &Items)> =
+                great.iter().filter_map(|feed| Some((feed, items(feed)?))).collect();
+            let merged = home.merged(KEEP, excerpts.iter().copied());
+            assert_eq!(merged.weight, merged.items.iter().map(Gathered::weight).sum::<usize>());
+            assert_eq!(home.clone().with(KEEP, excerpts.iter().copied()).items, merged.items);
+            let item = |Gathered { item, feed }: &Gathered| {
+                (item.order, item.id().to_owned(), feed.to_string(), item.body().to_owned())
+            };
+            merged.items.iter().map(item).collect()
         }
     }
 
     fn messages(hop: Hop, feed: &Arc<str>) -> Vec<Message> {
         match hop {
             Hop::Follow { feed, follow } => vec![Message::Follow(feed, follow)],
+            Hop::Items { to: Audience::Shards, items } => {
+                let news = News { feed: feed.clone(), items: items.into() };
+                vec![Message::Listed(news.clone()), Message::Excerpt(news)]
+            }
             Hop::Items { to, items } => {
                 let homes = match to {
+                    Audience::Shards => Vec::new(),
                     Audience::One(home) => vec![home],
                     Audience::All(followers) => followers.page(&Cursor::default(), usize::MAX, usize::MAX).0,
                 };
@@ -346,11 +433,8 @@ mod tests {
                 bag.extend(world.take(message));
             }
             for home in 0u8..2 {
+                prop_assert_eq!(world.shown(&home.to_string()), model(&acts, home));
                 let state = world.homes.remove(&home.to_string()).unwrap_or_default();
-                let shown: Vec<_> = state.items.iter().map(|Gathered { item, feed }| {
-                    (item.order, item.id().to_owned(), feed.to_string(), item.body().to_owned())
-                }).collect();
-                prop_assert_eq!(shown, model(&acts, home));
                 let mut blob = Vec::new();
                 state.put(&mut blob);
                 prop_assert_eq!(Home::restore(&blob), Ok(state));
@@ -358,10 +442,11 @@ mod tests {
                     prop_assert!(Home::restore(&blob[..cut]).is_err());
                 }
             }
-            for state in world.feeds.into_values() {
+            for state in world.feeds.into_values().chain([world.list]).chain(world.excerpts.into_values()) {
                 let mut blob = Vec::new();
                 state.put(&mut blob);
-                prop_assert_eq!(Followed::restore(&blob), Ok(state));
+                let restored = if state.is_great() { Followed::restore_great(&blob) } else { Followed::restore(&blob) };
+                prop_assert_eq!(restored, Ok(state));
             }
         }
     }

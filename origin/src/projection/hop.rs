@@ -21,7 +21,7 @@ const HOP_SOURCE: &str = "#hop";
 pub enum Hop {
     /// Of a home feed, to the feed of this key.
     Follow { feed: Box<str>, follow: Follow },
-    /// Of a feed, to these home feeds.
+    /// Of a feed, to these.
     Items { to: Audience, items: Vec<Arc<Item>> },
 }
 
@@ -35,7 +35,7 @@ pub struct Follow {
     pub is_followed: bool,
 }
 
-/// Items of a feed, on their way to home feeds.
+/// Items of a feed, on their way to home feeds, or to its excerpts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     /// Key of the feed.
@@ -43,12 +43,22 @@ pub struct News {
     pub items: Arc<[Arc<Item>]>,
 }
 
-/// Keys of home feeds.
+/// Whom a feed tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audience {
+    /// The home feed of this key.
     One(Box<str>),
     /// All who follow, as of when there was something to tell.
     All(Followers),
+    /// Every shard, for its excerpt.
+    Shards,
+}
+
+impl Hop {
+    /// Whether it goes to excerpts.
+    pub fn is_for_shards(&self) -> bool {
+        matches!(self, Hop::Items { to: Audience::Shards, .. })
+    }
 }
 
 /// What a hop's payload holds.

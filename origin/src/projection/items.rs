@@ -47,7 +47,12 @@ impl Items {
 
     /// Whether an item stands at the place.
     pub fn has_place(&self, before: &Before) -> bool {
-        self.items.binary_search_by(|item| before.rank().cmp(&item.rank())).is_ok()
+        self.has_rank(before.rank())
+    }
+
+    /// Whether an item has this order and id.
+    pub fn has_rank(&self, rank: (i64, &str)) -> bool {
+        self.items.binary_search_by(|item| rank.cmp(&item.rank())).is_ok()
     }
 
     /// The items, to be shared.

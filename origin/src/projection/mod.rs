@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `feed`, `latest` | `items`: the newest by (order, id), each rendered once by `item` |
 //! | `feed` with `remove_on` | `removable` |
-//! | `feed` that a `home` gathers from | `followed`: `items`, and the home feeds that follow (`followers`) |
+//! | `feed` that a `home` gathers from | `followed`: `items`, and the home feeds that follow (`followers`); of those with too many of them, each shard has an `excerpt` |
 //! | `home` | `home`: `edges`, and items of the feeds that they point to; `hop` is what the two tell each other |
 //! | `edges` | `edges`: one item for each they point to |
 //! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
@@ -23,6 +23,7 @@ mod decimal;
 mod distinct;
 mod document;
 mod edges;
+mod excerpt;
 mod followed;
 mod followers;
 mod group;
@@ -42,6 +43,7 @@ pub use counter::Counter;
 pub use decimal::Decimal;
 pub use document::{Applied, Arrival, Document};
 pub use edges::Edges;
+pub use excerpt::{GREAT_FEEDS, excerpt_key, is_part};
 pub use followed::Followed;
 pub use followers::{Cursor, Followers};
 pub use group::{Group, Members, Ranked};

@@ -16,6 +16,7 @@ use millpond_shared::projection::{Kind, Projection, Removal};
 
 use super::counter::Counter;
 use super::edges::{Edge, Edges};
+use super::excerpt::{GREAT_FEEDS, is_part};
 use super::followed::Followed;
 use super::group::{Group, GroupTick};
 use super::home::Home;
@@ -38,8 +39,10 @@ pub enum Effect {
     Edge(Edge),
     /// A home feed comes to follow a feed, or goes.
     Follow(Follow),
-    /// A feed has told its news to a home feed.
+    /// A feed has told its news to a home feed, or to its excerpt on this shard.
     News(News),
+    /// The feed with this key is a great one.
+    Great(Box<str>),
     /// Counts in a `counter`.
     Tick(Tick),
     /// Counts in a `group`.
@@ -69,6 +72,7 @@ const GROUP_FORMAT: u8 = 4;
 const EDGES_FORMAT: u8 = 5;
 const FOLLOWED_FORMAT: u8 = 6;
 const HOME_FORMAT: u8 = 7;
+const GREAT_FORMAT: u8 = 8;
 
 impl Effect {
     /// What `view` does to the documents of `projection` that it was routed to.
@@ -103,10 +107,14 @@ impl Effect {
         Ok(Effect::Named(Named { name, item: Item::of(projection, view)? }))
     }
 
-    /// What a document of this kind of projection is told; `None` if that is nothing for it.
-    pub fn told(kind: &Kind, told: &Told) -> Option<Effect> {
+    /// What the document of this key and kind of projection is told; `None` if that is nothing for it.
+    pub fn told(kind: &Kind, key: &str, told: &Told) -> Option<Effect> {
         match (kind, told) {
-            (Kind::Followed(_), Told::Follow(follow)) => Some(Effect::Follow(follow.clone())),
+            (Kind::Followed(_), Told::Follow(follow)) if !is_part(key) => Some(Effect::Follow(follow.clone())),
+            (Kind::Followed(_), Told::News(news)) if key == GREAT_FEEDS => {
+                Some(Effect::Great(news.feed.as_ref().into()))
+            }
+            (Kind::Followed(_), Told::News(news)) if is_part(key) => Some(Effect::News(news.clone())),
             (Kind::Home(_), Told::News(news)) => Some(Effect::News(news.clone())),
             _ => None,
         }
@@ -145,6 +153,10 @@ impl KeyState {
             (KeyState::Followed(followed), kind, Effect::Item(item)) => {
                 followed.items().would_change(keep_of(kind), item)
             }
+            (KeyState::Followed(followed), Kind::Followed(declared), Effect::News(news)) => {
+                followed.would_excerpt(declared, news)
+            }
+            (KeyState::Followed(followed), _, Effect::Great(feed)) => !followed.lists(feed),
             (KeyState::Home(home), kind, Effect::News(news)) => home.would_change(keep_of(kind), news),
             (KeyState::Edges(edges), kind, Effect::Edge(edge)) => edges.would_change(keep_of(kind), edge),
             (KeyState::Counter(counter), Kind::Counter(counting), Effect::Tick(tick)) => {
@@ -166,10 +178,16 @@ impl KeyState {
             (KeyState::Removable(items), Kind::Feed { removal: Some(removal), .. }, Effect::Remove(remove)) => {
                 items.remove(removal.keep, remove)
             }
-            (KeyState::Followed(followed), kind, Effect::Item(item)) => followed.insert(keep_of(kind), item, hops),
-            (KeyState::Followed(followed), Kind::Followed(declared), Effect::Follow(follow)) => {
-                followed.follow(declared.told, &follow, hops)
+            (KeyState::Followed(followed), Kind::Followed(declared), Effect::Item(item)) => {
+                followed.insert(declared, item, hops)
             }
+            (KeyState::Followed(followed), Kind::Followed(declared), Effect::Follow(follow)) => {
+                followed.follow(declared, &follow, hops)
+            }
+            (KeyState::Followed(followed), Kind::Followed(declared), Effect::News(news)) => {
+                followed.excerpt(declared, &news)
+            }
+            (KeyState::Followed(followed), _, Effect::Great(feed)) => followed.list(&feed),
             (KeyState::Home(home), Kind::Home(gathering), Effect::Edge(edge)) => {
                 home.point(gathering.keep, gathering.pointing.keep, edge, key, hops)
             }
@@ -199,6 +217,7 @@ impl KeyState {
         match self {
             KeyState::Items(_) => ITEMS_FORMAT,
             KeyState::Removable(_) => REMOVABLE_FORMAT,
+            KeyState::Followed(followed) if followed.is_great() => GREAT_FORMAT,
             KeyState::Followed(_) => FOLLOWED_FORMAT,
             KeyState::Home(_) => HOME_FORMAT,
             KeyState::Edges(_) => EDGES_FORMAT,
@@ -230,6 +249,7 @@ impl KeyState {
                 Removable::restore(bytes).map(KeyState::Removable)
             }
             (Kind::Followed(_), FOLLOWED_FORMAT) => Followed::restore(bytes).map(KeyState::Followed),
+            (Kind::Followed(_), GREAT_FORMAT) => Followed::restore_great(bytes).map(KeyState::Followed),
             (Kind::Home(_), HOME_FORMAT) => Home::restore(bytes).map(KeyState::Home),
             (Kind::Edges(_), EDGES_FORMAT) => Edges::restore(bytes).map(KeyState::Edges),
             (Kind::Counter(counting), COUNTER_FORMAT) => Counter::restore(counting, bytes).map(KeyState::Counter),

@@ -45,11 +45,20 @@ pub struct Rendered {
     pub etag: String,
     /// Value of `Link`: the next page, if there is one, and from there back to the first.
     pub link: Option<String>,
-    /// Whether it is to be kept: it is the first page, or begins behind an item of the document. There are not more of
-    /// these than items; cursors that name no item can be made up without end.
+    /// Whether it is to be kept: it is the document at its version, and the first page, or begins behind an item of the
+    /// document. There are not more of these than items; cursors that name no item can be made up without end.
     pub is_kept: bool,
     /// Value of `Last-Modified`: an IMF-fixdate.
     pub last_modified: String,
+}
+
+/// What the `ETag` of a document's first page is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Its version.
+    Version,
+    /// What is sent: it is not what the document is at any version.
+    Digest,
 }
 
 /// What could not be rendered: by a template that fails, or because the store is damaged, since the items that a projection
@@ -104,7 +113,7 @@ impl Renderer {
     }
 
     /// Renders an output of the document with `key`, by the numbers of projection and output: its first page, or the one
-    /// that begins `before` a place.
+    /// that begins `before` a place. `tag`: what the `ETag` of the first page is made of.
     pub fn render(
         &self,
         projection: usize,
@@ -112,6 +121,7 @@ impl Renderer {
         key: &str,
         before: Option<&Before>,
         document: &Document,
+        tag: Tag,
     ) -> Result<Rendered, NotRendered> {
         let prepared = self.outputs.get(projection).and_then(|outputs| outputs.get(output));
         let declared =
@@ -131,9 +141,11 @@ impl Renderer {
         };
         let body = Bytes::from(body.map_err(|problem| not_rendered(&page, problem))?);
         let link = page.link_field();
-        let etag = match before {
-            None => etag(document.version, prepared.fingerprint),
-            Some(_) => page_etag(prepared.fingerprint, link.as_deref().unwrap_or_default(), &body),
+        let etag = match (before, tag) {
+            (None, Tag::Version) => etag(document.version, prepared.fingerprint),
+            (None, Tag::Digest) | (Some(_), _) => {
+                page_etag(prepared.fingerprint, link.as_deref().unwrap_or_default(), &body)
+            }
         };
         Ok(Rendered {
             version: document.version,
@@ -141,7 +153,7 @@ impl Renderer {
             content_type: prepared.content_type.clone(),
             etag,
             link,
-            is_kept: before.is_none_or(|before| document.has_place(before)),
+            is_kept: tag == Tag::Version && before.is_none_or(|before| document.has_place(before)),
             last_modified: http_date(document.changed_ms),
         })
     }
@@ -201,17 +213,17 @@ mod testing {
         events: &[(&str, i64, &str)],
     ) -> Result<Rendered, NotRendered> {
         let (renderer, document) = applied(declaration, events);
-        renderer.render(0, 0, key, None, &document)
+        renderer.render(0, 0, key, None, &document, Tag::Version)
     }
 
     /// All pages of it.
     pub(super) fn pages_of(declaration: &str, key: &str, events: &[(&str, i64, &str)]) -> Vec<Rendered> {
         let (renderer, document) = applied(declaration, events);
-        let mut pages = vec![renderer.render(0, 0, key, None, &document).unwrap()];
+        let mut pages = vec![renderer.render(0, 0, key, None, &document, Tag::Version).unwrap()];
         while let Some((_, next)) = pages.last().and_then(|page| page.link.as_ref()?.split_once("?before=")) {
             let (cursor, _) = next.split_once('>').unwrap();
             let before = cursor.parse().unwrap();
-            pages.push(renderer.render(0, 0, key, Some(&before), &document).unwrap());
+            pages.push(renderer.render(0, 0, key, Some(&before), &document, Tag::Version).unwrap());
         }
         pages
     }

@@ -7,13 +7,16 @@
 //!
 //! Only what is in the file is handed over, and what is in the file was told (`tellings`). So what documents had to tell
 //! others is in the event queues before their slots are another's, and is filed by whatever map there is then.
+//!
+//! Home feeds take along what great feeds have told this shard: the taking shard may not have been told of it. What they
+//! tell while the slots move is handed over as well.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_shared::clock;
-use millpond_shared::projection::Projection;
+use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::shard_map::{Final, MapState, Move, Slot, Slots, Stage};
 use millpond_shared::version::Position;
 use millpond_shared::wire::{HandedDocument, Handover};
@@ -22,7 +25,9 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::Shard;
+use super::read::NotRead;
 use super::state::Changed;
+use crate::projection::{Document, GREAT_FEEDS, is_part};
 use crate::queue::{HandedOver, KnownMap, MapChange, QueueError};
 use crate::store::shard_file::{Row, ShardFileError};
 
@@ -65,7 +70,10 @@ impl Touched {
         let Some(tracking) = tracking.as_mut() else { return };
         for (index, key, _) in changed {
             let Some(projection) = projections.get(usize::from(*index)) else { continue };
-            if tracking.slots.contains(Slot::of(&projection.name, key)) {
+            // The list goes with the excerpts that are new in it.
+            let is_excerpt = is_part(key) && key.as_ref() != GREAT_FEEDS;
+            let is_its = !is_part(key) && tracking.slots.contains(Slot::of(&projection.name, key));
+            if is_excerpt || is_its {
                 tracking.too_many |= tracking.keys.len() >= TOUCHED_MAX;
                 if !tracking.too_many {
                     tracking.keys.insert((*index, key.clone()));
@@ -105,6 +113,8 @@ enum Failed {
     Queue(#[from] QueueError),
     #[error(transparent)]
     File(#[from] ShardFileError),
+    #[error(transparent)]
+    NotRead(#[from] NotRead),
     #[error("the thread that reads documents ended: {0}")]
     Thread(#[from] JoinError),
     #[error("more documents have changed than are noted")]
@@ -200,8 +210,10 @@ impl Giver {
             for row in page.rows {
                 let index = self.shard.projections.iter().position(|projection| projection.name == row.projection);
                 let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else { continue };
-                if self.moving.slots.contains(Slot::of(&row.projection, &row.key)) {
-                    handing.add((index, row.key, row.blob)).await?;
+                let is_its = !is_part(&row.key) && self.moving.slots.contains(Slot::of(&row.projection, &row.key));
+                if is_its {
+                    let blob = self.blob(index, row.blob).await?;
+                    handing.add((index, row.key, blob)).await?;
                 }
             }
             if !page.more {
@@ -217,11 +229,30 @@ impl Giver {
         let count = keys.len();
         let shard = self.shard.clone();
         let rows: Vec<Row> = spawn_blocking(move || shard.file.read(&keys)).await??;
+        for (projection, feeds) in great_feeds(&rows) {
+            let Some(declared) = self.shard.projections.get(usize::from(projection)) else { continue };
+            let list = Document::list_of(&declared.kind, &feeds);
+            handing.add((projection, GREAT_FEEDS.to_owned(), list.encode())).await?;
+        }
         for (projection, key, document) in rows {
-            handing.add((projection, key.to_string(), document.encode())).await?;
+            let blob = self.blob(projection, document.encode()).await?;
+            handing.add((projection, key.to_string(), blob)).await?;
         }
         handing.send(false).await?;
         Ok(count)
+    }
+
+    /// What the taking shard is given of a document: of a home feed, with what excerpts have for it. That shard may have
+    /// been given excerpts only later.
+    async fn blob(&self, projection: u16, blob: Vec<u8>) -> Result<Vec<u8>, Failed> {
+        let declared = self.shard.projections.get(usize::from(projection));
+        let Some(kind @ Kind::Home(_)) = declared.map(|declared| &declared.kind) else { return Ok(blob) };
+        if !self.shard.may_have_great_feeds(projection) {
+            return Ok(blob);
+        }
+        let Ok(document) = Document::decode(kind, &blob) else { return Ok(blob) };
+        let with_excerpts = self.shard.with_excerpts(projection, document).await?;
+        Ok(with_excerpts.map_or(blob, |document| document.encode()))
     }
 
     /// Waits until everything that is applied by now is in the file, and therefore told.
@@ -248,6 +279,17 @@ impl Giver {
             self.known.tell(state);
         }
     }
+}
+
+/// The feeds whose excerpts are among these, by their projections.
+fn great_feeds(rows: &[Row]) -> BTreeMap<u16, Vec<&str>> {
+    let mut great: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for (projection, key, _) in rows {
+        if let Some(feed) = key.strip_prefix(GREAT_FEEDS) {
+            great.entry(*projection).or_default().push(feed);
+        }
+    }
+    great
 }
 
 /// Where the giving shard ends, if that is known.
@@ -319,5 +361,29 @@ impl Handing<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_shared::version::Version;
+
+    use super::*;
+    use crate::projection::excerpt_key;
+    use crate::projection::testing::declared;
+
+    #[test]
+    fn what_changes_of_the_slots_is_noted_and_what_great_feeds_tell() {
+        let projections = declared("name = \"p\"\nkind = \"feed\"\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }");
+        let touched = Touched::default();
+        let change = |key: &str| touched.note(&[(0, Arc::from(key), Version::new(1, 1))], &projections);
+        change("a");
+        assert!(touched.take().is_none(), "nothing moves");
+        touched.begin([Slot::of("p", "a")].into_iter().collect());
+        ["a", "b", GREAT_FEEDS, &excerpt_key("b")].into_iter().for_each(change);
+        let mut noted = touched.take().expect("not too many");
+        noted.sort_unstable();
+        assert_eq!(noted.iter().map(|(_, key)| key.as_ref()).collect::<Vec<_>>(), ["*b", "a"]);
+        assert_eq!(touched.take(), Some(Vec::new()), "each once");
     }
 }

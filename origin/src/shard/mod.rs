@@ -23,6 +23,7 @@ mod give;
 mod held;
 mod maps;
 mod memo;
+mod merged;
 mod metrics;
 mod newest;
 mod outbox;

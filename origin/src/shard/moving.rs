@@ -11,7 +11,7 @@ use http::Request;
 use millpond_shared::clock;
 use millpond_shared::event::Event;
 use millpond_shared::projection::Projection;
-use millpond_shared::shard_map::{FirstMap, MapState, Slot, Slots};
+use millpond_shared::shard_map::{FirstMap, MapState, SLOTS, Slot, Slots};
 use millpond_shared::version::{ShardId, Version};
 use millpond_shared::wire::{Origin, headers};
 use parking_lot::Mutex;
@@ -73,6 +73,7 @@ const PROJECTIONS: &str = r#"
     feed = "posts"
     edges = "follows"
     keep = 5
+    fanout = { max = 4 }
     [[projection.output]]
     path = "/home/{key}"
     format = "json"
@@ -154,6 +155,7 @@ struct Running {
     queues: Arc<Queues>,
     known: KnownMap,
     documents: Documents,
+    shards: Vec<Arc<Shard>>,
     _tasks: JoinSet<()>,
     _stop: watch::Sender<bool>,
 }
@@ -207,8 +209,8 @@ impl World {
         let dispatcher = Dispatcher::new(queues.clone(), self.projections.clone(), known.clone(), settings, &registry)
             .expect("metrics");
         tasks.spawn(dispatcher.run(stopped));
-        let documents = Documents::new(self.projections.clone(), known.clone(), shards);
-        Running { queues, known, documents, _tasks: tasks, _stop: stop }
+        let documents = Documents::new(self.projections.clone(), known.clone(), shards.clone());
+        Running { queues, known, documents, shards, _tasks: tasks, _stop: stop }
     }
 
     /// The same disks after a power cut.
@@ -294,7 +296,11 @@ impl World {
                 if found.as_ref() == Some(&ids) || (found.is_none() && ids.is_empty()) {
                     break;
                 }
-                assert!(began.elapsed() < LONG, "{path}: {found:?}, not {ids:?}; {:?}", running.known.get());
+                assert!(
+                    began.elapsed() < LONG,
+                    "{path}: {found:?}, not {ids:?}; map {:?}",
+                    running.known.get().map(|map| map.version())
+                );
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -320,8 +326,13 @@ impl Running {
 
     /// Begins to move half of what a shard has, unless something moves already.
     async fn begin(&self, from: ShardId) {
-        let owned = self.state().await.map.slots_of(from);
-        let slots: Slots = owned.iter().take(owned.len().div_ceil(2)).collect();
+        let owned = self.state().await.map.slots_of(from).len();
+        self.begin_with(from, owned.div_ceil(2)).await;
+    }
+
+    /// The same with so many of its slots.
+    async fn begin_with(&self, from: ShardId, count: usize) {
+        let slots: Slots = self.state().await.map.slots_of(from).iter().take(count).collect();
         match self.queues.change_map(MapChange::Begin { slots, to: 1 - from }).await {
             Ok(state) => self.known.tell(state),
             Err(QueueError::Map { .. }) => {}
@@ -357,6 +368,26 @@ async fn slots_move_to_and_fro_while_events_flow() {
     assert!(repeated.is_empty(), "both shards wrote it: {repeated:?}");
     let state = running.state().await;
     assert!(state.map.slots_of(0).len() != 512, "they have moved: {state:?}");
+}
+
+/// A shard without slots is not told of great feeds: what it then takes must have been merged before.
+#[tokio::test]
+async fn home_feeds_take_what_great_feeds_told_along_to_a_shard_that_had_no_slots() {
+    let mut random = Random::new(3);
+    let mut world = World::new();
+    let running = world.start();
+    for from in [1, 0, 1] {
+        running.begin_with(from, SLOTS).await;
+        running.until_moved().await;
+        world.compare(&running).await;
+        for _ in 0..300 {
+            world.append(&running, &mut random).await;
+            world.look(&running, &mut random).await;
+        }
+        world.compare(&running).await;
+    }
+    let merged: u64 = running.shards.iter().map(|shard| shard.metrics.merged.get()).sum();
+    assert!(merged > 0, "there were great feeds");
 }
 
 #[tokio::test]

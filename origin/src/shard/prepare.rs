@@ -274,7 +274,8 @@ impl Reading<'_> {
         };
         for (name, key) in &filed.routes {
             let declared = self.declared.get(usize::from(*name)).copied().flatten();
-            let effect = declared.and_then(|(index, projection)| Some((index, Effect::told(&projection.kind, &told)?)));
+            let effect =
+                declared.and_then(|(index, projection)| Some((index, Effect::told(&projection.kind, key, &told)?)));
             match effect {
                 Some((index, effect)) => self.arrive(index, key, effect, filed),
                 None => self.bury(filed, Unapplied::Undeclared, Some(key)),

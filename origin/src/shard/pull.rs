@@ -236,7 +236,7 @@ impl Shard {
         self.touched.note(&changed, &self.projections);
         // Readable first, announced then: a fetch made after the announcement must see the change.
         self.applied.send_replace(applied);
-        self.changes.publish(applied, announcements(changed, &self.projections));
+        self.changes.publish(applied, announcements(self.id, changed, &self.projections));
         if self.is_flush_due(dirty_bytes, events, uncommitted) {
             self.flush_wanted.notify_one();
         }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_shared::projection::Kind;
 use millpond_shared::route::Route;
 use millpond_shared::version::{Position, Version};
 
 use super::Shard;
 use super::memo::Name;
+use super::merged::{Home, Parts};
 use super::state::Looked;
 use crate::blocking::apart;
 use crate::projection::{Before, Document};
-use crate::render::{NotRendered, Rendered};
+use crate::render::{NotRendered, Rendered, Tag};
 use crate::store::shard_file::ShardFileError;
 use crate::timing::{self, timeout};
 
@@ -29,6 +31,8 @@ pub struct Read {
     pub position: Position,
     pub behind: Behind,
     pub found: Found,
+    /// Tags of what the document was merged from, beside itself; with any of them it changes.
+    pub parts: Vec<String>,
 }
 
 /// What a shard had still to apply of what its queue held when it was started, or when the reader asked for all that the
@@ -74,6 +78,8 @@ pub enum NotRead {
     NoOutput,
     #[error("rendering was given up: the process is stopping")]
     Stopping,
+    #[error("the parts of the document changed faster than they could be read")]
+    Unsteady,
 }
 
 impl Shard {
@@ -94,13 +100,15 @@ impl Shard {
         least: Option<Position>,
     ) -> Result<Read, NotRead> {
         self.reach(least).await?;
-        let (position, document) = self.look(route).await?;
-        let Some(document) = document else {
-            let epoch = self.state.read().epoch();
-            return Ok(Read { position, behind: self.behind(position), found: Found::Nothing(Version::new(epoch, 0)) });
+        let (position, source) = self.look(route).await?;
+        let (found, parts) = match source {
+            Some(source) => {
+                let parts = source.part_tags(self, route.projection);
+                (Found::Document(self.rendered(route, before, source).await?), parts)
+            }
+            None => (Found::Nothing(Version::new(self.state.read().epoch(), 0)), Vec::new()),
         };
-        let found = Found::Document(self.rendered(route, before, document).await?);
-        Ok(Read { position, behind: self.behind(position), found })
+        Ok(Read { position, behind: self.behind(position), found, parts })
     }
 
     /// How far `position` is behind what the queue held at the start.
@@ -133,14 +141,20 @@ impl Shard {
     }
 
     /// The document, from memory or from the file, with a position that it has reached.
-    async fn look(self: &Arc<Self>, route: &Route) -> Result<(Position, Option<Arc<Document>>), NotRead> {
+    async fn look(self: &Arc<Self>, route: &Route) -> Result<(Position, Option<Source>), NotRead> {
         let projection = u16::try_from(route.projection).map_err(|_| NotRead::NoOutput)?;
+        if self.projections.get(route.projection).is_some_and(|projection| matches!(projection.kind, Kind::Home(_))) {
+            return Ok(match self.home(projection, &route.key).await? {
+                Home::Here(parts) => (parts.position, Some(Source::Merged(parts))),
+                Home::Nothing(position) => (position, None),
+            });
+        }
         let (position, looked) = {
             let state = self.state.read();
             (state.applied(), state.look(projection, &route.key))
         };
         let commits = match looked {
-            Looked::Here(document) => return Ok((position, Some(document))),
+            Looked::Here(document) => return Ok((position, Some(Source::One(document)))),
             Looked::Nothing => return Ok((position, None)),
             Looked::MayBeCold(commits) => commits,
         };
@@ -151,28 +165,29 @@ impl Shard {
         let document = row.2.clone();
         self.metrics.read.inc();
         self.state.write().bring_back(row, commits, self.settings.memory);
-        Ok((position, Some(document)))
+        Ok((position, Some(Source::One(document))))
     }
 
     async fn rendered(
         self: &Arc<Self>,
         route: &Route,
         before: Option<&Before>,
-        document: Arc<Document>,
+        source: Source,
     ) -> Result<Arc<Rendered>, NotRead> {
         let index = |index: usize| u16::try_from(index).map_err(|_| NotRead::NoOutput);
         let (projection, output) = (index(route.projection)?, index(route.output)?);
         let name = Name { projection, output, key: route.key.as_str().into(), before: before.cloned() };
-        let memoised = self.memo.lock().get(&name, document.version);
+        let is_settled = source.is_settled();
+        let memoised = self.memo.lock().get(&name, source.version()).filter(|_| is_settled);
         if let Some(rendered) = memoised {
             self.metrics.memoised.inc();
             return Ok(rendered);
         }
-        let rendered = if document.weight() <= RENDER_INLINE_MAX_BYTES {
-            self.render(route, before, &document)?
+        let rendered = if source.weight() <= RENDER_INLINE_MAX_BYTES {
+            self.render(route, before, &source)?
         } else {
             let (shard, route, before) = (self.clone(), route.clone(), before.cloned());
-            let rendering = apart(move || shard.render(&route, before.as_ref(), &document));
+            let rendering = apart(move || shard.render(&route, before.as_ref(), &source));
             rendering.await.map_err(|_| NotRead::Stopping)??
         };
         self.metrics.rendered.inc();
@@ -182,7 +197,52 @@ impl Shard {
         Ok(rendered)
     }
 
-    fn render(&self, route: &Route, before: Option<&Before>, document: &Document) -> Result<Arc<Rendered>, NotRead> {
-        Ok(Arc::new(self.renderer.render(route.projection, route.output, &route.key, before, document)?))
+    fn render(&self, route: &Route, before: Option<&Before>, source: &Source) -> Result<Arc<Rendered>, NotRead> {
+        let document = match source {
+            Source::One(document) => document.clone(),
+            Source::Merged(parts) => {
+                let projection = self.projections.get(route.projection).ok_or(NotRead::NoOutput)?;
+                parts.document(&projection.kind)
+            }
+        };
+        let tag = if source.is_settled() { Tag::Version } else { Tag::Digest };
+        Ok(Arc::new(self.renderer.render(route.projection, route.output, &route.key, before, &document, tag)?))
+    }
+}
+
+/// What a document is rendered from.
+enum Source {
+    One(Arc<Document>),
+    Merged(Parts),
+}
+
+impl Source {
+    fn version(&self) -> Version {
+        match self {
+            Source::One(document) => document.version,
+            Source::Merged(parts) => parts.version(),
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Source::One(document) => document.weight(),
+            Source::Merged(parts) => parts.weight(),
+        }
+    }
+
+    /// Whether what is rendered is what the document is at its version.
+    fn is_settled(&self) -> bool {
+        match self {
+            Source::One(_) => true,
+            Source::Merged(parts) => parts.are_settled(),
+        }
+    }
+
+    fn part_tags(&self, shard: &Shard, projection: usize) -> Vec<String> {
+        match (self, u16::try_from(projection)) {
+            (Source::Merged(parts), Ok(projection)) => shard.part_tags(projection, parts),
+            _ => Vec::new(),
+        }
     }
 }

@@ -254,7 +254,7 @@ async fn what_is_read_after_a_crash_is_not_older_than_before() {
     let running = run(shard);
     let read = reading.await.expect("no panic").expect("read");
     assert!(
-        matches!(read, Read { position, behind: Behind::Nothing, found: Found::Document(_) } if position == last),
+        matches!(read, Read { position, behind: Behind::Nothing, found: Found::Document(_), .. } if position == last),
         "{read:?}"
     );
     running.stopped().await.expect("stopped");
@@ -267,10 +267,10 @@ async fn a_shard_that_was_started_and_can_not_reach_its_queue_says_so() {
     let shard = site.open();
     site.push(event("a", 1, r#"{"user":"x"}"#));
     let read = shard.document(&route("x"), None).await.expect("read");
-    assert!(matches!(&read, Read { position: 0, behind: Behind::Unknown, found: Found::Nothing(_) }), "{read:?}");
+    assert!(matches!(&read, Read { position: 0, behind: Behind::Unknown, found: Found::Nothing(_), .. }), "{read:?}");
     shard.take(site.queue.pulled(0, 1).into()).await.expect("applied");
     let read = shard.document(&route("x"), None).await.expect("read");
-    assert!(matches!(&read, Read { position: 1, behind: Behind::Nothing, found: Found::Document(_) }), "{read:?}");
+    assert!(matches!(&read, Read { position: 1, behind: Behind::Nothing, found: Found::Document(_), .. }), "{read:?}");
 }
 
 #[tokio::test]
@@ -285,9 +285,15 @@ async fn a_shard_that_has_to_catch_up_gives_older_documents_and_says_so() {
     // What it is told by the first pull after a restart: there is more than came with it.
     shard.held_at_start.send_replace(Some(first + 2));
     let read = shard.document(&route("x"), Some(first)).await.expect("read");
-    assert!(matches!(&read, Read { position: 1, behind: Behind::Positions(2), found: Found::Document(_) }), "{read:?}");
+    assert!(
+        matches!(&read, Read { position: 1, behind: Behind::Positions(2), found: Found::Document(_), .. }),
+        "{read:?}"
+    );
     let read = shard.document(&route("y"), None).await.expect("read");
-    assert!(matches!(&read, Read { position: 1, behind: Behind::Positions(2), found: Found::Nothing(_) }), "{read:?}");
+    assert!(
+        matches!(&read, Read { position: 1, behind: Behind::Positions(2), found: Found::Nothing(_), .. }),
+        "{read:?}"
+    );
     let refused = shard.document(&route("x"), Some(first + 1)).await.expect_err("a client was given more before");
     assert!(matches!(refused, NotRead::Behind { applied: 1, least: 2 }), "{refused}");
     shard.take(site.queue.pulled(1, 2).into()).await.expect("applied");
@@ -309,7 +315,10 @@ async fn a_shard_that_is_cut_off_from_its_queue_says_so_to_who_asks_for_the_newe
     assert!(matches!(read().await, (Some(1), Read { position: 1, behind: Behind::Nothing, .. })));
     site.queue.is_cut_off.store(true, Ordering::Relaxed);
     site.push(event("b", 2, r#"{"user":"x"}"#));
-    assert!(matches!(read().await, (None, Read { position: 1, behind: Behind::Unknown, found: Found::Document(_) })));
+    assert!(matches!(
+        read().await,
+        (None, Read { position: 1, behind: Behind::Unknown, found: Found::Document(_), .. })
+    ));
     let plain = shard.document(&route("x"), None).await.expect("read");
     assert!(matches!(plain, Read { position: 1, behind: Behind::Nothing, .. }), "nobody asked the queue");
     site.queue.is_cut_off.store(false, Ordering::Relaxed);

@@ -6,15 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millpond_shared::projection::{Kind, Projection, document_tag};
-use millpond_shared::version::{Offset, Position, QueueId, Version};
+use millpond_shared::projection::{Kind, Projection, document_tag, part_tag};
+use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
 use millpond_shared::wire::Change;
 
 use super::held::{Cell, CellId, Held, Stage};
 use super::prepare::{Arrived, Prepared, TakenIn};
 use super::tellings::Telling;
 use super::unwritten::{Frame, Unwritten};
-use crate::projection::{Applied, Arrival, Document};
+use crate::projection::{Applied, Arrival, Document, is_part};
 use crate::store::shard_file::{Opened, Row, Taking, Write};
 
 /// Documents, position, marks; and what the next commits have to write.
@@ -230,7 +230,7 @@ impl State {
 
     /// Takes in documents that another shard has handed over, in place of what is here of them, unless that is later: a
     /// replay comes by documents that are on disk ahead of it. Nobody is told: as long as the slots are the other's,
-    /// nobody reads them here.
+    /// nobody reads them here. Excerpts are joined, and that is told: documents of this shard are merged with them.
     ///
     /// What [`State::missing`] told was brought.
     pub fn take_in(&mut self, taken: TakenIn) {
@@ -242,14 +242,24 @@ impl State {
                 let cell = found.or_else(|| self.held.insert(projection, key, Arc::new(Document::empty(kind))));
                 let Some(id) = cell else { continue };
                 let before = self.held.get(id).map_or(0, Cell::weight);
+                let mut is_joined = false;
                 let replaced = self.held.change(id, |cell| {
                     let is_later = document.version > cell.document.version;
-                    is_later.then(|| {
-                        cell.document = document;
-                        (std::mem::replace(&mut cell.stage, Stage::Dirty), cell.weight())
-                    })
+                    let changed = if is_part(&cell.key) {
+                        is_joined = is_later && Document::join(&mut cell.document, kind, &cell.key, &document);
+                        is_joined
+                    } else {
+                        is_later.then(|| cell.document = document).is_some()
+                    };
+                    // One that was joined before a restart is announced again: it may not have been.
+                    let is_told = is_part(&cell.key) && (is_joined || !is_later);
+                    let is_new = is_told && !std::mem::replace(&mut cell.announced, true);
+                    (is_new, changed.then(|| (std::mem::replace(&mut cell.stage, Stage::Dirty), cell.weight())))
                 });
-                if let Some((was, weight)) = replaced.flatten() {
+                if replaced.as_ref().is_some_and(|(is_new, _)| *is_new) {
+                    self.changed.push(id);
+                }
+                if let Some((was, weight)) = replaced.and_then(|(_, replaced)| replaced) {
                     self.unwritten.changed(id, taken.position, was, (before, weight));
                 }
             }
@@ -297,10 +307,11 @@ impl State {
 const SWEEP_STEPS_MAX: usize = 65_536;
 
 /// One change for each document, in the order in which they changed first.
-pub fn announcements(changed: Vec<Changed>, projections: &[Projection]) -> Vec<Change> {
+pub fn announcements(shard: ShardId, changed: Vec<Changed>, projections: &[Projection]) -> Vec<Change> {
     let change = |(projection, key, version): Changed| {
         let name = &projections.get(usize::from(projection))?.name;
-        Some(Change { tag: document_tag(name, &key), version })
+        let tag = if is_part(&key) { part_tag(shard, name, &key) } else { document_tag(name, &key) };
+        Some(Change { tag, version })
     };
     changed.into_iter().filter_map(change).collect()
 }
@@ -355,7 +366,7 @@ mod tests {
         assert!(state.slice(ALL).is_none());
         merge(&mut state, frame(1, 10, &[("a", 1), ("b", 1)]));
         merge(&mut state, frame(2, 11, &[("a", 2)]));
-        let changes = announcements(state.take_changed(), &projections());
+        let changes = announcements(3, state.take_changed(), &projections());
         let listed: Vec<_> = changes.iter().map(|change| (change.tag.as_str(), change.version.position)).collect();
         assert_eq!(listed, [("p/a", 2), ("p/b", 1)]);
         assert!(state.take_changed().is_empty());

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Shard;
-use crate::projection::{Audience, Cursor, Hop, Item, News, Told};
+use crate::projection::{Audience, Cursor, GREAT_FEEDS, Hop, Item, News, Told, excerpt_key};
 use crate::queue::{Fate, QueueError};
 use crate::timing::sleep;
 
@@ -58,7 +58,9 @@ struct Turns(VecDeque<UnderWay>);
 impl Turns {
     fn new(tellings: Vec<Telling>, projections: &[Projection]) -> Turns {
         let begun = |telling: Telling| {
-            let to = match &projections.get(usize::from(telling.projection))?.kind {
+            let projection = projections.get(usize::from(telling.projection))?;
+            let to = match &projection.kind {
+                Kind::Followed(_) if telling.hop.is_for_shards() => projection.name.clone(),
                 Kind::Followed(followed) => followed.home.clone(),
                 Kind::Home(gathering) => gathering.feed.clone(),
                 Kind::Feed { .. } | Kind::Latest | Kind::Edges(_) | Kind::Counter(_) | Kind::Group(_) => return None,
@@ -86,6 +88,10 @@ impl Turns {
                 let items = turn.items.front()?.clone();
                 let told = Told::News(News { feed: turn.telling.key.clone(), items: items.into() });
                 let (keys, next) = match to {
+                    Audience::Shards => {
+                        let excerpt = excerpt_key(&turn.telling.key).into_boxed_str();
+                        (vec![GREAT_FEEDS.into(), excerpt], None)
+                    }
                     Audience::One(home) => (vec![home.clone()], None),
                     Audience::All(followers) => followers.page(&turn.cursor, KEYS_MAX, KEYS_BYTES),
                 };
@@ -220,7 +226,7 @@ mod tests {
     fn projections() -> Vec<Projection> {
         let mut projections =
             declared("name = \"posts\"\nkind = \"feed\"\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }");
-        projections[0].kind = Kind::Followed(Followed { keep: 9, home: "home".to_owned(), told: 9 });
+        projections[0].kind = Kind::Followed(Followed { keep: 9, home: "home".to_owned(), told: 9, fanout_max: 9_999 });
         projections
     }
 

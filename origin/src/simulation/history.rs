@@ -295,13 +295,15 @@ impl History {
         let (expected, dead) = model(&sent, map);
 
         let mut documents: BTreeMap<String, Rendered> = BTreeMap::new();
+        let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for replica in &self.pond.replicas {
             let shard = replica.open.lock().upgrade().expect("up");
             let all = ask(watcher::all(shard, watcher::documents(&self.pond)));
-            for (tag, rendered) in all {
+            for (tag, (rendered, its_parts)) in all {
                 self.pond.ledger.read(&tag, &rendered);
                 let elsewhere = documents.entry(tag.clone()).or_insert_with(|| rendered.clone());
                 assert_eq!(*elsewhere, rendered, "{tag}: two replicas differ");
+                parts.insert(tag, its_parts);
             }
         }
         let all_held = documents.iter().map(|(tag, rendered)| {
@@ -315,12 +317,18 @@ impl History {
             assert_eq!(*held, expected[tag], "{tag}");
         }
         for known in &self.followed {
-            for (tag, version) in &known.lock().versions {
-                assert_eq!(documents[tag].version, *version, "{tag}: a follower was not told");
+            let known = known.lock();
+            for tag in known.versions.keys().filter(|tag| documents.contains_key(*tag)) {
+                let latest = known.latest(tag, &parts[tag]);
+                assert_eq!(latest, Some(documents[tag].version), "{tag}: a follower was not told");
+            }
+            for (tag, version) in known.fresh() {
+                assert_eq!(version, documents[tag].version, "{tag}: a copy that is taken for fresh");
             }
         }
-        let told: usize = self.followed.iter().map(|known| known.lock().versions.len()).sum();
-        assert_eq!(told, documents.len(), "documents that followers know of");
+        let is_known = |tag: &String| self.followed.iter().any(|known| known.lock().versions.contains_key(tag));
+        let unknown: Vec<&String> = documents.keys().filter(|tag| !is_known(tag)).collect();
+        assert!(unknown.is_empty(), "documents that no follower knows of: {unknown:?}");
 
         let (_, queues) = self.pond.queue.up.clone().expect("up");
         let letters: Vec<DeadLetter> = ask(async move { QueueRole::dead(&*queues, usize::MAX).await.expect("read") });

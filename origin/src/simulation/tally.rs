@@ -55,6 +55,8 @@ kinds! {
     DeadLetter
     /// What a document tells another came twice.
     HopTwice
+    /// A home feed was merged with the excerpt of a great feed.
+    Merged
     /// A proxy has started, and knows of nothing that clients were given.
     NewProxy
     /// An answer said that it may be older than others before it.

@@ -111,7 +111,15 @@ pub async fn read_on(documents: Vec<(ShardId, Route, String)>, directory: Arc<Di
         let before = seen.get(tag).copied().unwrap_or_default();
         let version = match &read.found {
             Found::Document(rendered) => {
-                ledger.read(tag, rendered);
+                // What is not to be kept is the document at no version.
+                if rendered.is_kept {
+                    ledger.read(tag, rendered);
+                } else {
+                    assert!(read.behind != Behind::Nothing, "{tag}: not told to be behind");
+                }
+                if read.parts.len() > 1 {
+                    Simulation::befell(Befell::Merged);
+                }
                 rendered.version
             }
             Found::Nothing(version) => *version,
@@ -147,8 +155,31 @@ impl Proxy {
 pub struct Followed {
     /// Everything up to here was told.
     pub at: Option<Position>,
-    /// The latest version of every document that it was told of, or found when it had to look at all of them.
+    /// The latest version of every document, and of every part, that it was told of, or found when it had to look at all of
+    /// them.
     pub versions: BTreeMap<String, Version>,
+    /// What it has kept of documents: version, and the tags of parts.
+    copies: BTreeMap<String, (Version, Vec<String>)>,
+}
+
+impl Followed {
+    /// The latest version of a document that it knows of, by its own tag and those of its parts.
+    pub fn latest(&self, tag: &String, parts: &[String]) -> Option<Version> {
+        let all = [tag].into_iter().chain(parts);
+        all.filter_map(|tag| self.versions.get(tag)).max().copied()
+    }
+
+    /// What it has kept and would still give to clients.
+    pub fn fresh(&self) -> impl Iterator<Item = (&String, Version)> {
+        let copies = self.copies.iter().map(|(tag, (version, parts))| (tag, *version, self.latest(tag, parts)));
+        copies
+            .filter(|(_, version, latest)| latest.is_none_or(|latest| latest <= *version))
+            .map(|(tag, kept, _)| (tag, kept))
+    }
+
+    fn keep(&mut self, tag: &str, version: Version, parts: &[String]) {
+        self.copies.insert(tag.to_owned(), (version, parts.to_vec()));
+    }
 }
 
 /// Follows a shard for ever, over whichever replica, and keeps what it was told in `known`.
@@ -181,11 +212,18 @@ pub async fn follow_on(
                     known.lock().at = Some(at);
                     let picked = &changes[Simulation::below(changes.len() as u64) as usize];
                     let found = documents.iter().find(|(.., tag)| *tag == picked.tag);
-                    let (_, route, tag) = found.expect("a document of this shard");
+                    // Of a part: any document will do.
+                    let any = || &documents[Simulation::below(documents.len() as u64) as usize];
+                    let (_, route, tag) = found.unwrap_or_else(any);
                     let read = replica.read(route.clone(), Some(0)).await;
-                    if let Some(Ok(Read { found, .. })) = &read {
-                        let Found::Document(rendered) = found else { panic!("{tag} was announced and is not there") };
-                        assert!(rendered.version >= picked.version, "{tag}: {} was announced", picked.version);
+                    match &read {
+                        Some(Ok(Read { found: Found::Document(rendered), parts, .. })) => {
+                            let least = if found.is_some() { picked.version } else { Version::ZERO };
+                            assert!(rendered.version >= least, "{tag}: {least} was announced");
+                            known.lock().keep(tag, rendered.version, parts);
+                        }
+                        Some(Ok(_)) => assert!(found.is_none(), "{tag} was announced and is not there"),
+                        Some(Err(_)) | None => {}
                     }
                     read.is_some()
                 }
@@ -209,28 +247,36 @@ async fn look_at_all(
     at: Position,
     known: &Mutex<Followed>,
 ) -> bool {
-    known.lock().at = None;
+    {
+        let mut known = known.lock();
+        known.at = None;
+        known.copies.clear();
+    }
     for (_, route, tag) in documents {
         let Some(Ok(read)) = replica.read(route.clone(), Some(0)).await else { return false };
         if let Found::Document(rendered) = read.found {
             let mut known = known.lock();
             let latest = known.versions.entry(tag.clone()).or_default();
             *latest = rendered.version.max(*latest);
+            known.keep(tag, rendered.version, &read.parts);
         }
     }
     known.lock().at = Some(at);
     true
 }
 
-/// What a replica gives for every document, by tag.
-pub async fn all(shard: Arc<Shard>, documents: Vec<(ShardId, Route, String)>) -> BTreeMap<String, Rendered> {
+/// What a replica gives for every document, and the tags of its parts, by tag.
+pub async fn all(
+    shard: Arc<Shard>,
+    documents: Vec<(ShardId, Route, String)>,
+) -> BTreeMap<String, (Rendered, Vec<String>)> {
     let mut all = BTreeMap::new();
     for (_, route, tag) in documents.into_iter().filter(|(other, ..)| *other == shard.id()) {
         let read = shard.document(&route, None).await.expect("nothing is wrong any more");
         // One that has everything on disk may not have pulled yet.
         assert!(matches!(read.behind, Behind::Nothing | Behind::Unknown), "{tag}: {:?}", read.behind);
         if let Found::Document(rendered) = read.found {
-            all.insert(tag, rendered.as_ref().clone());
+            all.insert(tag, (rendered.as_ref().clone(), read.parts));
         }
     }
     all

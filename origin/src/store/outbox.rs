@@ -14,6 +14,7 @@ use millpond_shared::version::Position;
 use redb::{Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::shard_file::{DOCUMENTS, Row, ShardFile, ShardFileError};
+use crate::projection::is_part;
 
 const DATABASES: TableDefinition<&str, &str> = TableDefinition::new("databases");
 pub(super) const OUTBOX: TableDefinition<(&str, &str), u64> = TableDefinition::new("outbox");
@@ -57,7 +58,9 @@ impl ShardFile {
                     if of != projection {
                         break;
                     }
-                    outbox.insert((projection, key), 0)?;
+                    if !is_part(key) {
+                        outbox.insert((projection, key), 0)?;
+                    }
                 }
                 known.insert(projection, database)?;
                 changed = true;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::outbox::OUTBOX;
 pub use super::shard_opening::Opened;
 use super::{Place, StoreError, open};
-use crate::projection::Document;
+use crate::projection::{Document, is_part};
 
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 pub(super) const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
@@ -170,7 +170,7 @@ impl ShardFile {
             if self.attached.contains(&true) {
                 let mut outbox = transaction.open_table(OUTBOX)?;
                 for (projection, key, document) in &write.documents {
-                    if self.attached.get(usize::from(*projection)) == Some(&true) {
+                    if self.attached.get(usize::from(*projection)) == Some(&true) && !is_part(key) {
                         outbox.insert((self.projection(*projection), key.as_ref()), document.version.position)?;
                     }
                 }

@@ -17,9 +17,11 @@ pub use written::WrittenProjection;
 
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::event::{Path, View};
 use crate::template::Template;
-use xxhash_rust::xxh3::xxh3_64;
+use crate::version::ShardId;
 
 /// A declared derivation of documents from events.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +83,8 @@ pub struct Followed {
     pub home: String,
     /// How many of the newest items a key is told that comes to follow: as many as it keeps.
     pub told: usize,
+    /// Most followers that it tells one by one. With more it is a great feed: it tells shards, and is merged at read.
+    pub fanout_max: usize,
 }
 
 /// What a `home` gathers.
@@ -92,6 +96,8 @@ pub struct Gathering {
     pub feed: String,
     /// The edges, as they are declared: `to` names the feeds.
     pub pointing: Pointing,
+    /// Most followers that a feed tells one by one.
+    pub fanout_max: usize,
 }
 
 /// Which events take items out of a feed.
@@ -180,7 +186,7 @@ impl Projection {
             Kind::Feed { keep, removal: None } => (*keep, String::new()),
             Kind::Feed { keep, removal: Some(removal) } => (*keep, format!("{removal:?}")),
             Kind::Followed(Followed { keep, home, .. }) => (*keep, format!("followed by {home}")),
-            Kind::Home(Gathering { keep, feed, pointing }) => (*keep, format!("{feed} {pointing:?}")),
+            Kind::Home(Gathering { keep, feed, pointing, .. }) => (*keep, format!("{feed} {pointing:?}")),
             Kind::Latest => (1, String::new()),
             Kind::Edges(Pointing { to, removal, keep }) => (*keep, format!("{to:?} {removal:?}")),
             Kind::Counter(counting) => (0, format!("{counting:?}")),
@@ -208,4 +214,9 @@ impl Projection {
 /// Tag of the document on every output and page: `projection/key`.
 pub fn document_tag(projection: &str, key: &str) -> String {
     [projection, "/", key].concat()
+}
+
+/// Tag of what one shard has for the documents that it merges at read: each shard has its own of the same key.
+pub fn part_tag(shard: ShardId, projection: &str, key: &str) -> String {
+    format!("{projection}/{shard}{key}")
 }

@@ -36,6 +36,8 @@ pub struct WrittenProjection {
     pub feed: Option<At<String>>,
     /// Name of the `edges` that say which of them a key follows.
     pub edges: Option<At<String>>,
+    /// How the feeds of a `home` tell who follows them.
+    pub fanout: Option<WrittenFanout>,
     /// Which events take items out of a `feed`, or edges away.
     pub remove_on: Option<At<WrittenRemoval>>,
     /// Whether a `counter` or a `group` tells how many events there were.
@@ -118,6 +120,16 @@ pub struct WrittenRemoval {
     pub id: Option<At<String>>,
     /// How many removals a feed remembers; 1000 unless given.
     pub keep: Option<At<usize>>,
+}
+
+/// How feeds tell the `home` documents that follow them.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Fanout")]
+pub struct WrittenFanout {
+    /// Most followers that a feed tells one by one; 10000 unless given. One that comes to have more is merged into their
+    /// documents when they are read.
+    pub max: Option<At<usize>>,
 }
 
 /// A row of windows of time.

@@ -105,6 +105,11 @@ impl ShardMap {
         both.filter(|(before, after)| before != after).map(|(before, _)| before.shard).collect()
     }
 
+    /// The shard of each slot, in the order of slots.
+    pub fn owners(&self) -> impl Iterator<Item = ShardId> {
+        self.owners.iter().map(|owner| owner.shard)
+    }
+
     /// The slots that a shard owns.
     pub fn slots_of(&self, shard: ShardId) -> Slots {
         (0..).zip(&self.owners).filter(|(_, owner)| owner.shard == shard).map(|(slot, _)| Slot(slot)).collect()

@@ -5,6 +5,8 @@
 //! the end of them and hands over what has changed meanwhile. Then the taking shard owns them. A hold that takes too
 //! long is let go, and a move can be stopped, at any time before its end: the giving shard never stopped owning.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Owner, SHARDS_MAX, ShardMap, Slot, Slots};
@@ -198,6 +200,11 @@ impl MapState {
             }
             _ => Some(owner),
         }
+    }
+
+    /// The shards that an event for all of them is filed with: those that own slots, and the one that is to take some.
+    pub fn all_shards(&self) -> BTreeSet<ShardId> {
+        self.map.owners().chain(self.moving.as_ref().map(|moving| moving.to)).collect()
     }
 
     /// The move, if it is still the same attempt.

@@ -67,6 +67,7 @@ const PROJECTIONS: &str = r#"
     feed = "edits"
     edges = "follows"
     keep = 3
+    fanout = { max = 1 }
     [[projection.output]]
     path = "/users/{key}/home.json"
     format = "json"

@@ -9,6 +9,11 @@ use super::kind::{KEEP_DEFAULT, KEEP_MAX, span};
 use crate::config::{At, Complaints};
 use crate::template::Template;
 
+/// Most followers that a feed can be told to tell one by one.
+const FANOUT_MAX: usize = 1_000_000;
+/// Telling so many takes about a twentieth of a second of one core.
+const FANOUT_DEFAULT: usize = 10_000;
+
 /// What a `home` has of its edges.
 struct Borrowed {
     filter: Filter,
@@ -34,11 +39,13 @@ impl<'j> Judge<'j> {
         if let (Some(at), Some(feed)) = (&written.feed, feed) {
             self.feed_can_be_followed(at, feed, keep);
         }
+        let fanout = written.fanout.as_ref().and_then(|fanout| fanout.max.as_ref());
+        let fanout_max = self.number("fanout.max", fanout, FANOUT_DEFAULT, FANOUT_MAX, "followers");
         let borrowed = edges.and_then(|edges| self.borrowed(edges));
         let outputs = self.outputs(borrowed.as_ref().map(|borrowed| &borrowed.key), paths);
         let (title, site, refresh) = (self.title(), self.site(), self.refresh());
         let Borrowed { filter, key, order, pointing } = borrowed?;
-        let gathering = Gathering { keep, feed: feed?.value.name.as_ref()?.value.clone(), pointing };
+        let gathering = Gathering { keep, feed: feed?.value.name.as_ref()?.value.clone(), pointing, fanout_max };
         Some(Projection {
             name: name?,
             kind: Kind::Home(gathering),
@@ -125,14 +132,14 @@ impl<'j> Judge<'j> {
 /// Makes the feeds that a `home` gathers from tell it.
 pub(super) fn mark_followed(projections: &mut [Projection]) {
     let home = |projection: &Projection| match &projection.kind {
-        Kind::Home(gathering) => Some((gathering.feed.clone(), projection.name.clone(), gathering.keep)),
+        Kind::Home(gathering) => Some((projection.name.clone(), gathering.clone())),
         _ => None,
     };
-    let homes: Vec<(String, String, usize)> = projections.iter().filter_map(home).collect();
-    for (feed, home, told) in homes {
+    let homes: Vec<(String, Gathering)> = projections.iter().filter_map(home).collect();
+    for (home, Gathering { keep: told, feed, fanout_max, .. }) in homes {
         for projection in projections.iter_mut().filter(|projection| projection.name == feed) {
             if let Kind::Feed { keep, removal: None } = projection.kind {
-                projection.kind = Kind::Followed(Followed { keep, home: home.clone(), told });
+                projection.kind = Kind::Followed(Followed { keep, home: home.clone(), told, fanout_max });
             }
         }
     }

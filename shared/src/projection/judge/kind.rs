@@ -39,6 +39,7 @@ fn fields_of_kinds(written: &WrittenProjection) -> Vec<(&'static str, &'static [
         ("to", &["edges"], span(&written.to)),
         ("feed", &["home"], span(&written.feed)),
         ("edges", &["home"], span(&written.edges)),
+        ("fanout.max", &["home"], written.fanout.as_ref().and_then(|fanout| span(&fanout.max))),
         ("remove_on", LISTS, span(&written.remove_on)),
         ("site", FEEDS, span(&written.site)),
         ("count", NUMBERS, span(&written.count)),
@@ -149,7 +150,7 @@ impl Judge<'_> {
     ) -> usize {
         let Some(at) = written else { return default };
         if !(1..=max).contains(&at.value) {
-            let verb = if of == "members" { "use" } else { "keep" };
+            let verb = if ["members", "followers"].contains(&of) { "use" } else { "keep" };
             self.wrong(field, at, format!("{} is out of range", at.value), format!("{verb} 1 to {max} {of}"));
         }
         at.value
