@@ -1,4 +1,5 @@
-//! Reading ahead: while a batch is applied, the next ones are pulled and prepared, and what they need is read from the file.
+//! Reading ahead: while a batch is applied, the next ones are pulled; and where documents may have to be read from the
+//! file, these batches are prepared and that is read.
 //!
 //! What is read this way counts as what a reader brings back: nothing depends on it, and what a commit comes between is
 //! read again when the batch is applied.
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done};
+use futures_util::future::{BoxFuture, FutureExt, MaybeDone, maybe_done, ready};
 use millpond_shared::version::Position;
 use tokio::task::JoinError;
 
@@ -21,7 +22,8 @@ use crate::blocking::apart;
 use crate::queue::{Pulled, QueueError};
 use crate::timing::timeout;
 
-/// Batches that are made ready at the same time, each by a thread of its own: that takes longer than applying them.
+/// Batches ahead of the one that is applied. Where they are made ready, each is by a thread of its own: that takes longer than
+/// merging them.
 const BATCHES_AHEAD: usize = 2;
 /// Documents that are read between two looks at whether a commit came in between.
 const READ_AT_ONCE: usize = 64;
@@ -48,7 +50,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// The queue was pulled by somebody else.
+    /// A pull has brought this.
     pub(super) fn note(&mut self, pulled: &Pulled) {
         let reached = pulled.frames.last().map(|(position, _)| *position);
         (self.reached, self.last) = reached.map_or_else(Default::default, |reached| (reached, pulled.last));
@@ -87,7 +89,13 @@ impl Shard {
                 Some(Ok(pulled)) if !pulled.frames.is_empty() => {
                     ahead.note(&pulled);
                     let shard = self.clone();
-                    let mut batch = Box::pin(maybe_done(apart(move || shard.made_ready(pulled)).boxed()));
+                    // Where nothing is to be read, one thread prepares and merges with less work than two.
+                    let making = if self.state.read().is_cold() {
+                        apart(move || shard.made_ready(pulled)).boxed()
+                    } else {
+                        ready(Ok(Batch::from(pulled))).boxed()
+                    };
+                    let mut batch = Box::pin(maybe_done(making));
                     // It begins when it is polled first.
                     poll_fn(|context| Poll::Ready(batch.as_mut().poll(context).is_ready())).await;
                     ahead.batches.push_back(batch);
@@ -115,9 +123,7 @@ impl Shard {
     /// Makes a batch ready to be merged: prepares its frames, and reads their documents that are not in memory.
     fn made_ready(&self, pulled: Pulled) -> Batch {
         let mut prepared = self.prepare(&pulled.frames);
-        if self.state.read().is_cold() {
-            self.bring_ahead(&mut prepared.ready);
-        }
+        self.bring_ahead(&mut prepared.ready);
         Batch { pulled, prepared: Some(prepared) }
     }
 
@@ -210,6 +216,17 @@ mod tests {
         assert_eq!(*shard.applied().borrow(), committed, "nothing is applied");
         ahead.note(&site.queue.pulled(committed, usize::MAX));
         assert!(shard.next_ahead(&mut ahead).await.is_none(), "there is nothing behind it");
+    }
+
+    #[tokio::test]
+    async fn what_needs_nothing_of_the_file_is_left_to_the_thread_that_merges() {
+        let (site, committed) = site().await;
+        let site = Site { disk: crate::store::forgetful::Forgetful::new(), ..site };
+        let shard = site.open();
+        let mut ahead = Ahead::default();
+        ahead.note(&site.queue.pulled(committed, 2));
+        let batch = shard.next_ahead(&mut ahead).await.expect("there is more").expect("pulled");
+        assert_eq!((positions(&batch)[0], batch.prepared.is_none()), (committed + 3, true));
     }
 
     /// What was read before it is applied first.

@@ -2,7 +2,7 @@
 //! followers.
 //!
 //! ```text
-//! shard queue ─▶ pull ─▶ prepare (parse, render items; ahead) ─▶ state (merge, under the lock) ─▶ changes (announce)
+//! shard queue ─▶ pull ─▶ prepare (parse, render items) ─▶ state (merge, under the lock) ─▶ changes (announce)
 //!                                                   slices │  ▲ what is not in memory         ▲ follow
 //!                                        flusher ─▶ store::shard_file ─▶ read ◀─ render ◀─────┘
 //! ```
