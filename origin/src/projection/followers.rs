@@ -32,8 +32,8 @@ impl Followers {
         self.weight
     }
 
-    /// Those behind `place`, bucket by bucket, and in a bucket by key: at most `most`, and about `bytes_max` bytes; where to go on. `place`: number of
-    /// the bucket, and the last key that was seen of it.
+    /// Those behind `place`, bucket by bucket, and in a bucket by key: at most `most`, and about `bytes_max` bytes; where to
+    /// go on. `place`: number of the bucket, and the last key that was seen of it.
     pub fn page(&self, place: &Cursor, most: usize, bytes_max: usize) -> (Vec<Box<str>>, Option<Cursor>) {
         use std::ops::Bound::{Excluded, Unbounded};
         let (mut keys, mut bytes): (Vec<Box<str>>, usize) = (Vec::new(), 0);

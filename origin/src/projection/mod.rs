@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `feed`, `latest` | `items`: the newest by (order, id), each rendered once by `item` |
 //! | `feed` with `remove_on` | `removable` |
-//! | `feed` that a `home` gathers from | `followed`: `items`, and the home feeds that follow (`followers`); of those with too many of them, each shard has an `excerpt` |
+//! | `feed` that a `home` gathers from | `followed`: `items`, and the home feeds that follow (`followers`); of a great one each shard has an `excerpt` |
 //! | `home` | `home`: `edges`, and items of the feeds that they point to; `hop` is what the two tell each other |
 //! | `edges` | `edges`: one item for each they point to |
 //! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
