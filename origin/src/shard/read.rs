@@ -100,13 +100,15 @@ impl Shard {
         least: Option<Position>,
     ) -> Result<Read, NotRead> {
         self.reach(least).await?;
+        // Before it is looked for: a document that comes meanwhile must have a greater version than nothing has.
+        let epoch = self.state.read().epoch();
         let (position, source) = self.look(route).await?;
         let (found, parts) = match source {
             Some(source) => {
                 let parts = source.part_tags(self, route.projection);
                 (Found::Document(self.rendered(route, before, source).await?), parts)
             }
-            None => (Found::Nothing(Version::new(self.state.read().epoch(), 0)), Vec::new()),
+            None => (Found::Nothing(Version::new(epoch, 0)), Vec::new()),
         };
         Ok(Read { position, behind: self.behind(position), found, parts })
     }
