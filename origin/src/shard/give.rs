@@ -64,7 +64,8 @@ struct Tracking {
 }
 
 impl Touched {
-    /// Notes what a batch has changed. To be called before it is said how far the batch went.
+    /// Notes what a batch has changed, or what another shard has handed over. To be called before it is said how far that
+    /// went.
     pub fn note(&self, changed: &[Changed], projections: &[Projection]) {
         let mut tracking = self.0.lock();
         let Some(tracking) = tracking.as_mut() else { return };

@@ -148,6 +148,8 @@ struct World {
     made: u64,
     /// The last version of each document that a reader was given, by path.
     seen: BTreeMap<String, Version>,
+    /// How long shards may take to write what they have applied.
+    flush_every: Duration,
 }
 
 /// Everything in one process, which ends as in a power cut when this is dropped.
@@ -172,6 +174,7 @@ impl World {
             follows: BTreeMap::new(),
             made: 0,
             seen: BTreeMap::new(),
+            flush_every: Duration::from_millis(3),
         }
     }
 
@@ -186,7 +189,7 @@ impl World {
         let database = Arc::new(Connected { table: self.table.clone(), known: known.clone() });
         let mut shards = Vec::new();
         for (shard, disk) in (0..).zip(&self.disks) {
-            let settings = ShardSettings { flush_every: Duration::from_millis(3), ..ShardSettings::default() };
+            let settings = ShardSettings { flush_every: self.flush_every, ..ShardSettings::default() };
             let opening = Opening {
                 shard,
                 map_version: FIRST.version,
@@ -412,4 +415,29 @@ async fn a_power_cut_at_any_moment_of_a_move_loses_and_doubles_nothing() {
     running.state().await;
     running.until_moved().await;
     world.compare(&running).await;
+}
+
+/// The shard that takes slots is to give them on, and replays what it was given when it begins with that.
+#[tokio::test]
+async fn slots_that_are_given_on_by_a_shard_that_is_catching_up_lose_nothing() {
+    let mut random = Random::new(9);
+    let mut world = World::new();
+    world.flush_every = Duration::from_millis(50);
+    for round in 0..10 {
+        let (from, to) = (round % 2, 1 - round % 2);
+        let running = world.start();
+        running.begin_with(from, SLOTS).await;
+        for _ in 0..60 {
+            world.append(&running, &mut random).await;
+        }
+        running.until_moved().await;
+        running.begin_with(to, SLOTS).await;
+        world = world.crash(running);
+        let running = world.start();
+        running.until_moved().await;
+        running.begin_with(from, SLOTS).await;
+        running.until_moved().await;
+        world.compare(&running).await;
+        world = world.crash(running);
+    }
 }

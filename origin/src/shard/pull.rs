@@ -10,10 +10,11 @@ use tokio::sync::watch;
 
 use super::ahead::Ahead;
 use super::prepare::{FrameError, Prepared, Preparer, Ready, TakenIn};
-use super::state::announcements;
+use super::state::{Changed, announcements};
 use super::{Shard, ShardError};
 use crate::blocking::apart;
 use crate::queue::{Pulled, QueueError};
+use crate::store::shard_file::Row;
 use crate::timing::sleep;
 
 /// How much is asked for in one pull, in bytes. One pull is one batch: its changes are announced together.
@@ -277,9 +278,15 @@ impl Shard {
     fn take_in(&self, taken: TakenIn) -> Result<(), ShardError> {
         let missing = self.state.read().missing(&taken.documents);
         let rows = if missing.is_empty() { Vec::new() } else { self.file.read(&missing)? };
-        let mut state = self.state.write();
-        state.bring(rows);
-        state.take_in(taken);
+        let changed = |(projection, key, document): &Row| (*projection, key.clone(), document.version);
+        let handed: Vec<Changed> = taken.documents.iter().map(changed).collect();
+        {
+            let mut state = self.state.write();
+            state.bring(rows);
+            state.take_in(taken);
+        }
+        // Nobody is told of them, but this shard may be giving the same slots on, while it replays what it was given.
+        self.touched.note(&handed, &self.projections);
         Ok(())
     }
 
