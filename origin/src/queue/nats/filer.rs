@@ -26,7 +26,7 @@ use super::connection::{self, Connection, Published, unreachable};
 use super::heads::{self, EventHead, FORMAT, Remembered, ShardHead};
 use super::leases::fenced;
 use super::reader::Reader;
-use super::records::{FiledRecord, Records, filed_key};
+use super::records::{FiledRecord, Records, Revised, filed_key};
 use super::shard_streams::ShardStreams;
 use super::streams::Plan;
 use crate::queue::ids::IdHasher;
@@ -48,7 +48,9 @@ pub struct Filer {
     /// By shard: the last frame of this event queue.
     marks: BTreeMap<ShardId, Mark>,
     tidied: Instant,
-    /// Whether the record of the cursor is behind.
+    /// The record of the cursor, as it was read or written last.
+    written: Revised<FiledRecord>,
+    /// Whether it is behind.
     is_dirty: bool,
     /// Where what was taken last begins.
     taken: Offset,
@@ -103,6 +105,7 @@ impl Filer {
             unfiled_bytes: 0,
             marks: BTreeMap::new(),
             tidied: clock::monotonic(),
+            written: Revised::default(),
             is_dirty: false,
             taken: 0,
         }
@@ -123,8 +126,8 @@ impl Filer {
         if self.token == lease.token {
             return Ok(());
         }
-        let record = self.shared.state.get::<FiledRecord>(&filed_key(self.shared.queue)).await?;
-        self.shared.filed.fetch_max(record.value.unwrap_or_default().offset, Ordering::AcqRel);
+        self.written = self.shared.state.get(&filed_key(self.shared.queue)).await?;
+        self.shared.filed.fetch_max(self.written.value.unwrap_or_default().offset, Ordering::AcqRel);
         (self.read_to, self.unfiled_bytes) = (0, 0);
         self.frames.clear();
         self.marks.clear();
@@ -284,7 +287,7 @@ impl Filer {
         }
         let filed = self.filed();
         let filed_frames = self.frames.iter().take_while(|frame| frame.head.last <= filed).count();
-        self.shared.state.put(&filed_key(self.shared.queue), &FiledRecord { offset: filed }).await?;
+        self.write_filed(filed).await?;
         if let Some(kept) = filed_frames.checked_sub(1).filter(|purged| *purged > 0) {
             let purged = self.frames.iter().take(kept);
             self.shared.remember(purged).await?;
@@ -297,6 +300,23 @@ impl Filer {
         self.is_dirty = false;
         self.tidied = clock::monotonic();
         Ok(())
+    }
+
+    /// Writes down that everything up to `filed` is, unless more is known to be: whoever believes to hold the lease still
+    /// must not set the record back. A move counts on it, since events that are filed again are filed by another map.
+    pub(super) async fn write_filed(&mut self, filed: Offset) -> Result<(), QueueError> {
+        let key = filed_key(self.shared.queue);
+        for _ in 0..ATTEMPTS {
+            if self.written.value.is_some_and(|written| written.offset >= filed) {
+                return Ok(());
+            }
+            let record = FiledRecord { offset: filed };
+            self.written = match self.shared.state.set(&key, &record, self.written.revision).await? {
+                Some(revision) => Revised { value: Some(record), revision },
+                None => self.shared.state.get(&key).await?,
+            };
+        }
+        Err(QueueError::Busy)
     }
 }
 

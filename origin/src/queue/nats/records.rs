@@ -117,10 +117,6 @@ impl Records {
         }
     }
 
-    pub async fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), QueueError> {
-        self.store.put(key, write(value)).await.map(drop).map_err(unreachable)
-    }
-
     /// The secret of this pond, made by whoever asks first.
     pub async fn secret(&self) -> Result<[u8; SECRET_BYTES], QueueError> {
         loop {

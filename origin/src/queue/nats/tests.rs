@@ -13,6 +13,7 @@ use millpond_shared::shard_map::{Final, FirstMap, Slot, Stage};
 use millpond_shared::wire::{FiledEvent, ShardFrame};
 use prometheus::Registry;
 
+use super::records::{FiledRecord, filed_key};
 use super::testing::NatsServer;
 use super::*;
 use crate::queue::testing::{Machine, START_MS, event, ids, round_frame, taken_ids};
@@ -273,6 +274,29 @@ async fn who_believes_to_hold_a_lease_that_was_passed_on_is_fenced() {
     assert_eq!(sleeper.push(old, round(2, "late")).await, fenced);
     assert_eq!(sleeper.renew(old, TTL).await, fenced);
     assert_eq!(other.pull(0, 2, 99, Duration::ZERO).await.unwrap().frames, [], "it wrote nothing");
+}
+
+#[tokio::test]
+async fn how_far_events_are_filed_does_not_go_back() {
+    let mut machine = Machine::new(1);
+    let sleeper = machine.open_on_nats().await;
+    sleeper.append(0, None, (1..=2).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    let round = |n: u64| Round { first: n, last: n, map_version: 1, frames: vec![round_frame(0, 1, "x")] };
+    let old = sleeper.acquire(0, "sleeper", TTL).await.unwrap();
+    sleeper.take(old, 9, LONG).await.unwrap().unwrap();
+
+    machine.pass_ms(TTL.as_millis() as u64);
+    let other = machine.open_on_nats().await;
+    let new = other.acquire(0, "other", TTL).await.unwrap();
+    for n in 1..=2 {
+        other.push(new, round(n)).await.unwrap();
+    }
+    other.release(new).await.unwrap();
+    // It wakes up in the middle of a call.
+    let mut filer = sleeper.parts.queues[0].filer.lock().await;
+    filer.write_filed(1).await.unwrap();
+    let record = filer.shared().state.get::<FiledRecord>(&filed_key(0)).await.unwrap();
+    assert_eq!(record.value, Some(FiledRecord { offset: 2 }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
