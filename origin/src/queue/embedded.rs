@@ -105,6 +105,12 @@ impl Queues {
         self.parts.shards.ends(shard).unwrap_or_default()
     }
 
+    /// The shard map as it stands; `None`: nobody has told yet what it begins as.
+    #[cfg(test)]
+    pub(crate) fn map_now(&self) -> Option<Arc<MapState>> {
+        self.parts.shards.map_now()
+    }
+
     /// How far an event queue is filed, and where it ends.
     #[cfg(test)]
     pub(crate) fn event_ends(&self, queue: QueueId) -> (Offset, Offset) {

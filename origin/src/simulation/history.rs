@@ -9,15 +9,18 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::filed::Filed;
+use super::follower::{Followed, Follower};
 use super::model::{Dead, held, is_empty, model};
+use super::moves::Operator;
 use super::pond::{Crash, Plan, Pond, projections};
+use super::reading::{Answer, Copy, Directory, Wish, documents};
 use super::scheduler::{Process, Simulation};
 use super::tally::{Befell, Tally};
 use super::traffic::Traffic;
-use super::watcher::{self, Directory, Followed};
+use super::watcher;
 use crate::queue::testing::Random;
 use crate::queue::{DeadLetter, Limits, QueueRole};
-use crate::render::Rendered;
 use crate::shard::ShardSettings;
 use crate::store::forgetful::FailedSync;
 
@@ -25,6 +28,8 @@ use crate::store::forgetful::FailedSync;
 const BLOWS: u64 = 8;
 /// In one of so many ponds users follow each other: what their documents tell each other takes most of the time there.
 const FOLLOWING: u64 = 4;
+/// In one of so many ponds slots move.
+const MOVING: u64 = 3;
 /// How long, in its own time, a pond may take to be done once nothing befalls it any more.
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 /// Producers and clients: nothing befalls them.
@@ -35,6 +40,7 @@ const DOCUMENT: u64 = 400;
 struct History {
     pond: Pond,
     traffic: Arc<Traffic>,
+    operator: Arc<Operator>,
     directory: Arc<Directory>,
     followed: Vec<Arc<Mutex<Followed>>>,
 }
@@ -69,7 +75,13 @@ enum Blow {
 impl Blow {
     fn next(pond: &Pond) -> Blow {
         let pick = |count: usize| Simulation::below(count.max(1) as u64) as usize;
-        let (replica, dispatcher) = (pick(pond.replicas.len()), pick(pond.dispatchers.len()));
+        let (mut replica, dispatcher) = (pick(pond.replicas.len()), pick(pond.dispatchers.len()));
+        if let Some(moving) = pond.ledger.moves.under_way().filter(|_| !Simulation::one_in(3)) {
+            let concerned = |shard| [moving.from, moving.to].contains(&shard);
+            let at_it = (0..).zip(&pond.replicas).filter(|(_, replica)| concerned(replica.shard));
+            let at_it: Vec<usize> = at_it.map(|(number, _)| number).collect();
+            replica = at_it[pick(at_it.len())];
+        }
         let disk = pick(pond.disks().count());
         let crash = [Crash::Process, Crash::Power, Crash::Torn][pick(3)];
         let running = pond.running();
@@ -94,6 +106,8 @@ impl Blow {
             18 if !running.is_empty() => {
                 Blow::CutOff(running[pick(running.len())], Duration::from_millis(Simulation::below(2_000)))
             }
+            // Where slots move, an engine on which this happens needs more than rounds that can be filed again.
+            _ if pond.plan.moves > 0 => Blow::CrashReplica(replica, crash),
             _ => Blow::HalfRound(pick(pond.plan.queues.into()) as QueueId),
         }
     }
@@ -113,18 +127,19 @@ pub fn run(seed: u64) -> Ran {
     let mut history = History::new();
     for _ in 0..BLOWS {
         history.blow();
-        history.pass(Duration::from_millis(Simulation::below(1_000)));
+        let is_moving = history.pond.ledger.moves.under_way().is_some();
+        history.pass(Duration::from_millis(Simulation::below(if is_moving { 200 } else { 1_000 })));
         history.pond.start(|| Simulation::one_in(2));
     }
     history.mend();
     history.finish();
-    let documents = history.check();
+    let copies = history.check();
     Simulation::tell(format_args!("all is as it should be"));
     if Simulation::one_in(3) {
         // Once more from what the disks hold alone.
         history.crash_all();
         history.finish();
-        assert_eq!(history.check(), documents, "after everything was started again");
+        assert_eq!(history.check(), copies, "after everything was started again");
         Simulation::tell(format_args!("and again"));
     }
     Ran { digest: Simulation::digest(), tally: Simulation::tally() }
@@ -149,9 +164,11 @@ fn plan() -> Plan {
         uncommitted_events: pick(&[3, 1_000]),
         ..ShardSettings::default()
     };
+    let moves = if Simulation::one_in(MOVING) { 3 + Simulation::below(3) } else { 0 };
     Plan {
         queues: pick(&[1, 2]) as QueueId,
-        shards: pick(&[1, 2]) as ShardId,
+        shards: pick(if moves > 0 { &[2, 3, 3] } else { &[1, 2] }) as ShardId,
+        moves,
         replicas: pick(&[1, 2]) as usize,
         dispatchers: pick(&[1, 2]) as usize,
         one_process: Simulation::one_in(4),
@@ -171,22 +188,24 @@ impl History {
         let follows = Simulation::one_in(FOLLOWING);
         let (traffic, directory) = (Traffic::new(follows), Arc::<Directory>::default());
         for queue in 0..pond.plan.queues {
-            let batches = 2 + Simulation::below(4);
+            let batches = 2 + Simulation::below(4) + pond.plan.moves;
             let (wire, ledger) = (pond.wire.clone(), pond.ledger.clone());
             let producing = traffic.clone().produce(queue, pond.plan.queues, batches, wire, ledger);
             Simulation::spawn(CLIENTS, producing);
         }
-        let documents = watcher::documents(&pond);
         for _ in 0..2 {
-            let reading = watcher::read_on(documents.clone(), directory.clone(), pond.ledger.clone());
-            Simulation::spawn(CLIENTS, reading);
+            Simulation::spawn(CLIENTS, watcher::read_on(directory.clone(), pond.ledger.clone()));
         }
         let followed: Vec<_> = (0..pond.plan.shards).map(|_| Arc::<Mutex<Followed>>::default()).collect();
         for (shard, known) in (0..).zip(&followed) {
-            let following = watcher::follow_on(shard, documents.clone(), directory.clone(), known.clone());
-            Simulation::spawn(CLIENTS, following);
+            let follower = Follower { shard, directory: directory.clone(), known: known.clone() };
+            Simulation::spawn(CLIENTS, follower.follow_on());
         }
-        History { pond, traffic, directory, followed }
+        let operator = Arc::<Operator>::default();
+        if pond.plan.moves > 0 {
+            Simulation::spawn(CLIENTS, operator.clone().work(pond.plan.moves, pond.wire.clone()));
+        }
+        History { pond, traffic, operator, directory, followed }
     }
 
     /// Lets time pass a little at a time, so that what has ended is noticed.
@@ -258,57 +277,78 @@ impl History {
     /// Until everything that was sent is done with, and everybody who follows knows.
     fn finish(&mut self) {
         let until = Simulation::elapsed() + DONE_WITHIN;
-        while !(self.traffic.is_over() && self.pond.is_done() && self.all_know()) {
+        while !(self.is_over() && self.pond.is_done() && self.all_know()) {
             assert!(Simulation::elapsed() < until, "it comes to no end: {}", self.standing());
             self.pond.start(|| true);
             self.pass(Duration::from_millis(300));
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.traffic.is_over() && self.operator.is_over()
+    }
+
     fn all_know(&self) -> bool {
-        let Some(lasts) = self.pond.lasts() else { return false };
-        lasts.iter().zip(&self.followed).all(|(last, known)| known.lock().at == Some(*last))
+        let (Some(lasts), Some(map)) = (self.pond.lasts(), self.pond.map()) else { return false };
+        lasts.iter().zip(&self.followed).all(|(last, known)| {
+            let known = known.lock();
+            known.at == Some(*last) && known.map.as_ref().is_some_and(|known| known.version() == map.version())
+        })
     }
 
     fn standing(&self) -> String {
         let queues = self.pond.queue.up.as_ref().map(|(_, queues)| queues.status());
         let replicas = self.pond.replicas.iter().map(|replica| {
             let open = replica.open.lock().upgrade();
-            let at = open.map(|shard| (*shard.applied().borrow(), *shard.committed().borrow()));
+            let at = open.map(|open| (*open.shard.applied().borrow(), *open.shard.committed().borrow()));
             format!("shard {} up {} disk {} at {at:?}", replica.shard, replica.up.is_some(), replica.disk.is_some())
         });
         let replicas: Vec<String> = replicas.collect();
         let followed: Vec<_> = self.followed.iter().map(|known| known.lock().at).collect();
-        let over = self.traffic.is_over();
+        let over = (self.traffic.is_over(), self.operator.is_over());
+        let map = self.pond.map().map(|map| (map.version(), map.moving.clone()));
         let not_opened = &self.pond.not_opened;
         format!(
-            "{queues:?} ({not_opened}); {replicas:?}; followed {followed:?}; traffic over: {over}; {:?}",
+            "{queues:?} ({not_opened}); {replicas:?}; followed {followed:?}; over: {over:?}; map {map:?}; {:?}",
             self.pond.plan
         )
     }
 
     /// What must hold of a pond that is done; its documents.
-    fn check(&self) -> BTreeMap<String, Rendered> {
-        let (sent, map) = (self.traffic.sent(), &self.pond.map);
-        let lasts = self.pond.lasts().expect("up");
-        self.pond.ledger.assert_filed_once(&sent, map, &lasts);
-        let (expected, dead) = model(&sent, map);
+    fn check(&self) -> BTreeMap<String, Copy> {
+        self.directory.update(&self.pond);
+        let (sent, map) = (self.traffic.sent(), self.pond.map().expect("a map"));
+        let filed = Filed::read(&self.pond.ledger, &self.pond.lasts().expect("up"));
+        filed.assert_once(&sent);
+        let (expected, dead) = model(&sent, &filed);
 
-        let mut documents: BTreeMap<String, Rendered> = BTreeMap::new();
+        let mut copies: BTreeMap<String, Copy> = BTreeMap::new();
         let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for replica in &self.pond.replicas {
-            let shard = replica.open.lock().upgrade().expect("up");
-            let all = ask(watcher::all(shard, watcher::documents(&self.pond)));
-            for (tag, (rendered, its_parts)) in all {
-                self.pond.ledger.read(&tag, &rendered);
-                let elsewhere = documents.entry(tag.clone()).or_insert_with(|| rendered.clone());
-                assert_eq!(*elsewhere, rendered, "{tag}: two replicas differ");
-                parts.insert(tag, its_parts);
+        for replica in self.directory.all() {
+            let shard = replica.shard;
+            for document in documents() {
+                let owner = map.map.owner(document.slot);
+                let wish = Wish { least: owner.since, newest: false, map_version: map.version() };
+                let asked = replica.clone();
+                let (tag, answer) = (&document.tag, ask(async move { asked.ask(document, wish).await }));
+                let given = match answer.expect("up") {
+                    Answer::Given(given) if owner.shard == shard => given,
+                    Answer::Elsewhere(_) if owner.shard != shard => continue,
+                    answer => panic!("{tag} is of shard {}, and shard {shard} says {answer:?}", owner.shard),
+                };
+                // One that has everything on disk may not have pulled yet.
+                assert!(given.behind.as_ref().is_none_or(|behind| behind == "unknown"), "{tag}: {:?}", given.behind);
+                if let Some(copy) = given.copy {
+                    self.pond.ledger.read(tag, &copy);
+                    let elsewhere = copies.entry(tag.clone()).or_insert_with(|| copy.clone());
+                    assert_eq!(*elsewhere, copy, "{tag}: two replicas differ");
+                    parts.insert(tag.clone(), given.parts);
+                }
             }
         }
-        let all_held = documents.iter().map(|(tag, rendered)| {
-            let projection = projections().iter().find(|projection| tag.starts_with(&projection.name));
-            (tag.clone(), held(projection.expect("it"), rendered))
+        let all_held = documents().iter().filter_map(|document| {
+            let body = &copies.get(&document.tag)?.body;
+            Some((document.tag.clone(), held(&projections()[document.projection], body)))
         });
         let all_held: BTreeMap<String, Value> = all_held.filter(|(_, held)| !is_empty(held)).collect();
         let tags: Vec<&String> = all_held.keys().collect();
@@ -316,19 +356,17 @@ impl History {
         for (tag, held) in &all_held {
             assert_eq!(*held, expected[tag], "{tag}");
         }
-        for known in &self.followed {
+        for (shard, known) in (0..).zip(&self.followed) {
             let known = known.lock();
-            for tag in known.versions.keys().filter(|tag| documents.contains_key(*tag)) {
+            let of_shard = documents().iter().filter(|document| map.map.owner(document.slot).shard == shard);
+            for tag in of_shard.map(|document| &document.tag).filter(|tag| copies.contains_key(*tag)) {
                 let latest = known.latest(tag, &parts[tag]);
-                assert_eq!(latest, Some(documents[tag].version), "{tag}: a follower was not told");
+                assert_eq!(latest, Some(copies[tag].version), "{tag}: a follower was not told");
             }
             for (tag, version) in known.fresh() {
-                assert_eq!(version, documents[tag].version, "{tag}: a copy that is taken for fresh");
+                assert_eq!(version, copies[tag].version, "{tag}: a copy that is taken for fresh");
             }
         }
-        let is_known = |tag: &String| self.followed.iter().any(|known| known.lock().versions.contains_key(tag));
-        let unknown: Vec<&String> = documents.keys().filter(|tag| !is_known(tag)).collect();
-        assert!(unknown.is_empty(), "documents that no follower knows of: {unknown:?}");
 
         let (_, queues) = self.pond.queue.up.clone().expect("up");
         let letters: Vec<DeadLetter> = ask(async move { QueueRole::dead(&*queues, usize::MAX).await.expect("read") });
@@ -336,7 +374,7 @@ impl History {
         assert_eq!(found.len(), dead.len(), "dead letters: {found:?}, expected {dead:?}");
         found.iter().for_each(|_| Simulation::befell(Befell::DeadLetter));
         assert_eq!(found.into_iter().collect::<Dead>(), dead, "dead letters");
-        documents
+        copies
     }
 }
 
