@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::filed::Filed;
 use super::follower::{Followed, Follower};
 use super::model::{Dead, held, is_empty, model};
-use super::moves::Operator;
+use super::moves::{Operator, Reached};
 use super::pond::{Crash, Plan, Pond, projections};
 use super::reading::{Answer, Copy, Directory, Wish, documents};
 use super::scheduler::{Process, Simulation};
@@ -30,6 +30,8 @@ const BLOWS: u64 = 8;
 const FOLLOWING: u64 = 4;
 /// In one of so many ponds slots move.
 const MOVING: u64 = 3;
+/// How long what befalls a move waits for it to come so far.
+const STRIKE_WITHIN: Duration = Duration::from_secs(2);
 /// How long, in its own time, a pond may take to be done once nothing befalls it any more.
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 /// Producers and clients: nothing befalls them.
@@ -70,6 +72,23 @@ enum Blow {
     /// Whether calls between processes get lost.
     Wires(bool),
     HalfRound(QueueId),
+    /// Once a move has come so far, befalls those who have a part in it.
+    Strike(Reached, Struck, Strike),
+}
+
+/// Whose replicas.
+#[derive(Clone, Copy, Debug)]
+enum Struck {
+    Giver,
+    Taker,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Strike {
+    /// All of them.
+    Crash(Crash),
+    /// One of them.
+    Sleep(Duration),
 }
 
 impl Blow {
@@ -85,6 +104,14 @@ impl Blow {
         let disk = pick(pond.disks().count());
         let crash = [Crash::Process, Crash::Power, Crash::Torn][pick(3)];
         let running = pond.running();
+        if pond.plan.moves > 0 && Simulation::one_in(3) {
+            let strike = match pick(3) {
+                0 => Strike::Sleep(Duration::from_millis(Simulation::below(7_000))),
+                _ => Strike::Crash(crash),
+            };
+            let reached = [Reached::Copying, Reached::Held, Reached::Done][pick(3)];
+            return Blow::Strike(reached, [Struck::Giver, Struck::Taker][pick(2)], strike);
+        }
         match Simulation::below(21) {
             0 | 1 => Blow::CrashQueue(crash),
             2 => Blow::CutQueue(1 + Simulation::below(30)),
@@ -231,14 +258,7 @@ impl History {
             Blow::StopDispatcher(number) => pond.stop_dispatcher(number),
             Blow::StopReplica(number) => pond.stop_replica(number),
             Blow::LoseDisk(number) => pond.lose_disk(number),
-            Blow::Sleep(process, how_long) => {
-                let holds_leases = pond.dispatchers.iter().any(|dispatcher| dispatcher.up == Some(process));
-                let is_over = holds_leases && how_long > pond.plan.lease_ttl;
-                Simulation::befell(if is_over { Befell::AsleepBeyondLease } else { Befell::Asleep });
-                Simulation::pause(process);
-                self.pass(how_long);
-                Simulation::go_on(process);
-            }
+            Blow::Sleep(process, how_long) => self.sleep(process, how_long),
             Blow::CutOff(process, how_long) => {
                 let wire = pond.wire.clone();
                 wire.set_cut_off(process, true);
@@ -258,6 +278,52 @@ impl History {
             Blow::MendDisks => pond.mend_disks(),
             Blow::Wires(troubled) => pond.wire.set_troubled(troubled),
             Blow::HalfRound(queue) => pond.file_half(queue),
+            Blow::Strike(reached, struck, strike) => self.strike(reached, struck, strike),
+        }
+    }
+
+    fn sleep(&mut self, process: Process, how_long: Duration) {
+        let holds_leases = self.pond.dispatchers.iter().any(|dispatcher| dispatcher.up == Some(process));
+        let is_over = holds_leases && how_long > self.pond.plan.lease_ttl;
+        Simulation::befell(if is_over { Befell::AsleepBeyondLease } else { Befell::Asleep });
+        Simulation::pause(process);
+        self.pass(how_long);
+        Simulation::go_on(process);
+    }
+
+    /// Waits for a move to come so far, and strikes at once.
+    fn strike(&mut self, reached: Reached, struck: Struck, strike: Strike) {
+        let until = Simulation::elapsed() + STRIKE_WITHIN;
+        let moving = loop {
+            let now = self.pond.ledger.moves.reached();
+            if let Some((_, moving)) = now.filter(|(now, _)| *now == reached) {
+                break moving;
+            }
+            if Simulation::elapsed() > until {
+                return;
+            }
+            self.pass(Duration::from_millis(2));
+        };
+        let shard = match struck {
+            Struck::Giver => moving.from,
+            Struck::Taker => moving.to,
+        };
+        let of_shard = |number: &usize| self.pond.replicas[*number].shard == shard;
+        let numbers: Vec<usize> = (0..self.pond.replicas.len()).filter(of_shard).collect();
+        Simulation::tell(format_args!("{moving:?} is {reached:?}: {strike:?} of {struck:?}"));
+        match strike {
+            Strike::Crash(crash) => {
+                if reached == Reached::Done {
+                    Simulation::befell(Befell::StruckWhenDone);
+                }
+                numbers.into_iter().for_each(|number| self.pond.crash_replica(number, crash));
+            }
+            Strike::Sleep(how_long) => {
+                let number = numbers[Simulation::below(numbers.len() as u64) as usize];
+                if let Some(process) = self.pond.replicas[number].up {
+                    self.sleep(process, how_long);
+                }
+            }
         }
     }
 

@@ -19,6 +19,14 @@ use crate::timing::sleep;
 /// How long an operator waits for a change of the map before it looks again.
 const LOOK_WAIT: Duration = Duration::from_secs(1);
 
+/// How far a move has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    Copying,
+    Held,
+    Done,
+}
+
 /// The versions of the shard map that anybody was told of.
 #[derive(Default)]
 pub struct Moves(Mutex<Seen>);
@@ -90,6 +98,15 @@ impl Moves {
     /// The map of a version that somebody was told of.
     pub fn map(&self, version: u32) -> Option<MapState> {
         self.0.lock().maps.get(&version).cloned()
+    }
+
+    /// How far moves have come, by the newest map that anybody was told of.
+    pub fn reached(&self) -> Option<(Reached, Move)> {
+        match self.under_way() {
+            Some(moving) if matches!(moving.stage, Stage::Held(_)) => Some((Reached::Held, moving)),
+            Some(moving) => Some((Reached::Copying, moving)),
+            None => Some((Reached::Done, self.0.lock().done.clone()?)),
+        }
     }
 
     /// What moves, by the newest map that anybody was told of.

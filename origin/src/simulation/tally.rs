@@ -81,6 +81,8 @@ kinds! {
     GiverLostHolding
     TakerLost
     TakerLostHolding
+    /// All replicas of a shard, as soon as it had given or taken slots.
+    StruckWhenDone
     QueuesLostMoving
     DispatcherLostMoving
     /// A shard was asked for a document that was another's by then.
