@@ -21,6 +21,9 @@ type Route = (String, String, String);
 /// Where a run of frames is: version of the shard map, shard, position. In this order for each document.
 type Place = (u32, ShardId, Position);
 
+/// What a document tells others, and the documents that it is filed for: index of the projection's name, key.
+type Hop = (String, Vec<(u16, String)>);
+
 /// What was filed, and where.
 #[derive(Default)]
 pub struct Filed {
@@ -28,7 +31,7 @@ pub struct Filed {
     /// Numbers of the events of each document, by where they are.
     orders: BTreeMap<(String, String), BTreeMap<Place, Vec<u64>>>,
     /// What documents told each other, each with its shard.
-    hops: BTreeSet<(ShardId, String, Vec<(u16, String)>)>,
+    hops: BTreeSet<(ShardId, Hop)>,
 }
 
 impl Filed {
@@ -94,7 +97,7 @@ impl Filed {
         // Each decision of a home feed has a number; the news of feeds have none.
         let is_decision = event.event.kind == "edits";
         let routes = event.routes.iter().map(|(projection, key)| (*projection, key.to_string())).collect();
-        if is_decision && !self.hops.insert((shard, event.event.data.to_string(), routes)) {
+        if is_decision && !self.hops.insert((shard, (event.event.data.to_string(), routes))) {
             Simulation::befell(Befell::HopTwice);
         }
     }

@@ -67,9 +67,8 @@ impl Moves {
             MapChange::Complete { epoch, .. } => {
                 Simulation::befell(Befell::MoveDone);
                 let mut seen = self.0.lock();
-                let attempts = seen.maps.values().filter_map(|state| state.moving.clone());
-                let done = attempts.filter(|moving| moving.epoch == *epoch).last();
-                seen.done = done;
+                let mut attempts = seen.maps.values().filter_map(|state| state.moving.clone());
+                seen.done = attempts.rfind(|moving| moving.epoch == *epoch);
             }
             MapChange::Stop => Simulation::befell(Befell::MoveStopped),
         }
