@@ -371,11 +371,11 @@ mod tests {
 
     use super::*;
     use crate::projection::excerpt_key;
-    use crate::projection::testing::declared;
+    use crate::projection::testing::feed;
 
     #[test]
     fn what_changes_of_the_slots_is_noted_and_what_great_feeds_tell() {
-        let projections = declared("name = \"p\"\nkind = \"feed\"\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }");
+        let projections = feed(1);
         let touched = Touched::default();
         let change = |key: &str| touched.note(&[(0, Arc::from(key), Version::new(1, 1))], &projections);
         change("a");
