@@ -33,7 +33,7 @@ pub struct Moves(Mutex<Seen>);
 
 #[derive(Default)]
 struct Seen {
-    maps: BTreeMap<u32, MapState>,
+    maps: BTreeMap<u32, Arc<MapState>>,
     /// The move that was done last.
     done: Option<Move>,
 }
@@ -42,8 +42,8 @@ impl Moves {
     /// Somebody was told of a version of the map: whoever is told of it is told the same.
     pub fn mapped(&self, state: &MapState) {
         let mut seen = self.0.lock();
-        let before = seen.maps.entry(state.version()).or_insert_with(|| state.clone());
-        assert_eq!(before, state, "two shard maps of one version");
+        let before = seen.maps.entry(state.version()).or_insert_with(|| Arc::new(state.clone()));
+        assert_eq!(**before, *state, "two shard maps of one version");
     }
 
     /// What became of a change that was asked for.
@@ -95,7 +95,7 @@ impl Moves {
     }
 
     /// The map of a version that somebody was told of.
-    pub fn map(&self, version: u32) -> Option<MapState> {
+    pub fn map(&self, version: u32) -> Option<Arc<MapState>> {
         self.0.lock().maps.get(&version).cloned()
     }
 

@@ -66,10 +66,10 @@ impl Directory {
         self.any_of(|replica| replica.shard == shard)
     }
 
-    /// The shard map as one of them tells of it at the moment.
-    pub fn heard_map(&self) -> Option<Arc<ShardMap>> {
+    /// The shard map as one of them tells of it at the moment, if its version is above this one.
+    pub fn heard_map(&self, version: u32) -> Option<Arc<ShardMap>> {
         let state = self.any_of(|_| true)?.open.upgrade()?.shard.kept_map()?;
-        Some(Arc::new(state.map.clone()))
+        (state.version() > version).then(|| Arc::new(state.map.clone()))
     }
 
     /// All that run.

@@ -112,8 +112,7 @@ impl Proxy {
     /// Change streams tell of the shard map, some later than others.
     fn hear(&mut self, directory: &Directory) {
         let version = self.map.as_ref().map_or(0, |map| map.version());
-        let heard = directory.heard_map().filter(|heard| heard.version() > version);
-        self.map = heard.or_else(|| self.map.take());
+        self.map = directory.heard_map(version).or_else(|| self.map.take());
     }
 
     async fn hear_above(&mut self, version: u32, directory: &Directory) {

@@ -12,7 +12,7 @@ use crate::simulation::tally::Befell;
 use crate::store::forgetful::FailedSync;
 
 /// How long what befalls a move waits for it to come so far.
-const STRIKE_WITHIN: Duration = Duration::from_secs(2);
+const STRIKE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What may befall a pond.
 #[derive(Debug)]
@@ -73,11 +73,11 @@ impl Blow {
         let running = pond.running();
         if pond.plan.moves > 0 && Simulation::one_in(3) {
             let strike = match pick(3) {
-                0 => Strike::Sleep(Duration::from_millis(Simulation::below(7_000))),
+                0 => Strike::Sleep(Duration::from_millis(Simulation::below(12_000))),
                 _ => Strike::Crash(crash),
             };
-            let reached = [Reached::Copying, Reached::Held, Reached::Done][pick(3)];
-            return Blow::Strike(reached, [Struck::Giver, Struck::Taker][pick(2)], strike);
+            let reached = [Reached::Copying, Reached::Held, Reached::Done, Reached::Done][pick(4)];
+            return Blow::Strike(reached, [Struck::Giver, Struck::Taker, Struck::Taker][pick(3)], strike);
         }
         match Simulation::below(21) {
             0 | 1 => Blow::CrashQueue(crash),
@@ -165,7 +165,7 @@ impl History {
             if Simulation::elapsed() > until {
                 return;
             }
-            self.pass(Duration::from_millis(2));
+            self.pass(Duration::from_millis(5));
         };
         let shard = match struck {
             Struck::Giver => moving.from,

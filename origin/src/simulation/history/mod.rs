@@ -30,7 +30,7 @@ const BLOWS: u64 = 8;
 /// In one of so many ponds users follow each other: what their documents tell each other takes most of the time there.
 const FOLLOWING: u64 = 4;
 /// In one of so many ponds slots move.
-const MOVING: u64 = 5;
+const MOVING: u64 = 8;
 /// How long, in its own time, a pond may take to be done once nothing befalls it any more.
 const DONE_WITHIN: Duration = Duration::from_secs(600);
 /// Producers and clients: nothing befalls them.
@@ -97,7 +97,7 @@ fn plan() -> Plan {
         uncommitted_events: pick(&[3, 1_000]),
         ..ShardSettings::default()
     };
-    let moves = if Simulation::one_in(MOVING) { 3 + Simulation::below(3) } else { 0 };
+    let moves = if Simulation::one_in(MOVING) { 3 + Simulation::below(2) } else { 0 };
     Plan {
         queues: pick(&[1, 2]) as QueueId,
         shards: pick(if moves > 0 { &[2, 3] } else { &[1, 2] }) as ShardId,
