@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::MapState;
 use millpond_shared::version::QueueId;
+use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::EventFrame;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::hold::{Hold, Next};
-use super::route::{Routed, Routing};
+use super::route::{Routed, Routing, wanted};
 use crate::blocking::apart;
 use crate::projection::{addressees, is_hop};
 use crate::queue::lease::TTL_DEFAULT;
@@ -26,6 +27,8 @@ use crate::timing::{self, sleep, timeout};
 pub struct Dispatcher {
     queues: Arc<dyn DispatchQueues>,
     projections: Arc<Vec<Projection>>,
+    /// What has to be read of payloads.
+    wanted: Arc<Wanted>,
     map: KnownMap,
     settings: DispatcherSettings,
     metrics: Metrics,
@@ -120,7 +123,8 @@ impl Dispatcher {
         settings: DispatcherSettings,
         registry: &Registry,
     ) -> Result<Dispatcher, prometheus::Error> {
-        Ok(Dispatcher { queues, projections, map, settings, metrics: Metrics::register(registry)? })
+        let wanted = wanted(&projections);
+        Ok(Dispatcher { queues, projections, wanted, map, settings, metrics: Metrics::register(registry)? })
     }
 
     /// Works until `shutdown` becomes true (or its sender is gone); then gives its leases up and returns.
@@ -234,7 +238,7 @@ impl Dispatcher {
             _ = shutdown.wait_for(|down| *down) => return Ok(()),
         };
         let Some(taken) = taken else { return Ok(()) };
-        let routing = Arc::new(Routing { projections: self.projections.clone(), map });
+        let routing = Arc::new(Routing { projections: self.projections.clone(), wanted: self.wanted.clone(), map });
         let mut routed = self.routed(&routing, taken.clone(), lease.token).await?;
         let last = routed.last;
         if last < taken.first {

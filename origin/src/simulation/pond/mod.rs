@@ -240,7 +240,7 @@ impl Pond {
     /// without transactions holds after a dispatcher died half way. The round comes again, and maybe with other bounds.
     pub fn file_half(&self, queue: QueueId) {
         let Some((process, queues)) = self.queue.up.clone() else { return };
-        let routing = Routing { projections: projections().clone(), map: Arc::new(MapState::first(self.first)) };
+        let routing = Routing::new(projections().clone(), Arc::new(MapState::first(self.first)));
         let most = 1 + Simulation::below(4) as usize;
         Simulation::spawn(process, async move {
             let (filed, _) = queues.event_ends(queue);
