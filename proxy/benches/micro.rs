@@ -60,16 +60,7 @@ fn stored_fields() -> Fields {
 }
 
 fn entry(fields: &Fields) -> Arc<Entry> {
-    let times = Times {
-        received: 0,
-        initial_age: 0,
-        lifetime: 600,
-        stale_revalidate: 0,
-        stale_error: 0,
-        stale_disconnected: false,
-        must_revalidate: false,
-        no_cache: false,
-    };
+    let times = Times { lifetime: 600, ..Times::default() };
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
     Arc::new(Entry::new(StatusCode::OK, fields.clone(), body, times, Selection::NONE, Vec::new(), None))
 }

@@ -9,15 +9,15 @@ use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::MapState;
 use millpond_shared::version::QueueId;
 use millpond_shared::wanted::Wanted;
-use millpond_shared::wire::EventFrame;
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::hold::{Hold, Next};
+use super::metrics::Metrics;
+use super::round::{self, RoundLimits};
 use super::route::{Routed, Routing, wanted};
 use crate::blocking::apart;
-use crate::projection::{addressees, is_hop};
 use crate::queue::lease::TTL_DEFAULT;
 use crate::queue::{DispatchQueues, KnownMap, MapChange, QueueError, Round, Taken};
 use crate::timing::{self, sleep, timeout};
@@ -56,10 +56,6 @@ const HOLD_PAUSE: Duration = Duration::from_millis(10);
 const RECOUNT: Duration = Duration::from_secs(10);
 /// Longest wait for events in one call.
 const TAKE_WAIT: Duration = Duration::from_secs(30);
-/// Bytes of frames in one round; what becomes more is halved, down to one event.
-const ROUND_MAX_BYTES: usize = 32 << 20;
-/// Documents that the hops of one round tell something: a shard applies its part of a round at once, while nobody reads.
-const ROUND_MAX_TOLD: usize = 50_000;
 /// Rounds from this size on are routed beside the async workers, in bytes: it takes them milliseconds.
 const LARGE_ROUND: usize = 256 << 10;
 
@@ -72,38 +68,6 @@ impl Default for DispatcherSettings {
             lease_ttl: TTL_DEFAULT,
             pause_max: Duration::from_secs(1),
         }
-    }
-}
-
-#[derive(Clone)]
-struct Metrics {
-    dispatched: IntCounterVec,
-    unrouted: IntCounterVec,
-    held: IntGauge,
-    stalls: IntCounterVec,
-}
-
-impl Metrics {
-    fn register(registry: &Registry) -> Result<Metrics, prometheus::Error> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &["queue"])?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let held = IntGauge::new("millpond_leases_held", "Event queues that this dispatcher works on")?;
-        registry.register(Box::new(held.clone()))?;
-        let stalls = Opts::new(
-            "millpond_dispatch_stalls_total",
-            "Rounds that could not be filed: a shard queue was full, or it failed",
-        );
-        let stalls = IntCounterVec::new(stalls, &["queue", "reason"])?;
-        registry.register(Box::new(stalls.clone()))?;
-        Ok(Metrics {
-            dispatched: counter("millpond_dispatched_events_total", "Events of an event queue that were filed")?,
-            unrouted: counter("millpond_unrouted_events_total", "Events filed that concern no projection")?,
-            held,
-            stalls,
-        })
     }
 }
 
@@ -316,15 +280,15 @@ impl Dispatcher {
     }
 
     /// Routes what was taken, or as much of it as makes a round of the allowed size.
-    async fn routed(&self, routing: &Arc<Routing>, taken: Taken, token: u64) -> Result<Routed, Trouble> {
+    async fn routed(&self, routing: &Arc<Routing>, taken: Taken, token: u64) -> Result<Routed, QueueError> {
         let routing = routing.clone();
-        let limits = Limits { round_bytes: ROUND_MAX_BYTES, frame_bytes: self.queues.frame_max_bytes() };
+        let limits = RoundLimits::of_frames(self.queues.frame_max_bytes());
         let large = taken.frames.iter().map(bytes::Bytes::len).sum::<usize>() >= LARGE_ROUND;
         if !large {
-            return route(&routing, &taken, token, limits);
+            return round::route(&routing, &taken, token, limits);
         }
-        let routed = apart(move || route(&routing, &taken, token, limits)).await;
-        routed.unwrap_or(Err(Trouble::Later(QueueError::Closed)))
+        let routed = apart(move || round::route(&routing, &taken, token, limits)).await;
+        routed.unwrap_or(Err(QueueError::Closed))
     }
 
     async fn pause(&self, pause: Duration, shutdown: &mut watch::Receiver<bool>) -> Result<(), End> {
@@ -344,49 +308,6 @@ struct Stuck {
     since: Instant,
 }
 
-/// What a round may have.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// Bytes of all its frames together.
-    round_bytes: usize,
-    /// Bytes of each.
-    frame_bytes: usize,
-}
-
-impl Limits {
-    fn hold(&self, routed: &Routed) -> bool {
-        routed.bytes() <= self.round_bytes && routed.frames.iter().all(|frame| frame.bytes.len() <= self.frame_bytes)
-    }
-}
-
-fn route(routing: &Routing, taken: &Taken, token: u64, limits: Limits) -> Result<Routed, Trouble> {
-    let decoded: Result<Vec<_>, _> = taken.frames.iter().map(|bytes| EventFrame::decode(bytes)).collect();
-    let frames = decoded.map_err(|error| Trouble::Later(QueueError::Invalid { problem: error.to_string() }))?;
-    let mut last = last_told(&frames, taken);
-    loop {
-        let routed = routing.route(&frames, taken.first, last, token);
-        if limits.hold(&routed) || last <= taken.first {
-            return Ok(routed);
-        }
-        last = taken.first + (last - taken.first) / 2;
-    }
-}
-
-/// The last event of a round that tells no more than [`ROUND_MAX_TOLD`] documents something; at least the first event.
-fn last_told(frames: &[EventFrame<'_>], taken: &Taken) -> u64 {
-    let mut told = 0;
-    for frame in frames {
-        let placed = (frame.first..).zip(&frame.events).filter(|(_, event)| is_hop(event));
-        for (offset, event) in placed.filter(|(offset, _)| (taken.first..=taken.last).contains(offset)) {
-            told += addressees(event).1.count();
-            if told > ROUND_MAX_TOLD && offset > taken.first {
-                return offset - 1;
-            }
-        }
-    }
-    taken.last
-}
-
 /// Why a step was not done.
 enum Trouble {
     /// Somebody else may work on the queue: nothing that was known about it holds any more.
@@ -401,49 +322,5 @@ impl From<QueueError> for Trouble {
             QueueError::Fenced { .. } => Trouble::Lost,
             error => Trouble::Later(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::route::tests::{event, routing};
-    use super::*;
-    use crate::projection::{News, Told};
-
-    #[test]
-    fn a_round_that_grows_too_large_is_halved_down_to_one_event() {
-        let events = (1..9).map(|n| event(n, "{\"user\":\"u\"}".to_owned())).collect();
-        let frame = EventFrame { queue: 0, first: 11, events }.encode();
-        let taken = Taken { first: 11, last: 18, frames: vec![frame.into()] };
-        let last = |round_bytes, frame_bytes| {
-            route(&routing(1), &taken, 1, Limits { round_bytes, frame_bytes }).ok().unwrap().last
-        };
-        assert_eq!((last(1 << 20, 1 << 20), last(150, 1 << 20), last(1, 1 << 20)), (18, 14, 11));
-        assert_eq!((last(1 << 20, 150), last(1 << 20, 1)), (14, 11), "no frame may be too large either");
-    }
-
-    #[test]
-    fn a_round_tells_only_so_many_documents() {
-        let keys: Vec<String> = (0..ROUND_MAX_TOLD / 2).map(|n| n.to_string()).collect();
-        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let news = Told::News(News { feed: "f".into(), items: [].into() });
-        let events = vec![
-            news.event("users", &names, 0),
-            event(1, "{}".to_owned()),
-            news.event("users", &names, 0),
-            news.event("users", &names, 0),
-        ];
-        let frame = EventFrame { queue: 0, first: 5, events };
-        let last = |first| last_told(std::slice::from_ref(&frame), &Taken { first, last: 8, frames: Vec::new() });
-        assert_eq!((last(5), last(6), last(8)), (7, 8, 8));
-    }
-
-    #[test]
-    fn a_frame_that_can_not_be_read_is_not_passed_over() {
-        let taken = Taken { first: 1, last: 1, frames: vec![bytes::Bytes::from_static(&[9, 1])] };
-        assert!(matches!(
-            route(&routing(1), &taken, 1, Limits { round_bytes: 99, frame_bytes: 99 }),
-            Err(Trouble::Later(QueueError::Invalid { .. }))
-        ));
     }
 }

@@ -81,16 +81,7 @@ impl Replay {
         }
         let length = usize::try_from(size).ok().filter(|length| *length <= self.body.len());
         let Some(length) = length else { return Reply::Rejected };
-        let times = Times {
-            received: time,
-            initial_age: 0,
-            lifetime: lifetime.unwrap_or(u64::MAX),
-            stale_revalidate: 0,
-            stale_error: 0,
-            stale_disconnected: false,
-            must_revalidate: false,
-            no_cache: false,
-        };
+        let times = Times { received: time, lifetime: lifetime.unwrap_or(u64::MAX), ..Times::default() };
         let body = self.body.slice(..length);
         let entry = Entry::new(StatusCode::OK, self.fields.clone(), body, times, Selection::NONE, Vec::new(), None);
         if !self.store.admit_at(key, Arc::new(entry), self.store.purge_seq(), || false) {

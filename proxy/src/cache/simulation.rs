@@ -191,16 +191,7 @@ impl World {
             generation: 0,
             lags_until: 0,
         };
-        let times = Times {
-            received: self.now,
-            initial_age: 0,
-            lifetime: fetch.lifetime,
-            stale_revalidate: 0,
-            stale_error: 0,
-            stale_disconnected: false,
-            must_revalidate: false,
-            no_cache: false,
-        };
+        let times = Times { received: self.now, lifetime: fetch.lifetime, ..Times::default() };
         let body = Bytes::from(vec![b'x'; fetch.body]);
         let entry = Entry::new(StatusCode::OK, Fields::default(), body, times, selection, tags, Some(stamp));
         Arc::new(if fetch.body.is_multiple_of(2) { entry.in_codings() } else { entry })

@@ -14,16 +14,10 @@ use crate::rules::Rule;
 use crate::semantics::freshness::Times;
 use crate::semantics::vary::Selection;
 
-const TIMES: Times = Times {
-    received: 0,
-    initial_age: 0,
-    lifetime: 60,
-    stale_revalidate: 0,
-    stale_error: 0,
-    stale_disconnected: false,
-    must_revalidate: false,
-    no_cache: false,
-};
+/// Of a response that is fresh for a minute.
+fn times() -> Times {
+    Times { lifetime: 60, ..Times::default() }
+}
 
 pub fn key(path: &str) -> Key {
     let rule = Rule::everything("r", "api");
@@ -39,7 +33,7 @@ pub fn entry(size: usize, language: Option<&str>, tags: &[&str]) -> Arc<Entry> {
     let selection = Selection::of(&names, &request(language.unwrap_or("")));
     let tags = tags.iter().map(|tag| Box::from(*tag)).collect();
     let body = Bytes::from(vec![b'x'; size]);
-    Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, TIMES, selection, tags, None))
+    Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, times(), selection, tags, None))
 }
 
 fn store(budget: u64) -> Store {
@@ -159,7 +153,15 @@ fn a_changed_document_marks_older_copies_only() {
         };
         let selection = Selection::of(&[], &Fields::default());
         let body = Bytes::from_static(b"x");
-        Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, TIMES, selection, vec!["p/k".into()], Some(stamp)))
+        Arc::new(Entry::new(
+            StatusCode::OK,
+            Fields::default(),
+            body,
+            times(),
+            selection,
+            vec!["p/k".into()],
+            Some(stamp),
+        ))
     };
     let (old, new) = (copy(3), copy(5));
     store.admit(&key("/k.json"), Arc::clone(&old), store.purge_seq(), || false);
@@ -214,7 +216,7 @@ fn of_several_that_answer_the_one_that_varies_and_was_generated_last_is_chosen()
     let both = [("Accept", "a"), ("Foo", "1")].into_iter().collect::<Fields>();
     let varying = |size: usize, names: &[&str], initial_age: u64| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let times = Times { received: 1_000, initial_age, ..TIMES };
+        let times = Times { received: 1_000, initial_age, ..times() };
         let body = Bytes::from(vec![b'x'; size]);
         let selection = Selection::of(&names, &both);
         Arc::new(Entry::new(StatusCode::OK, Fields::default(), body, times, selection, Vec::new(), None))
@@ -238,7 +240,7 @@ fn of_several_that_answer_the_one_that_varies_and_was_generated_last_is_chosen()
 fn tags_of_a_key_and_what_the_origin_said_otherwise() {
     let store = store(100_000);
     assert!(store.tags_of(&key("/a")).is_empty());
-    let plain = Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), TIMES, Selection::NONE, Vec::new(), None);
+    let plain = Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), times(), Selection::NONE, Vec::new(), None);
     let before = plain.charge().total();
     let said = [("CACHE-control", &b"max-age=5"[..])];
     let restated = plain.instead_of(Original::of(&["Cache-Control", "Vary"], said));

@@ -44,16 +44,7 @@ fn waiting(flights: &Arc<Flights>) -> Option<Waiting> {
 }
 
 fn draft() -> Arc<Draft> {
-    let times = Times {
-        received: 0,
-        initial_age: 0,
-        lifetime: 60,
-        stale_revalidate: 0,
-        stale_error: 0,
-        stale_disconnected: false,
-        must_revalidate: false,
-        no_cache: false,
-    };
+    let times = Times { lifetime: 60, ..Times::default() };
     Arc::new(Draft {
         status: StatusCode::OK,
         fields: Fields::default(),

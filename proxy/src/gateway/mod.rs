@@ -5,6 +5,7 @@
 //! | module | what |
 //! |---|---|
 //! | `early` | finds hits before anything is waited for |
+//! | `refusals` | which requests are refused by their heads alone |
 //! | `leave` | which requests are let through where there is a limit |
 //! | `cookies`, `languages` | which requests go without their cookies, or with one language alone |
 //! | `remembered` | which keys are not worth waiting for |
@@ -34,6 +35,7 @@ mod multipart;
 mod options;
 mod own;
 mod parts;
+mod refusals;
 mod relay;
 mod remembered;
 mod stale;
@@ -46,7 +48,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, Framing, Minor, RequestHead, Target};
+use millpond_shared::http1::{Fields, RequestHead};
 use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::headers;
 
@@ -61,11 +63,9 @@ use crate::key::Key;
 use crate::live::{Least, Live};
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
-use crate::rules::{Forwarding, Rule, RuleSet, Sender};
-use crate::semantics::expectation::Expectation;
+use crate::rules::{Rule, RuleSet, Sender};
 use crate::semantics::policy::Cookies;
-use crate::semantics::request;
-use crate::semantics::request::{Ask, RequestVerdict};
+use crate::semantics::request::{self, Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
 use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
 use answer::Account;
@@ -76,6 +76,7 @@ use forms::Compressor;
 use landing::{Again, Alone, Landing};
 use languages::with_one_language;
 use leave::Leave;
+use refusals::{is_misdirected, not_served, unacceptable};
 use remembered::Remembered;
 use stale::goes_on_alone;
 
@@ -419,35 +420,4 @@ impl Visit<'_> {
 /// another.
 fn was_disconnected(entry: &Entry, now_ms: u64) -> bool {
     entry.times.stale_revalidate == 0 && goes_on_alone(entry, now_ms)
-}
-
-/// Requests that no rule can ask for.
-fn not_served(request: &RequestHead) -> Option<(StatusCode, &'static str)> {
-    match request.method {
-        Method::CONNECT => Some((StatusCode::METHOD_NOT_ALLOWED, "this proxy opens no tunnels")),
-        Method::TRACE => Some((StatusCode::METHOD_NOT_ALLOWED, "TRACE is not answered")),
-        _ => None,
-    }
-}
-
-/// Whether the URL is one of `https` and the connection is not secured (RFC 9110 §7.4): its answer would be stored for
-/// clients that speak TLS. A trusted proxy may have spoken TLS for us.
-fn is_misdirected<C: Client>(request: &RequestHead, client: &C, forwarding: &Forwarding) -> bool {
-    matches!(&request.target, Target::Absolute { scheme, .. } if scheme == "https")
-        && client.scheme() != "https"
-        && !forwarding.sender(client.peer(), client.scheme()).is_some_and(|sender| sender.trusted)
-}
-
-/// Requests whose head alone says that they can't be served, whatever they ask for.
-fn unacceptable(request: &RequestHead, framing: Framing, body_max: Option<u64>) -> Option<(StatusCode, &'static str)> {
-    let expectation = || Expectation::of(&request.fields);
-    match framing {
-        Framing::Length(length) if body_max.is_some_and(|max| length > max) => {
-            Some((StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than the limit"))
-        }
-        _ if request.minor == Minor::One && expectation() == Expectation::Unknown => {
-            Some((StatusCode::EXPECTATION_FAILED, "the Expect field asks for something other than 100-continue"))
-        }
-        _ => None,
-    }
 }

@@ -103,16 +103,7 @@ fn who_has_just_started_asks_for_the_newest_until_it_knows_where_that_is() {
 }
 
 fn entry(stamp: Stamp) -> Entry {
-    let times = Times {
-        received: 0,
-        initial_age: 0,
-        lifetime: 60,
-        stale_revalidate: 0,
-        stale_error: 0,
-        stale_disconnected: false,
-        must_revalidate: false,
-        no_cache: false,
-    };
+    let times = Times { lifetime: 60, ..Times::default() };
     Entry::new(StatusCode::OK, Fields::default(), Bytes::new(), times, Selection::NONE, Vec::new(), Some(stamp))
 }
 

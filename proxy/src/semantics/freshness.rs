@@ -19,7 +19,7 @@ const HEURISTIC_PART: u64 = 10;
 pub const DISCONNECTED_MAX: u64 = 7 * 24 * 3600;
 
 /// The times of a stored response: all that is needed to judge it later without its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// When the response, or the 304 that last confirmed it, was received (`response_time`).
     pub received: u64,

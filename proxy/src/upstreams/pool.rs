@@ -190,5 +190,4 @@ async fn reap(shelf: Weak<Mutex<Shelf>>) {
 }
 
 #[cfg(test)]
-#[path = "pool_tests.rs"]
 mod tests;

@@ -46,6 +46,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A server must take messages of so many bytes.
 const MESSAGE_MIN: usize = 64 << 10;
+/// Bytes that the largest frame lacks to the largest message: its head, the subject, and what the server adds.
+const FRAME_HEADROOM: usize = 4 << 10;
 
 impl Connection {
     pub async fn open(servers: &Servers) -> Result<Connection, NatsError> {
@@ -65,6 +67,11 @@ impl Connection {
         }
         let jetstream = jetstream::ContextBuilder::new().timeout(CALL_TIME).build(client.clone());
         Ok(Connection { client, jetstream, message_max: info.max_payload })
+    }
+
+    /// Bytes of the largest frame that fits into a message.
+    pub fn frame_max(&self) -> usize {
+        self.message_max - FRAME_HEADROOM
     }
 
     /// Milliseconds by which a server's clock is ahead of ours: leases are measured by the servers' clock, so that those

@@ -89,7 +89,7 @@ impl Maps {
         if extent.bytes > HANDOVER_BEHIND_MAX_BYTES && extent.last > trimmed {
             return Err(QueueError::ShardFull { shard });
         }
-        if bytes.len() > self.connection.message_max - super::FRAME_HEADROOM {
+        if bytes.len() > self.connection.frame_max() {
             let problem = format!(
                 "a document of {} bytes is larger than a message: raise max_payload of the NATS servers",
                 bytes.len()

@@ -17,7 +17,9 @@ use super::records::{FiledRecord, filed_key};
 use super::testing::NatsServer;
 use super::*;
 use crate::queue::testing::{Machine, START_MS, event, ids, round_frame, taken_ids};
-use crate::queue::{Limits, RoundFrame};
+use crate::queue::{
+    DispatchQueues, EventQueues, Fate, Limits, MapChange, QueueRole, Round, RoundFrame, ShardMaps, ShardQueues,
+};
 
 const TTL: Duration = Duration::from_secs(10);
 const WINDOW: Option<Duration> = Some(Duration::from_secs(600));
