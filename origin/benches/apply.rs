@@ -21,6 +21,7 @@ use millpond_shared::clock;
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::event::{Event, View};
 use millpond_shared::projection::{Projection, WrittenProjection, judge};
+use millpond_shared::splitmix::SplitMix64;
 use millpond_shared::version::{Position, QueueId, ShardId};
 use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, ShardFrame};
@@ -223,7 +224,7 @@ fn projections(text: &str) -> Vec<Projection> {
 
 fn frames(events: usize, keys: usize) -> Vec<Bytes> {
     let zipf = Zipf::new(keys);
-    let mut random = 1;
+    let mut random = SplitMix64::new(1);
     let mut made = 0;
     let mut frames = Vec::new();
     while made < events {
@@ -313,14 +314,8 @@ impl Zipf {
         Zipf(sums.collect())
     }
 
-    fn pick(&self, random: &mut u64) -> usize {
-        // SplitMix64.
-        *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let part = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
-        let at = part * self.0.last().copied().unwrap_or(0.0);
+    fn pick(&self, random: &mut SplitMix64) -> usize {
+        let at = random.fraction() * self.0.last().copied().unwrap_or(0.0);
         self.0.partition_point(|sum| *sum < at)
     }
 }

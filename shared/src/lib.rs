@@ -13,6 +13,7 @@
 //! | [`projection`] | the declaration of a projection: what the dispatcher routes by and the shard renders |
 //! | [`route`] | from a URL to a document and back |
 //! | [`shard_map`] | key → slot → shard |
+//! | [`splitmix`] | numbers that follow from a seed |
 //! | [`stored`] | values as bytes, on disk and on the wire |
 //! | [`version`] | positions, offsets, versions |
 //! | [`wanted`] | reading only those members of a payload that somebody asks for |
@@ -25,6 +26,7 @@ pub mod http1;
 pub mod projection;
 pub mod route;
 pub mod shard_map;
+pub mod splitmix;
 pub mod stored;
 pub mod template;
 pub mod version;

@@ -1,5 +1,6 @@
 //! Events of a small social network, the same ones every time: users by Zipf's law, posts and profiles.
 
+use millpond_shared::splitmix::SplitMix64;
 use serde_json::{Value, json};
 
 /// Users of the network.
@@ -11,7 +12,7 @@ const FIRST_TIME: i64 = 1_767_225_600;
 
 /// An endless sequence of events.
 pub struct Generator {
-    random: u64,
+    random: SplitMix64,
     /// Sums of 1/rank, up to each user.
     cumulated: Vec<f64>,
     next: u64,
@@ -24,7 +25,7 @@ impl Generator {
             *sum += weight(user);
             Some(*sum)
         };
-        Generator { random: seed, cumulated: (0..USERS).scan(0.0, sum).collect(), next: 0 }
+        Generator { random: SplitMix64::new(seed), cumulated: (0..USERS).scan(0.0, sum).collect(), next: 0 }
     }
 
     /// Name of the user with this rank; the first is the busiest.
@@ -32,23 +33,14 @@ impl Generator {
         format!("user-{:04}", rank + 1)
     }
 
-    /// A uniform number; SplitMix64 (Steele, Lea, Flood 2014).
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
-        let at = self.random() as usize % words.len().max(1);
+        let at = self.random.draw() as usize % words.len().max(1);
         words.get(at).copied().unwrap_or("")
     }
 
     fn user(&mut self) -> String {
         let total = self.cumulated.last().copied().unwrap_or(1.0);
-        let point = self.random() as f64 / u64::MAX as f64 * total;
+        let point = self.random.draw() as f64 / u64::MAX as f64 * total;
         Generator::user_name(self.cumulated.partition_point(|sum| *sum < point).min(USERS - 1))
     }
 }
@@ -76,7 +68,7 @@ impl Iterator for Generator {
         let user = self.user();
         let time = jiff_time(FIRST_TIME + number as i64);
         let (subject, verb, object) = (self.pick(&SUBJECTS), self.pick(&VERBS), self.pick(&OBJECTS));
-        Some(if self.random().is_multiple_of(PROFILE_EVERY) {
+        Some(if self.random.draw().is_multiple_of(PROFILE_EVERY) {
             json!({
                 "id": format!("profile-{number}"), "type": "profile", "time": time,
                 "data": { "user": user, "name": format!("{user}, the {}", object.rsplit(' ').next().unwrap_or("")), "bio": format!("{subject} {verb} {object}.") },

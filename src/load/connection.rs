@@ -9,13 +9,14 @@ use http::{Method, Uri};
 use millpond_origin::api::ingest::auth::{Secrets, signature};
 use millpond_shared::clock;
 use millpond_shared::http1::{self, BodyReader, Limits, ResponseHead, Step};
+use millpond_shared::splitmix::SplitMix64;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::PATIENCE;
-use super::events::{Events, Random};
+use super::events::Events;
 use super::pace::Pace;
 use super::tally::Tally;
 use crate::Failure;
@@ -62,7 +63,7 @@ pub fn run_all(connections: u32, job: &Job, pace: &Arc<Pace>) -> Result<Tally, F
     runtime.block_on(async {
         let mut all = JoinSet::new();
         for number in 0..connections {
-            all.spawn(run(Random::new(u64::from(number)), job.clone(), Arc::clone(pace)));
+            all.spawn(run(SplitMix64::new(u64::from(number)), job.clone(), Arc::clone(pace)));
         }
         let mut tally = Tally::new()?;
         while let Some(ended) = all.join_next().await {
@@ -72,7 +73,7 @@ pub fn run_all(connections: u32, job: &Job, pace: &Arc<Pace>) -> Result<Tally, F
     })
 }
 
-async fn run(mut random: Random, job: Job, pace: Arc<Pace>) -> Result<Tally, Failure> {
+async fn run(mut random: SplitMix64, job: Job, pace: Arc<Pace>) -> Result<Tally, Failure> {
     let mut tally = Tally::new()?;
     let mut connection: Option<Connection> = None;
     let mut request = Vec::new();
@@ -110,7 +111,7 @@ fn passed(since: Instant) -> std::time::Duration {
 
 impl Job {
     /// Writes the next request over the last one.
-    pub fn put_request(&self, out: &mut Vec<u8>, random: &mut Random) {
+    pub fn put_request(&self, out: &mut Vec<u8>, random: &mut SplitMix64) {
         let first = self.events.number();
         let mut body = Vec::new();
         for nth in 0..self.batch {
@@ -216,7 +217,7 @@ mod tests {
 
     fn request(job: &Job) -> (String, serde_json::Value) {
         let mut out = Vec::new();
-        job.put_request(&mut out, &mut Random::new(1));
+        job.put_request(&mut out, &mut SplitMix64::new(1));
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");

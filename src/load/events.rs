@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use millpond_shared::splitmix::SplitMix64;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::Failure;
@@ -61,7 +62,7 @@ impl Events {
     }
 
     /// A key, drawn by `random`.
-    pub fn key(&self, random: &mut Random) -> String {
+    pub fn key(&self, random: &mut SplitMix64) -> String {
         let drawn = random.fraction();
         format!("k{}", self.shares.partition_point(|share| *share <= drawn).min(self.shares.len() - 1))
     }
@@ -89,7 +90,7 @@ const PAD_STEP: usize = 7_919;
 
 /// `count` letters at random.
 fn letters(count: usize) -> String {
-    let mut random = Random::new(count as u64);
+    let mut random = SplitMix64::new(count as u64);
     (0..count).map(|_| char::from(b'a' + (random.fraction() * 26.0) as u8)).collect()
 }
 
@@ -128,23 +129,6 @@ fn shares(keys: u32, zipf: f64) -> Vec<f64> {
     shares
 }
 
-/// Numbers for one connection: SplitMix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    /// 0 to 1, without 1.
-    fn fraction(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +161,7 @@ mod tests {
     #[test]
     fn keys_are_as_frequent_as_zipf_says() {
         let events = Events::new("{}", 0, 1000, 1.0).unwrap();
-        let mut random = Random::new(1);
+        let mut random = SplitMix64::new(1);
         let mut counts = [0u32; 1000];
         for _ in 0..100_000 {
             let key: usize = events.key(&mut random)[1..].parse().unwrap();

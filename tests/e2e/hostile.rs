@@ -20,26 +20,10 @@ use crate::harness::client::{Client, Request};
 use crate::harness::eventually;
 use crate::harness::pipeline::{INGEST, Pipeline, QUEUE};
 use crate::harness::process::{Millpond, lock};
+use crate::harness::producers::{SECRET, pond_with};
 use crate::harness::random::Random;
 
-const CONFIG: &str = r#"
-log = { format = "json", access = false }
-proxy = { listen = ["127.0.0.1:0"] }
-admin = { listen = "127.0.0.1:0" }
-ingest = { listen = "127.0.0.1:0" }
-queue = { dir = "queue", event_queues = 2 }
-shards = { dir = "shards" }
-
-[dispatcher]
-
-[[rule]]
-match = "/events/**"
-origin = "ingest"
-
-[[rule]]
-match = "/**"
-origin = "shards"
-
+const SOURCES: &str = r#"
 [[source]]
 name = "signed"
 path = "/events/signed"
@@ -54,19 +38,8 @@ path = "/events/open"
 name = "small"
 path = "/events/small"
 body_max = "64KiB"
-
-[[projection]]
-name = "by-user"
-kind = "feed"
-key = "{data.user}"
-item = { id = "{id}" }
-
-  [[projection.output]]
-  path = "/users/{key}.json"
-  format = "json"
 "#;
 
-const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Connections that attack at the same time.
 const ATTACKERS: usize = 1_000;
 /// What a source takes at most unless it says otherwise, in bytes.
@@ -189,11 +162,7 @@ async fn status(to: SocketAddr, bytes: &[u8]) -> Option<u16> {
 
 #[test]
 fn a_thousand_attackers_are_refused_and_honest_producers_go_on() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(dir.path().join("secret"), format!("whsec_{SECRET}\n")).expect("written");
-    std::fs::write(dir.path().join("millpond.toml"), CONFIG).expect("written");
-    let args = ["run", "--config", "millpond.toml"];
-    let pond = Millpond::start_in(dir.path(), &args, &["proxy", "ingest", "admin"]).keeping(dir);
+    let pond = pond_with(SOURCES, "");
     for (way, to) in [("ingest", pond.address("ingest")), ("proxy", pond.proxy())] {
         let replayed = honest(&format!("replayed-{way}"));
         assert_eq!(replayed.ask(to).status(), 202);

@@ -8,25 +8,9 @@ use serde_json::{Value, json};
 use crate::harness::client::{Connection, Request, Response};
 use crate::harness::metrics::Metrics;
 use crate::harness::process::{Millpond, finish};
+use crate::harness::producers::pond_with;
 
-const CONFIG: &str = r#"
-log = { format = "json", access = false }
-proxy = { listen = ["127.0.0.1:0"] }
-admin = { listen = "127.0.0.1:0" }
-ingest = { listen = "127.0.0.1:0", batch_max_events = 100 }
-queue = { dir = "queue", event_queues = 2 }
-shards = { dir = "shards" }
-
-[dispatcher]
-
-[[rule]]
-match = "/events/**"
-origin = "ingest"
-
-[[rule]]
-match = "/**"
-origin = "shards"
-
+const SOURCES: &str = r#"
 [[source]]
 name = "signed"
 path = "/events/signed"
@@ -43,24 +27,10 @@ body_max = "64KiB"
 name = "slow"
 path = "/events/slow"
 rate = "1/h"
-
-[[projection]]
-name = "by-user"
-kind = "feed"
-key = "{data.user}"
-item = { id = "{id}" }
-
-  [[projection.output]]
-  path = "/users/{key}.json"
-  format = "json"
 "#;
 
 fn pond() -> Millpond {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(dir.path().join("secret"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").expect("written");
-    std::fs::write(dir.path().join("millpond.toml"), CONFIG).expect("written");
-    let args = ["run", "--config", "millpond.toml"];
-    Millpond::start_in(dir.path(), &args, &["proxy", "ingest", "admin"]).keeping(dir)
+    pond_with(SOURCES, "batch_max_events = 100")
 }
 
 /// Both ways in.

@@ -26,6 +26,7 @@ mod limits;
 mod merged;
 pub mod model;
 mod pages;
+mod parts;
 mod paths;
 mod plain_proxy;
 mod proxy_protocol;

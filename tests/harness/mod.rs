@@ -1,11 +1,12 @@
 //! What tests act with. Nothing here shares code with the program it tests.
 //!
-//! `process` runs the program as a child; `client` speaks HTTP/1.1 to it over a plain socket, `http2` HTTP/2;
-//! `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does what the test tells it, `tls_origin` puts TLS in front of it;
-//! `witness` compares what the program told of the same requests in headers, metrics and log; `metrics` reads `/metrics`;
-//! `pipeline` runs the examples of `config/` in one process or in one for each role, `nats` the server that some of them
-//! need, `postgres` the database that documents are sent to; `relay` is a wire between two of them that can be slow, dead or cut, `disk` a disk that can be full; `random` is
-//! chance that can be told again.
+//! `process` runs the program as a child, `producers` one with all roles for those who post; `client` speaks HTTP/1.1 to it over
+//! a plain socket, `http2` HTTP/2; `certificates` makes some, and speaks TLS; `origin` is an ordinary HTTP server that does
+//! what the test tells it, `tls_origin` puts TLS in front of it; `witness` compares what the program told of the same requests
+//! in headers, metrics and log; `metrics` reads `/metrics`; `pipeline` runs the examples of `config/` in one process or in one
+//! for each role, `nats` the server that some of them need, `postgres` the database that documents are sent to; `relay` is a
+//! wire between two of them that can be slow, dead or cut, `disk` a disk that can be full; `random` is chance that can be
+//! told again.
 //!
 //! Nobody sleeps to let something happen: a test waits for a line, a request, a gate, or polls with [`eventually`].
 
@@ -19,6 +20,7 @@ pub mod origin;
 pub mod pipeline;
 pub mod postgres;
 pub mod process;
+pub mod producers;
 pub mod random;
 pub mod relay;
 pub mod tls_origin;

@@ -13,13 +13,13 @@ use millpond_shared::route::{self, Route};
 use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Position, ShardId};
 use millpond_shared::wire::{ChangeMessage, Changes, Follow, Origin, headers};
-use tokio::time::timeout;
 
 use super::answers::{Asked, again, not_owned_here, not_read, put};
 use super::{changes, copies, pages};
 use crate::http::{Answer, Handler, method_not_allowed, refusal};
 use crate::queue::KnownMap;
 use crate::shard::Shard;
+use crate::timing::timeout;
 
 /// The shards of this process, as one origin.
 pub struct Documents {

@@ -1,11 +1,11 @@
 //! Declarations and events for tests.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use millpond_shared::config::{At, Complaints, Source};
 use millpond_shared::event::Event;
 use millpond_shared::projection::{Projection, Span, Windows, WrittenProjection, judge};
-use std::time::Duration;
 
 #[derive(Default, serde::Deserialize)]
 struct Written {
@@ -27,6 +27,54 @@ pub(crate) fn declared(text: &str) -> Vec<Projection> {
     let projections = judge(&written.projection, &template, &mut complaints);
     assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
     projections
+}
+
+/// A feed `p` of the ids of events by their user, the newest `keep` of them.
+pub(crate) fn feed(keep: usize) -> Vec<Projection> {
+    declared(&format!(
+        "name = \"p\"\nkind = \"feed\"\nkeep = {keep}\nkey = \"{{data.user}}\"\nitem = {{ id = \"{{id}}\" }}"
+    ))
+}
+
+/// Home feeds and what they are made of, as TOML: `posts`, `follows`, `home`. Each event says `what` its `user` does: it
+/// is a `post`, maybe with a `text`, or to `follow` or `unfollow` somebody, `whom`. Feeds keep `keep` items; those with
+/// more followers than `fanout_max` are great.
+pub(crate) fn home_feeds(keep: usize, fanout_max: usize) -> String {
+    format!(
+        r#"
+        [[projection]]
+        name = "posts"
+        kind = "feed"
+        keep = {keep}
+        where = {{ "data.what" = "post" }}
+        key = "{{data.user}}"
+        item = {{ id = "{{id}}", text = "{{data.text}}" }}
+        [[projection.output]]
+        path = "/posts/{{key}}"
+        format = "json"
+        [[projection]]
+        name = "follows"
+        kind = "edges"
+        where = {{ "data.what" = "follow" }}
+        remove_on = {{ where = {{ "data.what" = "unfollow" }} }}
+        key = "{{data.user}}"
+        to = "{{data.whom}}"
+        item = {{ id = "{{data.whom}}" }}
+        [[projection.output]]
+        path = "/follows/{{key}}"
+        format = "json"
+        [[projection]]
+        name = "home"
+        kind = "home"
+        feed = "posts"
+        edges = "follows"
+        keep = {keep}
+        fanout = {{ max = {fanout_max} }}
+        [[projection.output]]
+        path = "/home/{{key}}"
+        format = "json"
+        "#
+    )
 }
 
 /// Windows of so many milliseconds.

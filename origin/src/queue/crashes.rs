@@ -6,7 +6,7 @@ use std::time::Duration;
 use millpond_shared::event::Event;
 use parking_lot::Mutex;
 
-use super::testing::{Machine, Random, event, round_frame, taken_ids};
+use super::testing::{Machine, Random, event, round_frame, round_of, taken_ids};
 use super::*;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -123,7 +123,7 @@ async fn whatever_happens_every_event_is_filed_once_and_in_order() {
                     assert_eq!(taken.first, filed + 1, "a take starts behind what was filed");
                     let events = taken.last + 1 - taken.first;
                     let frame = round_frame(0, events, &format!("{}-{}", taken.first, taken.last));
-                    let round = Round { first: taken.first, last: taken.last, map_version: 1, frames: vec![frame] };
+                    let round = round_of(taken.first..=taken.last, vec![frame]);
                     queues.push(lease, round).await.unwrap();
                     filed = taken.last;
                 } else {
@@ -189,7 +189,7 @@ async fn a_failed_push_fails_the_role_too() {
     queues.append(0, WINDOW, vec![event("a", 1)]).await.unwrap();
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
     machine.shards.fail();
-    let round = Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(0, 1, "x")] };
+    let round = round_of(1..=1, vec![round_frame(0, 1, "x")]);
     assert!(matches!(queues.push(lease, round).await, Err(QueueError::Failed { .. })));
     assert!(matches!(queues.failed().await, QueueError::Failed { .. }));
 
@@ -204,7 +204,7 @@ async fn what_was_filed_is_trimmed_and_still_known_by_its_id() {
     let queues = machine.open();
     queues.append(0, WINDOW, vec![event("a", 1), event("b", 2)]).await.unwrap();
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
-    queues.push(lease, Round { first: 1, last: 2, map_version: 1, frames: vec![] }).await.unwrap();
+    queues.push(lease, round_of(1..=2, vec![])).await.unwrap();
     queues.close().await;
     let queues = machine.crash().open();
     let status = queues.status().event_queues[0];
@@ -221,7 +221,7 @@ async fn files_that_do_not_belong_together_are_refused() {
         queues.append(0, WINDOW, vec![event(id, 1)]).await.unwrap();
         let lease = queues.acquire(0, "a", TTL).await.unwrap();
         let offset = n as u64 + 1;
-        queues.push(lease, Round { first: offset, last: offset, map_version: 1, frames: vec![] }).await.unwrap();
+        queues.push(lease, round_of(offset..=offset, vec![])).await.unwrap();
         queues.release(lease).await.unwrap();
     }
     queues.close().await;
@@ -260,10 +260,7 @@ async fn a_consumer_that_was_told_that_it_is_known_is_known_after_a_power_cut() 
     let queues = machine.open();
     queues.append(0, None, vec![event("a", 1)]).await.unwrap();
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
-    queues
-        .push(lease, Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(3, 1, "x")] })
-        .await
-        .unwrap();
+    queues.push(lease, round_of(1..=1, vec![round_frame(3, 1, "x")])).await.unwrap();
     let known = |machine: &Machine| {
         let status = machine.open().status();
         status.shard_queues[0].consumers.iter().map(|(name, at)| (name.clone(), *at)).collect::<Vec<_>>()

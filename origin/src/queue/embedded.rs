@@ -85,6 +85,12 @@ impl Queues {
         self.parts.shards.ends(shard).unwrap_or_default()
     }
 
+    /// The shard map as it stands; `None`: nobody has told yet what it begins as.
+    #[cfg(test)]
+    pub(crate) fn map_now(&self) -> Option<Arc<MapState>> {
+        self.parts.shards.map_now()
+    }
+
     /// How far an event queue is filed, and where it ends.
     #[cfg(test)]
     pub(crate) fn event_ends(&self, queue: QueueId) -> (Offset, Offset) {
@@ -318,7 +324,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::queue::testing::{Machine, event, round_frame};
+    use crate::queue::testing::{Machine, event, round_frame, round_of};
 
     /// Between the commit of a frame and the word that it is there a consumer may come to read: it would then ask for
     /// what is behind a frame that the queue does not know of yet, be told that the queue lost data, and end.
@@ -330,7 +336,7 @@ mod tests {
         let queues = machine.open();
         queues.append(0, None, vec![event("a", 1)]).await.unwrap();
         let lease = queues.acquire(0, "a", Duration::from_secs(10)).await.unwrap();
-        let round = Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(3, 1, "said")] };
+        let round = round_of(1..=1, vec![round_frame(3, 1, "said")]);
         queues.push(lease, round).await.unwrap();
         // Being made known writes, and says what is there.
         queues.committed(3, "shard", 0).await.unwrap();

@@ -6,9 +6,9 @@ use std::time::Duration;
 use millpond_shared::shard_map::{FirstMap, MapState};
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
 
 use super::{MapChange, QueueError, ShardMaps};
+use crate::timing::{sleep, timeout};
 
 /// The map, and the door that it is changed by. Cheap to share.
 #[derive(Clone)]

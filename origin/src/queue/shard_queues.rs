@@ -170,6 +170,11 @@ impl ShardQueueSet {
         Ok(state.map(Arc::unwrap_or_clone))
     }
 
+    #[cfg(test)]
+    pub(super) fn map_now(&self) -> Option<Arc<MapState>> {
+        self.shared.map.borrow().clone()
+    }
+
     /// Consumers of a shard queue, and what they have committed.
     pub fn consumers(&self, shard: ShardId) -> Vec<(String, Position)> {
         self.shared.consumers.lock().of(shard).map(|(name, position)| (name.to_owned(), position)).collect()

@@ -1,6 +1,7 @@
 //! What tests of queues need: queues on forgetful disks or on a NATS server of their own, under a clock that is set by
 //! hand.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_shared::event::Event;
 use millpond_shared::shard_map::MapState;
+use millpond_shared::splitmix::SplitMix64;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use millpond_shared::wire::EventFrame;
 use prometheus::Registry;
@@ -16,7 +18,7 @@ use prometheus::Registry;
 use super::embedded::OpenError;
 use super::nats::testing::NatsServer;
 use super::nats::{Clock, NatsQueues};
-use super::{Files, HandedOver, Limits, MapChange, Options, QueueError, Queues, RoundFrame, ShardMaps, Taken};
+use super::{Files, HandedOver, Limits, MapChange, Options, QueueError, Queues, Round, RoundFrame, ShardMaps, Taken};
 use crate::store::Place;
 use crate::store::forgetful::Forgetful;
 
@@ -107,6 +109,11 @@ pub fn event(id: impl Into<String>, n: u64) -> Event<'static> {
     }
 }
 
+/// A round of these events, by the first shard map.
+pub fn round_of(events: RangeInclusive<Offset>, frames: Vec<RoundFrame>) -> Round {
+    Round { first: *events.start(), last: *events.end(), map_version: 1, frames }
+}
+
 /// A frame that holds nothing but a text, whatever number of events it says it has.
 pub fn round_frame(shard: ShardId, events: u64, text: &str) -> RoundFrame {
     RoundFrame { shard, events, bytes: Bytes::copy_from_slice(text.as_bytes()) }
@@ -129,27 +136,29 @@ pub fn taken_ids(taken: &Taken) -> Vec<(Offset, String)> {
     ids(&taken.frames).into_iter().filter(|(offset, _)| (taken.first..=taken.last).contains(offset)).collect()
 }
 
-/// Numbers that can be told again: SplitMix64. Prints its seed; `SEED=N` in the environment brings it back.
-pub struct Random(u64);
+/// Numbers that can be told again. Prints its seed; `SEED=N` in the environment brings it back.
+pub struct Random(SplitMix64);
 
 impl Random {
     pub fn new(default_seed: u64) -> Random {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default_seed);
         println!("SEED={seed}");
-        Random(seed)
+        Random::seeded(seed)
     }
 
     /// By this seed, whatever the environment says.
     pub fn seeded(seed: u64) -> Random {
-        Random(seed)
+        Random(SplitMix64::new(seed))
     }
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+        self.0.draw() % bound
+    }
+
+    /// True once in `count` times.
+    pub fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
     }
 }
 

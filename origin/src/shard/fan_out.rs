@@ -13,42 +13,10 @@ use tokio::time::timeout;
 use super::testing::Site;
 use super::{Found, Opening, Shard, ShardMetrics, ShardSettings};
 use crate::dispatch::{Dispatcher, DispatcherSettings};
-use crate::projection::testing::{declared, event};
+use crate::projection::testing::{declared, event, home_feeds};
 use crate::queue::testing::{Machine, NoMaps};
 use crate::queue::{EventQueues, Fate, KnownMap};
 use crate::store::Place;
-
-const PROJECTIONS: &str = r#"
-    [[projection]]
-    name = "posts"
-    kind = "feed"
-    keep = 10
-    where = { "data.text" = { exists = true } }
-    key = "{data.user}"
-    item = { id = "{id}", text = "{data.text}" }
-    [[projection.output]]
-    path = "/posts/{key}"
-    format = "json"
-    [[projection]]
-    name = "follows"
-    kind = "edges"
-    where = { "data.whom" = { exists = true } }
-    key = "{data.user}"
-    to = "{data.whom}"
-    item = { id = "{data.whom}" }
-    [[projection.output]]
-    path = "/follows/{key}"
-    format = "json"
-    [[projection]]
-    name = "home"
-    kind = "home"
-    feed = "posts"
-    edges = "follows"
-    keep = 10
-    [[projection.output]]
-    path = "/home/{key}"
-    format = "json"
-"#;
 
 /// Those who follow; their keys are so long that no event goes to all of them.
 const FOLLOWERS: usize = 200;
@@ -73,7 +41,7 @@ async fn a_shard_that_tells_more_than_its_queues_have_room_for_goes_on_all_the_s
     machine.limits.shard_depth_max_bytes = 1;
     let queues = machine.open_on_nats().await;
     let settings = ShardSettings { flush_every: Duration::from_millis(1), ..ShardSettings::default() };
-    let site = Site { settings, ..Site::new(declared(PROJECTIONS)) };
+    let site = Site { settings, ..Site::new(declared(&home_feeds(POSTS, FOLLOWERS))) };
     let (stop, stopped) = watch::channel(false);
     let first = FirstMap { version: site.map.version(), shards: site.map.shards() };
     let known = KnownMap::new(Arc::new(NoMaps), first);
@@ -96,12 +64,12 @@ async fn a_shard_that_tells_more_than_its_queues_have_room_for_goes_on_all_the_s
     });
 
     let follow = |number: usize| {
-        let data = format!(r#"{{"user":"{}","whom":"feed"}}"#, follower(number));
+        let data = format!(r#"{{"what":"follow","user":"{}","whom":"feed"}}"#, follower(number));
         event(&format!("follow {number}"), 1, &data)
     };
     append(&*queues, (0..FOLLOWERS).map(follow).collect()).await;
     let post = |number: usize| {
-        let data = format!(r#"{{"user":"feed","text":"{}"}}"#, "y".repeat(POST_BYTES));
+        let data = format!(r#"{{"what":"post","user":"feed","text":"{}"}}"#, "y".repeat(POST_BYTES));
         event(&format!("post {number}"), 2, &data)
     };
     append(&*queues, (0..POSTS).map(post).collect()).await;

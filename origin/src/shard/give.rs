@@ -15,21 +15,21 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_shared::clock;
 use millpond_shared::projection::{Kind, Projection};
 use millpond_shared::shard_map::{Final, MapState, Move, Slot, Slots, Stage};
 use millpond_shared::version::Position;
 use millpond_shared::wire::{HandedDocument, Handover};
 use parking_lot::Mutex;
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinError;
 
 use super::Shard;
 use super::read::NotRead;
 use super::state::Changed;
+use crate::blocking::apart;
 use crate::projection::{Document, GREAT_FEEDS, is_part};
 use crate::queue::{HandedOver, KnownMap, MapChange, QueueError};
 use crate::store::shard_file::{Row, ShardFileError};
+use crate::timing::{now, sleep, timeout};
 
 /// Documents that are handed over at a time, in bytes; one of them may exceed it.
 const FRAME_BYTES: usize = 256 << 10;
@@ -202,7 +202,7 @@ impl Giver {
         let mut after: Option<(String, String)> = None;
         loop {
             let shard = self.shard.clone();
-            let page = spawn_blocking(move || {
+            let page = apart(move || {
                 let after = after.as_ref().map(|(projection, key)| (projection.as_str(), key.as_str()));
                 shard.file.page(after, PAGE_BYTES)
             });
@@ -229,7 +229,7 @@ impl Giver {
         self.written().await?;
         let count = keys.len();
         let shard = self.shard.clone();
-        let rows: Vec<Row> = spawn_blocking(move || shard.file.read(&keys)).await??;
+        let rows: Vec<Row> = apart(move || shard.file.read(&keys)).await??;
         for (projection, feeds) in great_feeds(&rows) {
             let Some(declared) = self.shard.projections.get(usize::from(projection)) else { continue };
             let list = Document::list_of(&declared.kind, &feeds);
@@ -346,7 +346,7 @@ impl Handing<'_> {
             documents: documents.into_iter().map(document).collect(),
         };
         let bytes = bytes::Bytes::from(handover.encode());
-        let began = clock::monotonic();
+        let began = now();
         loop {
             let handed = HandedOver { epoch, after: self.after, bytes: bytes.clone() };
             match giver.known.maps().hand_over(handed).await {
@@ -355,7 +355,7 @@ impl Handing<'_> {
                     return Ok(());
                 }
                 Err(QueueError::ShardFull { shard }) => {
-                    let waited = clock::monotonic().duration_since(began);
+                    let waited = now().duration_since(began);
                     tracing::debug!(shard, ?waited, "the taking shard is behind");
                     sleep(LOOK_PAUSE).await;
                 }
@@ -371,11 +371,11 @@ mod tests {
 
     use super::*;
     use crate::projection::excerpt_key;
-    use crate::projection::testing::declared;
+    use crate::projection::testing::feed;
 
     #[test]
     fn what_changes_of_the_slots_is_noted_and_what_great_feeds_tell() {
-        let projections = declared("name = \"p\"\nkind = \"feed\"\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }");
+        let projections = feed(1);
         let touched = Touched::default();
         let change = |key: &str| touched.note(&[(0, Arc::from(key), Version::new(1, 1))], &projections);
         change("a");

@@ -1,13 +1,14 @@
 //! A shard and the shard map: remembers it, tells those who follow, and gives slots away where the map says so.
 
+use std::future::pending;
 use std::sync::Arc;
 
-use millpond_shared::shard_map::MapState;
+use millpond_shared::shard_map::{MapState, Move};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
 
 use super::give::Giver;
 use super::{Shard, ShardError};
+use crate::blocking::apart;
 use crate::queue::KnownMap;
 
 impl Shard {
@@ -22,29 +23,53 @@ impl Shard {
         known: KnownMap,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ShardError> {
-        let mut told = known.watch();
-        // Ends with this.
-        let mut giving = JoinSet::new();
-        let mut attempt = None;
-        loop {
-            let state = told.borrow_and_update().clone();
-            if let Some(state) = state {
-                let moving = state.moving.clone().filter(|moving| moving.from == self.id);
-                self.keep_map(state).await?;
-                let asked = moving.as_ref().map(|moving| moving.epoch);
-                if asked != attempt {
-                    giving.shutdown().await;
-                    self.touched.end();
-                    attempt = asked;
-                    if let Some(moving) = moving {
-                        let (shard, known) = (self.clone(), known.clone());
-                        giving.spawn(Giver { shard, known, moving }.run());
-                    }
+        let (ask, asked) = watch::channel(None);
+        let giving = self.give(&known, asked);
+        let keeping = async {
+            let mut told = known.watch();
+            loop {
+                let state = told.borrow_and_update().clone();
+                if let Some(state) = state {
+                    let moving = state.moving.clone().filter(|moving| moving.from == self.id);
+                    self.keep_map(state).await?;
+                    ask.send_if_modified(|asked| {
+                        let is_other = attempt(asked) != attempt(&moving);
+                        *asked = moving;
+                        is_other
+                    });
+                }
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                    changed = told.changed() => if changed.is_err() { return Ok(()) },
                 }
             }
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                changed = told.changed() => if changed.is_err() { return Ok(()) },
+        };
+        tokio::select! {
+            biased;
+            ended = keeping => ended,
+            () = giving => Ok(()),
+        }
+    }
+
+    /// Gives away what is asked for, one attempt after the other, while somebody may ask.
+    async fn give(self: &Arc<Self>, known: &KnownMap, mut asked: watch::Receiver<Option<Move>>) {
+        loop {
+            let moving = asked.borrow_and_update().clone();
+            let giving = async {
+                if let Some(moving) = moving {
+                    Giver { shard: self.clone(), known: known.clone(), moving }.run().await;
+                }
+                pending().await
+            };
+            let changed = tokio::select! {
+                biased;
+                changed = asked.changed() => changed,
+                () = giving => Ok(()),
+            };
+            self.touched.end();
+            if changed.is_err() {
+                return;
             }
         }
     }
@@ -54,10 +79,15 @@ impl Shard {
             return Ok(());
         }
         let (shard, keeping) = (self.clone(), state.clone());
-        let kept = spawn_blocking(move || shard.file.keep_map(&keeping)).await?;
+        let kept = apart(move || shard.file.keep_map(&keeping)).await?;
         kept.map_err(|problem| ShardError::Commit { shard: self.id, problem })?;
         self.changes.tell_map(Arc::new(state.map.clone()));
         self.kept_map.send_replace(Some(state));
         Ok(())
     }
+}
+
+/// Number of the attempt, if something moves.
+fn attempt(moving: &Option<Move>) -> Option<u32> {
+    moving.as_ref().map(|moving| moving.epoch)
 }

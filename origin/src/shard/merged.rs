@@ -222,54 +222,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use millpond_shared::event::Event;
-    use millpond_shared::projection::Projection;
     use millpond_shared::route::Route;
     use millpond_shared::wire::{FiledEvent, ShardFrame};
 
     use super::super::read::{Behind, Found, Read};
     use super::super::testing::Site;
     use super::*;
-    use crate::projection::testing::{declared, event};
+    use crate::projection::testing::{declared, event, home_feeds};
     use crate::projection::{Item, News, Told};
     use crate::render::Rendered;
     use crate::store::Place;
     use crate::store::shard_file::{Identity, Row, ShardFile, Write};
 
-    const PROJECTIONS: &str = r#"
-        [[projection]]
-        name = "posts"
-        kind = "feed"
-        where = { "data.what" = "post" }
-        key = "{data.user}"
-        item = { id = "{id}" }
-        [[projection.output]]
-        path = "/posts/{key}"
-        format = "json"
-        [[projection]]
-        name = "follows"
-        kind = "edges"
-        where = { "data.what" = "follow" }
-        key = "{data.user}"
-        to = "{data.whom}"
-        item = { id = "{data.whom}" }
-        [[projection.output]]
-        path = "/follows/{key}"
-        format = "json"
-        [[projection]]
-        name = "home"
-        kind = "home"
-        feed = "posts"
-        edges = "follows"
-        [[projection.output]]
-        path = "/home/{key}"
-        format = "json"
-    "#;
     const POSTS: u16 = 0;
     const HOME: u16 = 2;
-
-    fn projections() -> Vec<Projection> {
-        declared(PROJECTIONS)
-    }
 
     fn follow(whom: &str, second: i64) -> Event<'static> {
         event(whom, second, &format!(r#"{{"what":"follow","user":"h","whom":"{whom}"}}"#))
@@ -308,7 +274,7 @@ mod tests {
 
     /// A site whose queue holds four frames: `h` follows `g`, two items that `g` tells, `h` follows somebody else.
     fn site() -> Site {
-        let site = Site::new(projections());
+        let site = Site::new(declared(&home_feeds(10, 1_000)));
         site.push(follow("g", 1));
         ["i1", "i2"].iter().zip(2..).for_each(|(id, order)| tell(&site, told(id, order), &["*", "*g"]));
         site.push(follow("x", 4));
@@ -369,7 +335,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_listed_and_has_no_excerpt_yet_is_named_all_the_same() {
-        let site = Site::new(projections());
+        let site = Site::new(declared(&home_feeds(10, 1_000)));
         site.push(follow("g", 1));
         tell(&site, told("i1", 2), &["*"]);
         tell(&site, told("i1", 2), &["*g"]);

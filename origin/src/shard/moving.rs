@@ -24,7 +24,7 @@ use super::{Opening, Shard, ShardMetrics, ShardSettings};
 use crate::api::documents::Documents;
 use crate::database::{Database, DatabaseError, DatabaseRow};
 use crate::dispatch::{Dispatcher, DispatcherSettings};
-use crate::projection::testing::{declared, event};
+use crate::projection::testing::{declared, event, home_feeds};
 use crate::queue::testing::{Machine, Random};
 use crate::queue::{EventQueues, KnownMap, MapChange, QueueError, Queues, ShardMaps};
 use crate::store::Place;
@@ -36,7 +36,10 @@ const USERS: u64 = 40;
 const POPULAR: u64 = 8;
 /// Items that a home feed keeps, and the feeds that it gathers from.
 const HOME_KEEP: usize = 5;
-const PROJECTIONS: &str = r#"
+/// Followers of a feed that is not great.
+const FANOUT_MAX: usize = 4;
+/// A feed of all that happens, which is sent to another database.
+const ALL: &str = r#"
     [[projection]]
     name = "p"
     kind = "feed"
@@ -45,37 +48,6 @@ const PROJECTIONS: &str = r#"
     item = { id = "{id}" }
     [[projection.output]]
     path = "/p/{key}"
-    format = "json"
-    [[projection]]
-    name = "posts"
-    kind = "feed"
-    keep = 5
-    where = { "data.what" = "post" }
-    key = "{data.user}"
-    item = { id = "{id}" }
-    [[projection.output]]
-    path = "/posts/{key}"
-    format = "json"
-    [[projection]]
-    name = "follows"
-    kind = "edges"
-    where = { "data.what" = "follow" }
-    remove_on = { where = { "data.what" = "unfollow" } }
-    key = "{data.user}"
-    to = "{data.whom}"
-    item = { id = "{data.whom}" }
-    [[projection.output]]
-    path = "/follows/{key}"
-    format = "json"
-    [[projection]]
-    name = "home"
-    kind = "home"
-    feed = "posts"
-    edges = "follows"
-    keep = 5
-    fanout = { max = 4 }
-    [[projection.output]]
-    path = "/home/{key}"
     format = "json"
 "#;
 /// A wait that no test sees the end of, unless it fails.
@@ -168,7 +140,7 @@ impl World {
             machine: Machine::new(2),
             disks: (0..FIRST.shards).map(|_| Forgetful::new()).collect(),
             table: Arc::default(),
-            projections: Arc::new(declared(PROJECTIONS)),
+            projections: Arc::new(declared(&format!("{ALL}{}", home_feeds(HOME_KEEP, FANOUT_MAX)))),
             events: BTreeMap::new(),
             posts: BTreeMap::new(),
             follows: BTreeMap::new(),

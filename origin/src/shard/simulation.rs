@@ -21,6 +21,7 @@ use super::testing::Site;
 use super::*;
 use crate::projection::keep_of;
 use crate::projection::testing::declared;
+use crate::queue::testing::Random;
 use crate::render::Rendered;
 use crate::store::forgetful::Forgetful;
 use crate::store::shard_copy::Page;
@@ -48,27 +49,6 @@ const PROJECTIONS: &str = r#"
 "#;
 
 const USERS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// The seeds to run: the one that is asked for, or `count` of them.
 fn seeds(count: u64) -> Vec<u64> {
@@ -248,7 +228,7 @@ impl Proxy {
 async fn whatever_happens_the_documents_are_those_of_all_events() {
     for seed in seeds(300) {
         println!("SEED={seed}");
-        let mut random = Random(seed);
+        let mut random = Random::seeded(seed);
         let mut site = site();
         // For all documents, for some, or for none but those that can't be dropped.
         site.settings.memory = [u64::MAX, 4 * CELL_BYTES, 0][random.below(3) as usize];
@@ -326,7 +306,7 @@ async fn a_copy_of_a_shard_that_goes_on_comes_to_the_same_documents() {
     let projections = [declared(PROJECTIONS), declared(&PROJECTIONS.replace("keep = 3", "keep = 4"))];
     for seed in seeds(60) {
         println!("SEED={seed}");
-        let (site, mut random, mut producer) = (site(), Random(seed), Producer::default());
+        let (site, mut random, mut producer) = (site(), Random::seeded(seed), Producer::default());
         let primary = site.open();
         let mut goes_on = |random: &mut Random| {
             for _ in 0..random.below(6) {
@@ -408,7 +388,7 @@ impl StorageBackend for Cuts {
 async fn after_a_power_cut_at_any_sync_the_replayed_shard_is_the_same() {
     let seed = seeds(1)[0];
     println!("SEED={seed}");
-    let (site, mut random, mut producer) = (site(), Random(seed), Producer::default());
+    let (site, mut random, mut producer) = (site(), Random::seeded(seed), Producer::default());
     let disk = Cuts::default();
     let shard = site.open_on(Place::Backend(Box::new(disk.clone()))).expect("opened");
     for _ in 0..12 {

@@ -3,22 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use millpond_shared::event::{Event, View};
-use millpond_shared::shard_map::ShardMap;
-use millpond_shared::version::{Offset, Position, QueueId, ShardId, Version};
-use millpond_shared::wire::ShardFrame;
+use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use parking_lot::Mutex;
 
-use super::pond::projections;
-use super::scheduler::Simulation;
-use super::tally::Befell;
-use crate::projection::is_hop;
+use super::moves::Moves;
+use super::reading::Copy;
 use crate::queue::{Lease, Pulled};
-use crate::render::Rendered;
 
 /// Everything that was told to somebody.
 #[derive(Default)]
 pub struct Ledger {
+    pub moves: Moves,
     seen: Mutex<Seen>,
 }
 
@@ -27,7 +22,8 @@ struct Seen {
     tokens: BTreeMap<QueueId, u64>,
     stored: BTreeMap<(QueueId, Offset), String>,
     frames: BTreeMap<(ShardId, Position), Bytes>,
-    bodies: BTreeMap<(String, Version), Bytes>,
+    /// By tag and `ETag`.
+    bodies: BTreeMap<(String, String), Bytes>,
     consumers: BTreeSet<(ShardId, String)>,
 }
 
@@ -75,78 +71,15 @@ impl Ledger {
     }
 
     /// A reader was given a document: whoever gives this version gives these bytes.
-    pub fn read(&self, tag: &str, rendered: &Rendered) {
+    pub fn read(&self, tag: &str, copy: &Copy) {
         let mut seen = self.seen.lock();
-        let before = seen.bodies.entry((tag.to_owned(), rendered.version)).or_insert_with(|| rendered.body.clone());
-        assert_eq!(*before, rendered.body, "{tag} at {} has other bytes than before", rendered.version);
+        let before = seen.bodies.entry((tag.to_owned(), copy.etag.clone())).or_insert_with(|| copy.body.clone());
+        assert_eq!(*before, copy.body, "{tag} at {} has other bytes than before", copy.version);
     }
 
-    /// Of all events that were sent, and acknowledged: each was filed once for every document that it concerns, in the
-    /// order of its queue and of its user, by one holder after the other. What documents tell each other may come
-    /// twice. `lasts`: where the shard queues end.
-    pub fn assert_filed_once(&self, events: &[Event<'static>], map: &ShardMap, lasts: &[Position]) {
-        let seen = self.seen.lock();
-        let (mut filed, mut hops) = (BTreeMap::new(), BTreeSet::new());
-        for (shard, last) in (0..).zip(lasts) {
-            let mut rounds: BTreeMap<QueueId, (Offset, u64)> = BTreeMap::new();
-            let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
-            for position in 1..=*last {
-                let bytes = seen.frames.get(&(shard, position));
-                let bytes = bytes.unwrap_or_else(|| panic!("nobody pulled position {position} of shard {shard}"));
-                let frame = ShardFrame::decode(bytes).expect("a frame");
-                if frame.epoch == HALF_ROUND {
-                    continue;
-                }
-                let (end, token) = rounds.entry(frame.queue).or_default();
-                let (first, place) = (frame.first, format!("position {position} of shard {shard}"));
-                assert!(first > *end, "{place}: a round of {} from {first} on, after {end}", frame.queue);
-                assert!(frame.epoch >= *token, "{place}: token {} after {token}", frame.epoch);
-                (*end, *token) = (frame.last, frame.epoch);
-                let mut before = first - 1;
-                for event in &frame.events {
-                    assert!(event.offset > before && event.offset <= frame.last, "{place}: offset {}", event.offset);
-                    before = event.offset;
-                    if is_hop(&event.event) {
-                        // Each decision of a home feed has a number; the news of feeds have none.
-                        let is_decision = event.event.kind == "edits";
-                        if is_decision && !hops.insert((shard, event.event.data.to_string(), event.routes.clone())) {
-                            Simulation::befell(Befell::HopTwice);
-                        }
-                        continue;
-                    }
-                    let (user, sequence) = told_by(&event.event);
-                    let last = sequences.entry(user).or_default();
-                    assert!(sequence > *last, "{place}: event {sequence} of its user after {last}");
-                    *last = sequence;
-                    for (projection, key) in &event.routes {
-                        let name = frame.projections[usize::from(*projection)].to_string();
-                        *filed.entry((event.event.id.to_string(), name, key.to_string())).or_insert(0) += 1;
-                    }
-                }
-            }
-        }
-        let expected = events.iter().flat_map(|event| {
-            let view = View::new(event).ok();
-            let routes = projections().iter().filter_map(move |projection| {
-                Some((event.id.to_string(), projection.name.clone(), projection.route(view.as_ref()?)?))
-            });
-            routes.collect::<Vec<_>>()
-        });
-        let expected: BTreeSet<_> = expected.collect();
-        let twice: Vec<_> = filed.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(twice.is_empty(), "filed twice: {twice:?}");
-        let lost: Vec<_> = expected.iter().filter(|route| !filed.contains_key(*route)).collect();
-        assert!(lost.is_empty(), "acknowledged and never filed: {lost:?}");
-        assert_eq!(filed.len(), expected.len(), "something was filed that was never sent");
-        assert!(map.shards() as usize == lasts.len());
+    /// What anybody pulled at a position.
+    pub fn frame(&self, shard: ShardId, position: Position) -> Bytes {
+        let frame = self.seen.lock().frames.get(&(shard, position)).cloned();
+        frame.unwrap_or_else(|| panic!("nobody pulled position {position} of shard {shard}"))
     }
-}
-
-/// Token of the frames of rounds that were filed in part, as an engine without transactions leaves them.
-pub const HALF_ROUND: u64 = 0;
-
-/// Whose event it is, and which one of that user.
-fn told_by(event: &Event<'_>) -> (String, u64) {
-    let data: serde_json::Value = serde_json::from_str(&event.data).expect("what is filed can be read");
-    (data["user"].as_str().expect("a user").to_owned(), data["seq"].as_u64().expect("a number"))
 }

@@ -11,15 +11,20 @@
 //! | `scheduler` | the one thread: tasks of processes, polled in an order that the seed gives; the one clock |
 //! | `wire` | calls between processes: late, lost, done without a word |
 //! | `pond` | the processes, and how each starts, dies and starts again |
-//! | `traffic`, `watcher` | producers; readers and followers, for whom no version may go back |
+//! | `traffic`, `moves` | producers; an operator who moves slots between shards |
+//! | `reading`, `watcher`, `follower` | documents as clients ask for them; readers and followers, for whom no version may go back |
 //! | `history` | what befalls a pond, and what must hold afterwards |
 //! | `tally` | how often each kind of it has happened |
-//! | `model`, `ledger` | what documents must be; what was seen on the way |
+//! | `model`, `filed`, `ledger` | what documents must be; what queues must hold; what was seen on the way |
 
+mod filed;
+mod follower;
 mod history;
 mod ledger;
 mod model;
+mod moves;
 mod pond;
+mod reading;
 mod scheduler;
 mod tally;
 mod traffic;

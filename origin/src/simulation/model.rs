@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millpond_shared::event::Event;
 use millpond_shared::projection::{Projection, document_tag};
-use millpond_shared::shard_map::ShardMap;
 use millpond_shared::version::ShardId;
 use serde_json::{Value, json};
 
+use super::filed::Filed;
 use super::pond::{FOLLOWS_MAX, KEEP};
-use crate::render::Rendered;
 
 /// (id, shard) of the letters that must be there; no shard where the event could not be filed.
 pub type Dead = BTreeSet<(String, Option<ShardId>)>;
 
 /// What every document holds that is not empty, by its tag, and the dead letters.
-pub fn model(events: &[Event<'static>], map: &ShardMap) -> (BTreeMap<String, Value>, Dead) {
+pub fn model(events: &[Event<'static>], filed: &Filed) -> (BTreeMap<String, Value>, Dead) {
     let (mut users, mut dead) = (BTreeMap::<String, User>::new(), Dead::new());
     for event in events {
         let Ok(data) = serde_json::from_str::<Value>(&event.data) else {
@@ -38,7 +37,7 @@ pub fn model(events: &[Event<'static>], map: &ShardMap) -> (BTreeMap<String, Val
                 user.sum += n;
                 user.lasts.insert((n, event.id.to_string()), json!({ "id": event.id, "n": n }));
             }
-            None => drop(dead.insert((event.id.to_string(), Some(map.owner_of("last", name).shard)))),
+            None => drop(dead.insert((event.id.to_string(), filed.shard_of(&event.id, "last", name)))),
         }
     }
     let mut documents = BTreeMap::new();
@@ -100,8 +99,8 @@ impl User {
 }
 
 /// What a document that was read holds.
-pub fn held(projection: &Projection, rendered: &Rendered) -> Value {
-    let mut body: Value = serde_json::from_slice(&rendered.body).expect("JSON");
+pub fn held(projection: &Projection, body: &[u8]) -> Value {
+    let mut body: Value = serde_json::from_slice(body).expect("JSON");
     match projection.name.as_str() {
         "edits" | "home" | "follows" => body["items"].take(),
         "numbers" => {

@@ -57,6 +57,36 @@ kinds! {
     HopTwice
     /// A home feed was merged with the excerpt of a great feed.
     Merged
+    MoveBegun
+    MoveDone
+    MoveStopped
+    /// Slots went on to a third shard as soon as they had come.
+    MovedOn
+    /// Slots went back to the shard that had given them.
+    MovedBack
+    /// Events were held for too long, and went on.
+    HoldLetGo
+    /// Documents changed while they were handed over, and were handed over again.
+    ChangedMeanwhile
+    /// The taking shard had not written yet what it was given.
+    TakerBehind
+    /// Two replicas handed the same slots over.
+    TwoGivers
+    /// A giver, or a dispatcher, was not told what became of what it asked of the map.
+    MapChangeUnanswered
+    HandoverUnanswered
+    /// A round was routed by a map that was changed meanwhile.
+    RoutedBehind
+    GiverLost
+    GiverLostHolding
+    TakerLost
+    TakerLostHolding
+    /// All replicas of a shard, as soon as it had given or taken slots.
+    StruckWhenDone
+    QueuesLostMoving
+    DispatcherLostMoving
+    /// A shard was asked for a document that was another's by then.
+    AskedElsewhere
     /// A proxy has started, and knows of nothing that clients were given.
     NewProxy
     /// An answer said that it may be older than others before it.

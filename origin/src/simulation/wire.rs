@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use millpond_shared::event::Event;
+use millpond_shared::shard_map::MapState;
 use millpond_shared::version::{Position, QueueId, ShardId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -16,8 +17,8 @@ use super::ledger::Ledger;
 use super::scheduler::{Process, Simulation};
 use super::tally::Befell;
 use crate::queue::{
-    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, Lease, Pulled, QueueError, QueueRole, Queues, Round,
-    ShardQueues, Taken,
+    DeadLetter, DeadLetters, DispatchQueues, EventQueues, Fate, HandedOver, Lease, MapChange, Pulled, QueueError,
+    QueueRole, Queues, Round, ShardMaps, ShardQueues, Taken,
 };
 use crate::timing::{sleep, timeout};
 
@@ -216,6 +217,34 @@ impl ShardQueues for Wire {
 }
 
 #[async_trait]
+impl ShardMaps for Wire {
+    async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError> {
+        self.call(move |doors| Box::pin(async move { doors.map(after, wait).await })).await
+    }
+
+    async fn change_map(&self, change: MapChange) -> Result<MapState, QueueError> {
+        let is_first = matches!(change, MapChange::First(_));
+        let changed = self.call(move |doors| Box::pin(async move { doors.change_map(change).await })).await;
+        if !is_first {
+            note_unanswered(&changed, Befell::MapChangeUnanswered);
+        }
+        changed
+    }
+
+    async fn hand_over(&self, handed: HandedOver) -> Result<Position, QueueError> {
+        let done = self.call(move |doors| Box::pin(async move { doors.hand_over(handed).await })).await;
+        note_unanswered(&done, Befell::HandoverUnanswered);
+        done
+    }
+}
+
+fn note_unanswered<T>(answer: &Result<T, QueueError>, befell: Befell) {
+    if let Err(QueueError::Unreachable { .. }) = answer {
+        Simulation::befell(befell);
+    }
+}
+
+#[async_trait]
 impl DeadLetters for Doors {
     async fn bury(&self, letters: Vec<DeadLetter>) -> Result<usize, QueueError> {
         self.queues.bury(letters).await
@@ -252,8 +281,33 @@ impl DispatchQueues for Doors {
 
     async fn push(&self, lease: Lease, round: Round) -> Result<(), QueueError> {
         let newest = self.ledger.newest_token(lease.queue);
-        self.queues.push(lease, round).await?;
+        let pushed = self.queues.push(lease, round).await;
+        if let Err(QueueError::MapChanged { .. }) = pushed {
+            Simulation::befell(Befell::RoutedBehind);
+        }
+        pushed?;
         assert!(lease.token >= newest, "{lease:?} was passed on under token {newest}, and still written under");
         Ok(())
+    }
+}
+
+#[async_trait]
+impl ShardMaps for Doors {
+    async fn map(&self, after: u32, wait: Duration) -> Result<Option<MapState>, QueueError> {
+        let state = self.queues.map(after, wait).await?;
+        state.iter().for_each(|state| self.ledger.moves.mapped(state));
+        Ok(state)
+    }
+
+    async fn change_map(&self, change: MapChange) -> Result<MapState, QueueError> {
+        let changed = self.queues.change_map(change.clone()).await;
+        self.ledger.moves.changed(&change, &changed);
+        changed
+    }
+
+    async fn hand_over(&self, handed: HandedOver) -> Result<Position, QueueError> {
+        let done = self.queues.hand_over(handed.clone()).await;
+        self.ledger.moves.handed_over(&handed, &done);
+        done
     }
 }

@@ -20,21 +20,59 @@ pub struct Forgetful {
     power: Power,
 }
 
-/// Closed while syncs are held.
+/// What syncs have to pass.
 #[derive(Debug, Default)]
 struct Gate {
-    closed: Mutex<bool>,
-    opened: Condvar,
+    passage: Mutex<Passage>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Passage {
+    /// While syncs are held.
+    closed: bool,
+    /// Syncs before the closed gate.
+    waiting: usize,
+}
+
+impl Gate {
+    fn change(&self, change: impl FnOnce(&mut Passage)) {
+        change(&mut self.passage());
+        self.changed.notify_all();
+    }
+
+    fn wait_while(&self, unwanted: impl Fn(&Passage) -> bool) {
+        let waited = self.changed.wait_while(self.passage(), |passage| unwanted(passage));
+        drop(waited);
+    }
+
+    fn pass(&self) {
+        if self.passage().closed {
+            self.change(|passage| passage.waiting += 1);
+            self.wait_while(|passage| passage.closed);
+            self.change(|passage| passage.waiting -= 1);
+        }
+    }
+
+    fn passage(&self) -> MutexGuard<'_, Passage> {
+        self.passage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Holds every sync until it is dropped.
 #[derive(Debug)]
 pub struct HeldSyncs(Arc<Gate>);
 
+impl HeldSyncs {
+    /// Waits until it holds one. Blocks.
+    pub fn until_one_waits(&self) {
+        self.0.wait_while(|passage| passage.waiting == 0);
+    }
+}
+
 impl Drop for HeldSyncs {
     fn drop(&mut self) {
-        *self.0.closed.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.opened.notify_all();
+        self.0.change(|passage| passage.closed = false);
     }
 }
 
@@ -141,7 +179,7 @@ impl Forgetful {
 
     /// Syncs wait until what is returned is dropped.
     pub fn hold_syncs(&self) -> HeldSyncs {
-        *self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.gate.change(|passage| passage.closed = true);
         HeldSyncs(self.gate.clone())
     }
 
@@ -251,8 +289,7 @@ impl StorageBackend for Forgetful {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let closed = self.gate.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.gate.opened.wait_while(closed, |closed| *closed));
+        self.gate.pass();
         let mut state = self.changing()?;
         let failed = state.fails_once.take();
         match failed {

@@ -1,9 +1,10 @@
 //! What the store tells of itself.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use prometheus::{Histogram, HistogramOpts};
 
 use super::charge::Charge;
-use super::store::Cause;
 use super::{Purged, Store};
 
 impl Store {
@@ -39,6 +40,17 @@ impl Store {
     }
 }
 
+/// Why entries had to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Room was needed.
+    Budget,
+    /// It was of no use any more: stale beyond all windows, or purged, and nothing to validate it with.
+    Expired,
+    /// Its key had as many variants as it may.
+    Variants,
+}
+
 impl Cause {
     pub const ALL: [Cause; 3] = [Cause::Budget, Cause::Expired, Cause::Variants];
 
@@ -47,6 +59,32 @@ impl Cause {
             Cause::Budget => "budget",
             Cause::Expired => "expired",
             Cause::Variants => "variants",
+        }
+    }
+}
+
+/// Entries that had to go, by why.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    budget: AtomicU64,
+    expired: AtomicU64,
+    variants: AtomicU64,
+}
+
+impl Removals {
+    pub fn count(&self, cause: Cause, entries: usize) {
+        self.counter(cause).fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
+    pub fn so_far(&self, cause: Cause) -> u64 {
+        self.counter(cause).load(Ordering::Relaxed)
+    }
+
+    fn counter(&self, cause: Cause) -> &AtomicU64 {
+        match cause {
+            Cause::Budget => &self.budget,
+            Cause::Expired => &self.expired,
+            Cause::Variants => &self.variants,
         }
     }
 }

@@ -38,6 +38,7 @@ mod tags;
 
 pub use budget::Reservation;
 pub use charge::{Charge, Overhead};
+pub use counts::Cause;
 pub use entry::{Entry, Mark};
 pub use eviction::EvictionPolicy;
 pub use forms::{Form, Forms};
@@ -47,7 +48,7 @@ pub use purge::{Mode, Purged};
 pub use purges::{Purge, PurgeSeq};
 pub use replay::{Replay, Reply, Request, TimeToLive};
 pub use stamp::{PartTags, Stamp};
-pub use store::{Cause, Lookup, Store, StoreLayout, StoreLimits};
+pub use store::{Lookup, Store, StoreLayout, StoreLimits};
 pub use sweep::keep_swept;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use prometheus::Histogram;
 
 use super::budget::Budget;
 use super::charge::{Charge, Overhead};
+use super::counts::{Cause, Removals};
 use super::eviction::{Eviction, EvictionPolicy};
 use super::padded::Padded;
 use super::purges::PurgeLog;
@@ -87,43 +88,6 @@ pub struct Store {
     pub(super) removals: Removals,
     ages: Histogram,
     pub(super) sweeping: Mutex<Place>,
-}
-
-/// Entries that had to go, by why.
-#[derive(Debug, Default)]
-pub(super) struct Removals {
-    budget: AtomicU64,
-    expired: AtomicU64,
-    variants: AtomicU64,
-}
-
-/// Why entries had to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Room was needed.
-    Budget,
-    /// It was of no use any more: stale beyond all windows, or purged, and nothing to validate it with.
-    Expired,
-    /// Its key had as many variants as it may.
-    Variants,
-}
-
-impl Removals {
-    pub fn count(&self, cause: Cause, entries: usize) {
-        self.counter(cause).fetch_add(entries as u64, Ordering::Relaxed);
-    }
-
-    pub fn so_far(&self, cause: Cause) -> u64 {
-        self.counter(cause).load(Ordering::Relaxed)
-    }
-
-    fn counter(&self, cause: Cause) -> &AtomicU64 {
-        match cause {
-            Cause::Budget => &self.budget,
-            Cause::Expired => &self.expired,
-            Cause::Variants => &self.variants,
-        }
-    }
 }
 
 /// What a look-up finds.

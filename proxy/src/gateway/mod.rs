@@ -13,6 +13,7 @@
 //! | `complete` | has only the rest fetched of what is stored in part |
 //! | `landing` | what those do who wait for another's fetch |
 //! | `answer`, `parts` | sends what is stored or on its way there: the whole; parts (several at once as `multipart` makes them) |
+//! | `shards`, `stamp` | which shard a document is of, and how far its answer must be; which document an answer is |
 //! | `stale` | what is sent though it is stale |
 //! | `relay`, `own`, `options` | answers that are for one client alone; our own; what is asked of the proxy itself |
 //! | `forward`, `told`, `forms` | heads for the store and for clients; where a rule has these differ; content codings |
@@ -38,6 +39,7 @@ mod parts;
 mod refusals;
 mod relay;
 mod remembered;
+mod shards;
 mod stale;
 mod stamp;
 mod told;
@@ -48,9 +50,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use millpond_shared::clock;
-use millpond_shared::http1::{Fields, RequestHead};
-use millpond_shared::version::{Position, ShardId};
-use millpond_shared::wire::headers;
+use millpond_shared::http1::RequestHead;
+use millpond_shared::version::Position;
 
 pub use client::{Added, Client, Gone, ReplyFields, ReplyHead};
 pub use early::{Asked, Hit, Scratch};
@@ -60,14 +61,14 @@ use crate::cache::{Entry, Lookup, Store};
 use crate::counters::Counters;
 use crate::flight::{Flights, Join, Lead, Limits};
 use crate::key::Key;
-use crate::live::{Least, Live};
+use crate::live::Live;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::rules::{Rule, RuleSet, Sender};
 use crate::semantics::policy::Cookies;
 use crate::semantics::request::{self, Ask, RequestVerdict};
 use crate::semantics::reuse::{self, Reuse};
-use crate::upstreams::{Answer, OriginError, Outgoing, Payload, Upstreams};
+use crate::upstreams::Upstreams;
 use answer::Account;
 use complete::Beginning;
 use cookies::without_cookies;
@@ -367,43 +368,6 @@ impl Gateway {
             sender: visit.sender.as_ref(),
             asked: now_ms / 1000,
         }
-    }
-
-    /// Asks the origin of the rule.
-    async fn ask(
-        &self,
-        snapshot: &Snapshot,
-        rule: &Rule,
-        outgoing: &Outgoing<'_>,
-        payload: Payload<'_>,
-    ) -> Result<Answer, OriginError> {
-        let answer = snapshot.upstreams.ask(&rule.origin, outgoing, payload, rule.retry, &self.counters).await?;
-        if snapshot.upstreams.shards(&rule.origin).is_some()
-            && let Some((shard, newest)) = self.reached_newest(&answer.head.fields)
-        {
-            self.live.learnt(shard, newest);
-        }
-        Ok(answer)
-    }
-
-    /// The shard that answers, and where its queue ended, if its answer has all of that; and if this process knows the shard
-    /// map by which it was asked: another replica could go by an older one.
-    fn reached_newest(&self, fields: &Fields) -> Option<(ShardId, Position)> {
-        let newest = fields.get_str(headers::NEWEST)?.parse().ok()?;
-        let shard = fields.get_str(headers::SHARD)?.parse().ok()?;
-        let map: u32 = fields.get_str(headers::MAP_VERSION)?.parse().ok()?;
-        let is_known = self.live.map().is_some_and(|known| known.version() >= map);
-        (is_known && !fields.contains(headers::BEHIND)).then_some((shard, newest))
-    }
-
-    /// What an answer to this request must have reached at least.
-    fn least(&self, visit: &Visit<'_>) -> Least {
-        let shard = self.shard(visit.snapshot, visit.rule, visit.request);
-        shard.map_or_else(Least::default, |shard| self.live.least(shard))
-    }
-
-    fn shard(&self, snapshot: &Snapshot, rule: &Rule, request: &RequestHead) -> Option<u16> {
-        snapshot.upstreams.shards(&rule.origin)?.owner(request.target.path_and_query())
     }
 }
 

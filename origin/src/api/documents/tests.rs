@@ -1,3 +1,5 @@
+//! What a shard server answers, by the fields of its answers.
+
 use futures_util::StreamExt;
 use millpond_shared::shard_map::{FirstMap, ShardMap};
 use millpond_shared::version::Version;

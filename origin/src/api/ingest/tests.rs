@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::queue::testing::{Machine, taken_ids};
+use crate::queue::testing::{Machine, round_of, taken_ids};
 use crate::queue::{DispatchQueues, Queues};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -201,7 +201,7 @@ async fn a_producer_that_repeats_a_refused_batch_stores_nothing_twice() {
     let response = rig.ingest.answer(request).await;
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (503, "1"));
     let lease = rig.queues.acquire(0, "test", LONG).await.unwrap();
-    let round = crate::queue::Round { first: 1, last: 2, map_version: 1, frames: vec![] };
+    let round = round_of(1..=2, vec![]);
     rig.queues.push(lease, round).await.unwrap();
     let (status, told) = rig.post("/events/wiki", body).await;
     assert_eq!((status, &told["accepted"], &told["duplicates"]), (202, &json!(1), &json!(2)));

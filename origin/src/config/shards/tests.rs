@@ -1,3 +1,5 @@
+//! The two tables, with everything written, nothing, and everything wrong.
+
 use millpond_shared::config::Source;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which shards get what of a run of events, and where a run ends because slots move.
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

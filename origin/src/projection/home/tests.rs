@@ -1,3 +1,5 @@
+//! Home feeds, whatever the order in which hops come, against all items of the feeds that are followed.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use millpond_shared::projection::Followed as Declared;

@@ -16,7 +16,7 @@ use prometheus::Registry;
 use super::records::{FiledRecord, filed_key};
 use super::testing::NatsServer;
 use super::*;
-use crate::queue::testing::{Machine, START_MS, event, ids, round_frame, taken_ids};
+use crate::queue::testing::{Machine, START_MS, event, ids, round_frame, round_of, taken_ids};
 use crate::queue::{
     DispatchQueues, EventQueues, Fate, Limits, MapChange, QueueRole, Round, RoundFrame, ShardMaps, ShardQueues,
 };
@@ -160,7 +160,7 @@ async fn ids_outlive_their_frames_and_offsets_go_on() {
     let lease = queues.acquire(0, "a", TTL).await.unwrap();
     for n in 1..=5 {
         queues.append(0, WINDOW, vec![event(n.to_string(), n)]).await.unwrap();
-        queues.push(lease, Round { first: n, last: n, map_version: 1, frames: vec![] }).await.unwrap();
+        queues.push(lease, round_of(n..=n, vec![])).await.unwrap();
     }
     queues.close().await;
     let mut stream = queues.parts.queues[0].events.clone();
@@ -241,9 +241,9 @@ async fn a_round_that_died_half_way_is_completed_by_the_next_holder() {
     assert_eq!((taken.first, taken.last), (1, 2), "as far as is known nothing is filed");
     // Its rounds are cut elsewhere.
     let frames = vec![frame(0, filed(1, 2, &[1]), 1), frame(1, filed(1, 2, &[2]), 1)];
-    second.push(lease, Round { first: 1, last: 2, map_version: 1, frames }).await.unwrap();
+    second.push(lease, round_of(1..=2, frames)).await.unwrap();
     let frames = vec![frame(0, filed(3, 4, &[3, 4]), 2), frame(1, filed(3, 4, &[3]), 1)];
-    second.push(lease, Round { first: 3, last: 4, map_version: 1, frames }).await.unwrap();
+    second.push(lease, round_of(3..=4, frames)).await.unwrap();
     assert_eq!(offsets(&second, 0).await, [1, 3, 4], "nothing twice");
     assert_eq!(offsets(&second, 1).await, [2, 3], "nothing lost");
     let counted = second.pull(0, 0, 1, Duration::ZERO).await.unwrap();
@@ -258,7 +258,7 @@ async fn who_believes_to_hold_a_lease_that_was_passed_on_is_fenced() {
     let sleeper = open(&server.settings(1)).await.unwrap();
     let other = machine.open_on_nats().await;
     sleeper.append(0, None, (1..=2).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
-    let round = |first: u64, text| Round { first, last: first, map_version: 1, frames: vec![round_frame(0, 1, text)] };
+    let round = |first: u64, text| round_of(first..=first, vec![round_frame(0, 1, text)]);
     let old = sleeper.acquire(0, "sleeper", TTL).await.unwrap();
     sleeper.push(old, round(1, "by the sleeper")).await.unwrap();
     sleeper.release(old).await.unwrap();
@@ -283,7 +283,7 @@ async fn how_far_events_are_filed_does_not_go_back() {
     let mut machine = Machine::new(1);
     let sleeper = machine.open_on_nats().await;
     sleeper.append(0, None, (1..=2).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
-    let round = |n: u64| Round { first: n, last: n, map_version: 1, frames: vec![round_frame(0, 1, "x")] };
+    let round = |n: u64| round_of(n..=n, vec![round_frame(0, 1, "x")]);
     let old = sleeper.acquire(0, "sleeper", TTL).await.unwrap();
     sleeper.take(old, 9, LONG).await.unwrap().unwrap();
 
@@ -331,7 +331,7 @@ async fn what_was_acknowledged_outlives_the_server_and_everybody_goes_on() {
         let Ok(Some(taken)) = queues.take(lease, 1, Duration::from_secs(1)).await else { continue };
         assert_eq!(taken.first, first);
         let frame = round_frame(0, 1, "x");
-        let round = Round { first, last: taken.last, map_version: 1, frames: vec![frame] };
+        let round = round_of(first..=taken.last, vec![frame]);
         if queues.push(lease, round).await.is_ok() {
             let all = ids(&taken.frames).into_iter();
             found.extend(all.filter(|(offset, _)| (taken.first..=taken.last).contains(offset)).map(|(_, id)| id));

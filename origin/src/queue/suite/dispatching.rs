@@ -29,15 +29,11 @@ async fn leases_exclude_and_fence(open: impl AsyncFn(Machine) -> Doors) {
     doors.machine.pass_ms(9_999);
     doors.dispatch.renew(first, TTL).await.unwrap();
     doors.machine.pass_ms(9_999);
-    doors
-        .dispatch
-        .push(first, Round { first: 1, last: 1, map_version: 1, frames: vec![round_frame(0, 1, "by a")] })
-        .await
-        .unwrap();
+    doors.dispatch.push(first, round_of(1..=1, vec![round_frame(0, 1, "by a")])).await.unwrap();
 
     doors.machine.pass_ms(1);
     let fenced = QueueError::Fenced { queue: 0, token: first.token };
-    let round = |text| Round { first: 2, last: 2, map_version: 1, frames: vec![round_frame(0, 1, text)] };
+    let round = |text| round_of(2..=2, vec![round_frame(0, 1, text)]);
     assert_eq!(doors.dispatch.push(first, round("late")).await, Err(fenced.clone()), "it ran out");
     assert_eq!(doors.dispatch.renew(first, TTL).await, Err(fenced.clone()));
     let second = doors.dispatch.acquire(0, "b", TTL).await.unwrap();
@@ -57,9 +53,7 @@ async fn rounds_leave_no_gap_and_double_nothing(open: impl AsyncFn(Machine) -> D
     let doors = open(Machine::new(1)).await;
     doors.events.append(0, None, (0..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |first, last| {
-        doors.dispatch.push(lease, Round { first, last, map_version: 1, frames: vec![round_frame(0, 1, "x")] })
-    };
+    let push = |first, last| doors.dispatch.push(lease, round_of(first..=last, vec![round_frame(0, 1, "x")]));
     let not_next = |first, expected| Err(QueueError::NotNext { queue: 0, first, expected });
     assert_eq!(push(2, 3).await, not_next(2, 1));
     assert_eq!(push(1, 2).await, Ok(()));
@@ -80,7 +74,7 @@ async fn a_full_shard_queue_refuses_rounds(open: impl AsyncFn(Machine) -> Doors)
     let large = "x".repeat(2_001);
     let push = |n, text| {
         let frames = vec![round_frame(1, 1, "x"), round_frame(0, 1, text)];
-        doors.dispatch.push(lease, Round { first: n, last: n, map_version: 1, frames })
+        doors.dispatch.push(lease, round_of(n..=n, frames))
     };
     push(1, &large).await.unwrap();
     assert_eq!(push(2, "b").await, Err(QueueError::ShardFull { shard: 0 }));

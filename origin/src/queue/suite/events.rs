@@ -29,12 +29,7 @@ async fn events_are_appended_taken_and_pushed(open: impl AsyncFn(Machine) -> Doo
     assert_eq!(taken_ids(&taken), [(1, "a".to_owned()), (2, "b".to_owned())]);
     assert_eq!(doors.dispatch.take(lease, 2, LONG).await.unwrap(), Some(taken), "taking changes nothing");
 
-    let round = Round {
-        first: 1,
-        last: 2,
-        map_version: 1,
-        frames: vec![round_frame(0, 1, "zero"), round_frame(7, 2, "seven")],
-    };
+    let round = round_of(1..=2, vec![round_frame(0, 1, "zero"), round_frame(7, 2, "seven")]);
     doors.dispatch.push(lease, round).await.unwrap();
     let taken = doors.dispatch.take(lease, 9, LONG).await.unwrap().unwrap();
     assert_eq!(taken_ids(&taken), [(3, "c".to_owned())]);
@@ -77,7 +72,7 @@ async fn a_full_queue_refuses_and_takes_again_once_there_is_room(open: impl Asyn
     assert_eq!((fates[2], fates[4]), (Fate::Duplicate, Fate::Full));
     assert_eq!(append(&["a", "d"]).await, [Fate::Duplicate, Fate::Full], "what is known is known in a full queue too");
     let lease = lease(&doors, 0).await;
-    doors.dispatch.push(lease, Round { first: 1, last: 2, map_version: 1, frames: vec![] }).await.unwrap();
+    doors.dispatch.push(lease, round_of(1..=2, vec![])).await.unwrap();
     assert_eq!(offsets(&append(&["d", "e", "f"]).await), [4, 5, 0], "a refused id was not remembered");
 }
 

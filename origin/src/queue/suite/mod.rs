@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::testing::{Machine, event, round_frame, taken_ids};
+use super::testing::{Machine, event, round_frame, round_of, taken_ids};
 use super::*;
 use crate::api::queues::QueuesApi;
 

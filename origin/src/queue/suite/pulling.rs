@@ -14,9 +14,7 @@ async fn a_pull_waits_and_ends_by_bytes(open: impl AsyncFn(Machine) -> Doors) {
     assert_eq!(doors.shards.pull(3, 0, 9, Duration::from_millis(1)).await.unwrap(), Pulled::default());
     doors.events.append(0, None, (0..3).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |n, text| {
-        doors.dispatch.push(lease, Round { first: n, last: n, map_version: 1, frames: vec![round_frame(3, 1, text)] })
-    };
+    let push = |n, text| doors.dispatch.push(lease, round_of(n..=n, vec![round_frame(3, 1, text)]));
     let (pulled, pushed) = tokio::join!(doors.shards.pull(3, 0, 1, LONG), push(1, "first"));
     pushed.unwrap();
     let first = Pulled { frames: vec![(1, frame("first"))], last: 1, events_after: 1 };
@@ -33,7 +31,7 @@ async fn a_pull_counts_the_events_after_its_position(open: impl AsyncFn(Machine)
     let held = lease(&doors, 0).await;
     for (first, last) in [(1, 1), (2, 11), (12, 111)] {
         let frames = vec![round_frame(3, last + 1 - first, "x"), round_frame(4, 1, "of another shard")];
-        doors.dispatch.push(held, Round { first, last, map_version: 1, frames }).await.unwrap();
+        doors.dispatch.push(held, round_of(first..=last, frames)).await.unwrap();
     }
     let counted = async |doors: &Doors, after, max_bytes| {
         let pulled = doors.shards.pull(3, after, max_bytes, Duration::ZERO).await.unwrap();
@@ -53,7 +51,7 @@ async fn a_pull_counts_the_events_after_its_position(open: impl AsyncFn(Machine)
     let doors = open(doors.machine.crash()).await;
     assert_eq!(counted(&doors, 2, 1).await, (1, 100));
     doors.machine.pass_ms(TTL.as_millis() as u64);
-    let round = Round { first: 112, last: 112, map_version: 1, frames: vec![round_frame(3, 1, "x")] };
+    let round = round_of(112..=112, vec![round_frame(3, 1, "x")]);
     doors.dispatch.push(lease(&doors, 0).await, round).await.unwrap();
     assert_eq!(counted(&doors, 2, 1).await, (1, 101));
     assert_eq!(counted(&doors, 3, 1).await, (1, 1));
@@ -64,9 +62,7 @@ async fn where_a_shard_queue_ends_is_told(open: impl AsyncFn(Machine) -> Doors) 
     assert_eq!(doors.shards.newest(3).await, Ok(0));
     doors.events.append(0, None, (0..3).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
-    let push = |n| {
-        doors.dispatch.push(lease, Round { first: n, last: n, map_version: 1, frames: vec![round_frame(3, 1, "x")] })
-    };
+    let push = |n| doors.dispatch.push(lease, round_of(n..=n, vec![round_frame(3, 1, "x")]));
     push(1).await.unwrap();
     assert_eq!(doors.shards.newest(3).await, Ok(1));
     // A place that was kept, with frames read ahead, knows nothing of what came later.
@@ -84,17 +80,13 @@ async fn what_all_consumers_passed_is_trimmed(open: impl AsyncFn(Machine) -> Doo
     doors.events.append(0, None, (1..5).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
     let lease = lease(&doors, 0).await;
     for n in 1..4 {
-        let round = Round { first: n, last: n, map_version: 1, frames: vec![round_frame(0, 1, "x")] };
+        let round = round_of(n..=n, vec![round_frame(0, 1, "x")]);
         doors.dispatch.push(lease, round).await.unwrap();
     }
     doors.shards.committed(0, "spare/1", 1).await.unwrap();
     doors.shards.committed(0, "primary", 3).await.unwrap();
     // A push is written after what consumers said before it.
-    doors
-        .dispatch
-        .push(lease, Round { first: 4, last: 4, map_version: 1, frames: vec![round_frame(0, 1, "x")] })
-        .await
-        .unwrap();
+    doors.dispatch.push(lease, round_of(4..=4, vec![round_frame(0, 1, "x")])).await.unwrap();
     let trimmed = doors.shards.pull(0, 0, 1 << 20, LONG).await;
     assert_eq!(trimmed, Err(QueueError::Trimmed { shard: 0, after: 0, trimmed: 1 }), "the slowest one decides");
     assert_eq!(doors.shards.pull(0, 1, 1 << 20, LONG).await.unwrap().frames.len(), 3);

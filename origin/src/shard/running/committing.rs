@@ -1,13 +1,6 @@
 //! When a shard commits, and what waits for that.
 
-use std::io;
-use std::sync::Arc;
-
-use parking_lot::{Condvar, Mutex};
-use redb::StorageBackend;
-
 use super::*;
-use crate::store::forgetful::Forgetful;
 
 #[tokio::test]
 async fn commits_go_on_by_time_and_by_amount() {
@@ -62,55 +55,6 @@ async fn a_shard_that_does_not_come_on_writes_what_it_has() {
     }
 }
 
-/// A disk whose syncs wait at a gate while it is shut.
-#[derive(Clone, Debug, Default)]
-struct Gated {
-    disk: Forgetful,
-    gate: Arc<(Mutex<Gate>, Condvar)>,
-}
-
-#[derive(Debug, Default)]
-struct Gate {
-    shut: bool,
-    waiting: bool,
-}
-
-impl Gated {
-    fn set(&self, change: impl FnOnce(&mut Gate)) {
-        change(&mut self.gate.0.lock());
-        self.gate.1.notify_all();
-    }
-
-    fn wait_until(&self, reached: impl Fn(&Gate) -> bool) {
-        let mut gate = self.gate.0.lock();
-        self.gate.1.wait_while(&mut gate, |gate| !reached(gate));
-    }
-}
-
-impl StorageBackend for Gated {
-    fn len(&self) -> io::Result<u64> {
-        self.disk.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.set(|gate| gate.waiting = gate.shut);
-        self.wait_until(|gate| !gate.shut);
-        self.disk.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.disk.write(offset, data)
-    }
-}
-
 #[tokio::test]
 async fn pulling_waits_while_too_much_is_not_on_disk() {
     let settings = || ShardSettings { flush_every: AT_ONCE, ..ShardSettings::default() };
@@ -121,25 +65,26 @@ async fn pulling_waits_while_too_much_is_not_on_disk() {
 }
 
 async fn pulling_waits(settings: ShardSettings) {
-    let site = Site { settings, ..Site::new(feed()) };
-    let disk = Gated::default();
-    let shard = site.open_on(Place::Backend(Box::new(disk.clone()))).expect("opened");
-    disk.set(|gate| gate.shut = true);
+    let site = Site { settings, ..Site::new(feed(2)) };
+    let shard = site.open();
+    let held = site.disk.hold_syncs();
     let events: Vec<_> = (0..4).map(|id| event(&id.to_string(), id, r#"{"user":"x"}"#)).collect();
     let first = site.queue.push(&site.frame(0, 1, &events));
     let running = run(shard);
     running.body("x", first).await;
 
-    let at_the_gate = disk.clone();
-    let reached = tokio::task::spawn_blocking(move || at_the_gate.wait_until(|gate| gate.waiting));
-    reached.await.expect("no panic");
+    let waiting = tokio::task::spawn_blocking(move || {
+        held.until_one_waits();
+        held
+    });
+    let held = waiting.await.expect("no panic");
     let second = site.push(event("late", 9, r#"{"user":"x"}"#));
-    site.queue.calls.lock().push(Call::Other("the gate opens"));
-    disk.set(|gate| gate.shut = false);
+    site.queue.calls.lock().push(Call::Other("syncs go on"));
+    drop(held);
     running.body("x", second).await;
     running.stopped().await.expect("stopped");
 
     let calls = site.queue.calls.lock().clone();
     let place = |call: Call| calls.iter().position(|made| *made == call).expect("made");
-    assert!(place(Call::Other("the gate opens")) < place(Call::Pull { after: first }), "{calls:?}");
+    assert!(place(Call::Other("syncs go on")) < place(Call::Pull { after: first }), "{calls:?}");
 }

@@ -7,8 +7,8 @@ use prometheus::Registry;
 
 use super::*;
 use crate::projection::Document;
-use crate::queue::testing::Machine;
-use crate::queue::{DispatchQueues, EventQueues, Queues, Round, RoundFrame};
+use crate::queue::testing::{Machine, round_of};
+use crate::queue::{DispatchQueues, EventQueues, Queues, RoundFrame};
 
 #[tokio::test]
 async fn a_failed_commit_stops_the_shard_with_an_error() {
@@ -71,7 +71,7 @@ async fn a_shard_and_its_embedded_queue_survive_a_power_cut() {
     for (first, events) in (1..).zip(events.chunks(1)) {
         let bytes = site.frame(0, first, events).encode().into();
         let frame = RoundFrame { shard: 0, events: 1, bytes };
-        queues.push(lease, Round { first, last: first, map_version: 1, frames: vec![frame] }).await.expect("pushed");
+        queues.push(lease, round_of(first..=first, vec![frame])).await.expect("pushed");
     }
     let mut committed = running.shard.committed();
     committed.wait_for(|committed| *committed >= 2).await.expect("committed");

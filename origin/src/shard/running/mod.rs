@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use millpond_shared::projection::Projection;
 use millpond_shared::route::Route;
 use millpond_shared::version::Version;
 use tokio::sync::watch;
@@ -16,15 +15,11 @@ use tokio::task::JoinHandle;
 
 use super::testing::{Call, Site, TestQueue};
 use super::*;
-use crate::projection::testing::{declared, event};
-
-fn feed() -> Vec<Projection> {
-    declared("name = \"p\"\nkind = \"feed\"\nkeep = 2\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }")
-}
+use crate::projection::testing::{declared, event, feed};
 
 fn site(flush_every: Duration) -> Site {
     let settings = ShardSettings { flush_every, ..ShardSettings::default() };
-    Site { settings, ..Site::new(feed()) }
+    Site { settings, ..Site::new(feed(2)) }
 }
 
 const NEVER: Duration = Duration::from_secs(3600);

@@ -1,14 +1,12 @@
+//! Slices, positions and what is dropped from memory, step by step.
+
 use super::*;
-use crate::projection::testing::declared;
+use crate::projection::testing::feed;
 use crate::projection::{Effect, Item};
 use crate::shard::held::CELL_BYTES;
 
-fn projections() -> Vec<Projection> {
-    declared("name = \"p\"\nkind = \"feed\"\nkeep = 2\nkey = \"{data.user}\"\nitem = { id = \"{id}\" }")
-}
-
 fn state(is_empty: bool) -> State {
-    State::restored(&projections(), Opened { is_empty, ..Opened::default() })
+    State::restored(&feed(2), Opened { is_empty, ..Opened::default() })
 }
 
 fn frame(position: Position, last: Offset, items: &[(&str, i64)]) -> Prepared {
@@ -41,7 +39,7 @@ fn a_slice_holds_what_changed_since_it_was_written() {
     assert!(state.slice(ALL).is_none());
     merge(&mut state, frame(1, 10, &[("a", 1), ("b", 1)]));
     merge(&mut state, frame(2, 11, &[("a", 2)]));
-    let changes = announcements(3, state.take_changed(), &projections());
+    let changes = announcements(3, state.take_changed(), &feed(2));
     let listed: Vec<_> = changes.iter().map(|change| (change.tag.as_str(), change.version.position)).collect();
     assert_eq!(listed, [("p/a", 2), ("p/b", 1)]);
     assert!(state.take_changed().is_empty());
@@ -143,7 +141,7 @@ fn what_is_on_disk_is_dropped_and_has_to_be_brought_before_it_changes() {
 fn what_a_reader_brings_back_late_or_without_room_is_not_kept() {
     let mut state = state(false);
     let Looked::MayBeCold(commits) = state.look(0, "a") else { panic!("nothing is in memory") };
-    let row: Row = (0, "a".into(), Arc::new(Document::empty(&projections()[0].kind)));
+    let row: Row = (0, "a".into(), Arc::new(Document::empty(&feed(2)[0].kind)));
     state.bring_back(row.clone(), commits, 0);
     assert_eq!(state.documents(), 0, "no room");
     merge_cold(&mut state, frame(1, 1, &[("b", 1)]));

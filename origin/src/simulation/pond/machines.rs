@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::declared::projections;
+use crate::api::documents::Documents;
 use crate::queue::Queues;
 use crate::shard::Shard;
 use crate::simulation::scheduler::{Process, Simulation};
@@ -38,13 +39,19 @@ pub struct ReplicaMachine {
     pub disk: Option<Forgetful>,
     pub power: Power,
     pub up: Option<Process>,
-    /// The shard, once it is open; those who call it must not keep it.
-    pub open: Arc<Mutex<Weak<Shard>>>,
+    /// What runs, once it is open; those who call it must not keep it.
+    pub open: Arc<Mutex<Weak<Open>>>,
     /// A copy that is whole: the disk to start from.
     pub copied: Arc<Mutex<Option<Forgetful>>>,
     /// Whether the queue holds no longer what the shard has yet to pull.
     pub too_late: Arc<AtomicBool>,
     pub stop: watch::Sender<bool>,
+}
+
+/// A shard that is open, and the door to its documents.
+pub struct Open {
+    pub shard: Arc<Shard>,
+    pub documents: Documents,
 }
 
 /// How a machine loses what it does.
@@ -88,7 +95,7 @@ pub struct Blank {
 
 const CACHE_BYTES: usize = 1 << 20;
 const QUEUES_MAX: QueueId = 2;
-const SHARDS_MAX: u16 = 2;
+const SHARDS_MAX: u16 = 3;
 
 pub fn blank() -> &'static Blank {
     static BLANK: OnceLock<Blank> = OnceLock::new();

@@ -12,16 +12,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use millpond_shared::shard_map::{FirstMap, MapState, ShardMap};
+use millpond_shared::shard_map::{FirstMap, MapState};
 use millpond_shared::version::{Position, QueueId, ShardId};
 use millpond_shared::wire::EventFrame;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub use self::declared::{FOLLOWS_MAX, KEEP, projections};
-pub use self::machines::Crash;
+pub use self::machines::{Crash, Open};
 use self::machines::{DispatcherMachine, MAP_VERSION, QueueMachine, ReplicaMachine, blank};
-use super::ledger::{HALF_ROUND, Ledger};
+use super::filed::HALF_ROUND;
+use super::ledger::Ledger;
 use super::scheduler::{Process, Simulation};
 use super::tally::Befell;
 use super::wire::Wire;
@@ -36,6 +37,8 @@ use crate::store::forgetful::{Forgetful, Power};
 pub struct Plan {
     pub queues: QueueId,
     pub shards: ShardId,
+    /// How often slots move.
+    pub moves: u64,
     /// Processes that run each shard.
     pub replicas: usize,
     pub dispatchers: usize,
@@ -52,8 +55,7 @@ pub struct Plan {
 /// The processes, and what outlives them.
 pub struct Pond {
     pub plan: Plan,
-    pub map: Arc<ShardMap>,
-    /// What it begins as.
+    /// What the shard map begins as.
     first: FirstMap,
     pub wire: Arc<Wire>,
     pub ledger: Arc<Ledger>,
@@ -91,7 +93,6 @@ impl Pond {
         Pond {
             ledger: wire.ledger.clone(),
             wire,
-            map: Arc::new(ShardMap::even(MAP_VERSION, plan.shards)),
             first: FirstMap { version: MAP_VERSION, shards: plan.shards },
             queue: QueueMachine { disks, power, up: None },
             not_opened: String::new(),
@@ -152,6 +153,7 @@ impl Pond {
         let Some((process, queues)) = self.queue.up.take() else { return };
         let befell = [Befell::QueuesKilled, Befell::QueuesLostPower, Befell::QueuesTorn];
         Simulation::befell(crash.one_of(befell));
+        self.ledger.moves.lost(Befell::QueuesLostMoving);
         self.wire.leads_to(None);
         self.queue.lose(crash);
         Simulation::kill(process);
@@ -167,6 +169,7 @@ impl Pond {
         }
         if let Some(process) = self.dispatchers[number].up.take() {
             Simulation::befell(Befell::DispatcherKilled);
+            self.ledger.moves.lost(Befell::DispatcherLostMoving);
             Simulation::kill(process);
         }
     }
@@ -176,6 +179,7 @@ impl Pond {
         let Some(process) = replica.up.take() else { return };
         let befell = [Befell::ReplicaKilled, Befell::ReplicaLostPower, Befell::ReplicaTorn];
         Simulation::befell(crash.one_of(befell));
+        self.ledger.moves.lost_replica(replica.shard);
         replica.power.cut_after(0);
         replica.power = Power::default();
         replica.disk = replica.disk.take().map(|disk| crash.disk(&disk, &replica.power));
@@ -240,7 +244,8 @@ impl Pond {
     /// without transactions holds after a dispatcher died half way. The round comes again, and maybe with other bounds.
     pub fn file_half(&self, queue: QueueId) {
         let Some((process, queues)) = self.queue.up.clone() else { return };
-        let routing = Routing::new(projections().clone(), Arc::new(MapState::first(self.first)));
+        let Some(map) = queues.map_now() else { return };
+        let routing = Routing::new(projections().clone(), map);
         let most = 1 + Simulation::below(4) as usize;
         Simulation::spawn(process, async move {
             let (filed, _) = queues.event_ends(queue);
@@ -266,9 +271,15 @@ impl Pond {
         Some((0..self.plan.shards).map(|shard| queues.shard_ends(shard).last).collect())
     }
 
-    /// Whether all that was sent is filed, applied and on disk, everywhere.
+    /// The shard map, if the queues are up and have one.
+    pub fn map(&self) -> Option<Arc<MapState>> {
+        self.queue.up.as_ref()?.1.map_now()
+    }
+
+    /// Whether all that was sent is filed, applied and on disk, everywhere, nothing moves, and all know the shard map.
     pub fn is_done(&self) -> bool {
         let (Some((_, queues)), Some(lasts)) = (self.queue.up.as_ref(), self.lasts()) else { return false };
+        let Some(map) = self.map().filter(|map| map.moving.is_none()) else { return false };
         let is_filed = |queue| {
             let (filed, last) = queues.event_ends(queue);
             filed == last
@@ -277,7 +288,11 @@ impl Pond {
             && self.replicas.iter().all(|replica| {
                 let last = lasts[usize::from(replica.shard)];
                 let open = replica.open.lock().upgrade().filter(|_| replica.up.is_some());
-                open.is_some_and(|shard| *shard.applied().borrow() == last && *shard.committed().borrow() == last)
+                open.is_some_and(|open| {
+                    let shard = &open.shard;
+                    let knows = shard.kept_map().is_some_and(|kept| kept.version() == map.version());
+                    knows && *shard.applied().borrow() == last && *shard.committed().borrow() == last
+                })
             })
     }
 }

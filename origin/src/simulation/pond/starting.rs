@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millpond_shared::shard_map::MapState;
 use millpond_shared::version::ShardId;
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -13,10 +12,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::Pond;
 use super::declared::projections;
-use super::machines::{Crash, DispatcherMachine, MAP_VERSION, blank};
+use super::machines::{Crash, DispatcherMachine, MAP_VERSION, Open, blank};
+use crate::api::documents::Documents;
 use crate::dispatch::{Dispatcher, DispatcherSettings};
-use crate::queue::testing::NoMaps;
-use crate::queue::{DispatchQueues, Files, KnownMap, Options, QueueError, QueueRole, Queues, ShardQueues};
+use crate::queue::{DispatchQueues, Files, KnownMap, Options, QueueError, QueueRole, Queues, ShardMaps, ShardQueues};
 use crate::shard::{CopyError, Opening, Pages, Shard, ShardError, ShardMetrics, ShardSettings, adopt};
 use crate::simulation::scheduler::{Process, Simulation};
 use crate::simulation::tally::Befell;
@@ -41,6 +40,14 @@ impl Pond {
             Simulation::tell(format_args!("{process:?} ends"));
             ended.lock().insert(process);
         });
+    }
+
+    /// The shard map as `process` comes to know it.
+    fn known_map(&self, process: Process, maps: Arc<dyn ShardMaps>) -> KnownMap {
+        let known = KnownMap::new(maps, self.first);
+        let following = known.clone();
+        Simulation::spawn(process, async move { panic!("{}", following.follow().await) });
+        known
     }
 
     /// Starts the queue role; fails where a disk is full, for example.
@@ -79,15 +86,19 @@ impl Pond {
         }
     }
 
-    fn start_dispatcher_in(&mut self, process: Process, number: usize, queues: Arc<dyn DispatchQueues>) {
+    fn start_dispatcher_in<Q: DispatchQueues + ShardMaps + 'static>(
+        &mut self,
+        process: Process,
+        number: usize,
+        queues: Arc<Q>,
+    ) {
         let settings = DispatcherSettings {
             holder: format!("dispatcher-{number}-{}", process.0),
             max_events: self.plan.max_events,
             lease_ttl: self.plan.lease_ttl,
             pause_max: Duration::from_millis(500),
         };
-        let map = KnownMap::new(Arc::new(NoMaps), self.first);
-        map.tell(MapState::first(self.first));
+        let map = self.known_map(process, queues.clone());
         let dispatcher =
             Dispatcher::new(queues, projections().clone(), map, settings, &Registry::new()).expect("metrics");
         let (stop, stopped) = watch::channel(false);
@@ -129,11 +140,21 @@ impl Pond {
         };
         let (open, stopped) = (replica.open.clone(), replica.stop.subscribe());
         let (id, consumer, too_late) = (replica.shard, replica.consumer.clone(), replica.too_late.clone());
-        let ledger = self.ledger.clone();
+        let (ledger, known, ended) =
+            (self.ledger.clone(), self.known_map(process, self.wire.clone()), self.ended.clone());
         self.run(process, format_args!("replica {number}, shard {id}"), async move {
             let metrics = ShardMetrics::register(&Registry::new()).expect("metrics");
             if let Ok(shard) = Shard::open(opening, &metrics) {
-                *open.lock() = Arc::downgrade(&shard);
+                shard.kept_map().into_iter().for_each(|kept| known.remember(kept));
+                let documents = Documents::new(projections().clone(), known.clone(), [shard.clone()]);
+                let running = Arc::new(Open { shard: shard.clone(), documents });
+                *open.lock() = Arc::downgrade(&running);
+                let following = shard.clone().follow_map(known, stopped.clone());
+                Simulation::spawn(process, async move {
+                    if following.await.is_err() {
+                        ended.lock().insert(process);
+                    }
+                });
                 match shard.run(stopped).await {
                     // What ends a process that then starts again.
                     Ok(()) | Err(ShardError::Commit { .. } | ShardError::File(_)) => {}
@@ -178,7 +199,7 @@ impl Pond {
 /// The pages of another replica's file, asked for over a wire.
 struct PagesOf {
     process: Process,
-    open: Arc<Mutex<Weak<Shard>>>,
+    open: Arc<Mutex<Weak<Open>>>,
     shard: ShardId,
     bytes_max: usize,
 }
@@ -190,8 +211,8 @@ impl Pages for PagesOf {
         let (answer, answered) = oneshot::channel();
         let (open, bytes_max) = (self.open.lock().clone(), self.bytes_max);
         Simulation::spawn(self.process, async move {
-            let Some(shard) = open.upgrade() else { return };
-            let page = shard.page_of(after, bytes_max).await;
+            let Some(open) = open.upgrade() else { return };
+            let page = open.shard.page_of(after, bytes_max).await;
             let _ = answer.send(page.map(|page| page.encode()));
         });
         let no_page = |problem: String| CopyError::NoPage { shard: self.shard, from: "the other".to_owned(), problem };

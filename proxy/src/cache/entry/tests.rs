@@ -1,3 +1,5 @@
+//! Entries: what they answer, for how long they are of use, and how small they are.
+
 use super::*;
 
 const TIMES: Times = Times {

@@ -6,9 +6,9 @@ use super::gdsf::rank_of;
 use super::pool::Candidate;
 use super::{Eviction, Gdsf, Lru};
 use crate::cache::Store;
+use crate::cache::counts::Cause;
 use crate::cache::entry::Entry;
 use crate::cache::slot::Slot;
-use crate::cache::store::Cause;
 
 /// What became of a candidate.
 enum Turn {

@@ -1,3 +1,5 @@
+//! Each directive, as it is written well and badly, over one line and several.
+
 use super::super::sample::fields;
 use super::*;
 

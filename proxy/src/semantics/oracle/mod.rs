@@ -54,8 +54,13 @@ const STEPS: u64 = 100_000;
 fn our_decisions_are_those_of_the_rfc() {
     let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand_seed);
     println!("SEED={seed}");
-    let mut world =
-        World { random: Random(seed), now: NOW, oracle: rfc::Cache::default(), subject: Subject::new(), seen: [0; 8] };
+    let mut world = World {
+        random: Random::new(seed),
+        now: NOW,
+        oracle: rfc::Cache::default(),
+        subject: Subject::new(),
+        seen: [0; 8],
+    };
     for step in 0..STEPS {
         world.step(seed, step);
     }

@@ -2,20 +2,20 @@
 
 use http::StatusCode;
 use millpond_shared::http1::{Fields, FieldsBuilder, Minor, RequestHead, ResponseHead};
+use millpond_shared::splitmix::SplitMix64;
 
 use super::super::date;
 use super::super::sample::request;
 
-/// SplitMix64.
-pub struct Random(pub u64);
+pub struct Random(SplitMix64);
 
 impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(SplitMix64::new(seed))
+    }
+
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+        self.0.draw() % bound
     }
 
     pub fn one_in(&mut self, count: u64) -> bool {

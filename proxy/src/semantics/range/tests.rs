@@ -1,3 +1,5 @@
+//! Ranges and their conditions against representations of a known length.
+
 use proptest::prelude::*;
 
 use super::super::sample::fields;

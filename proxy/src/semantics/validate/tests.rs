@@ -1,3 +1,5 @@
+//! Conditions in both directions, and what a 304 confirms and replaces.
+
 use super::super::sample::fields;
 use super::*;
 
