@@ -28,9 +28,10 @@ pub fn ingest(data: &[u8]) {
     // What is broken is told once, behind those that are not.
     assert!(elements.len() <= EVENTS_MAX + 1);
     for source in sources() {
+        let wanted = source.wanted();
         for text in elements.iter().flatten() {
             let cloud_event = format.is_cloud_event() && source.shape == Shape::Event;
-            let element = Element { text, cloud_event, received: 1_500_000_000_000 };
+            let element = Element { text, cloud_event, wanted: wanted.as_ref(), received: 1_500_000_000_000 };
             let build = || element::build(&source, element, || Assigned { id: "assigned".to_owned(), again: None });
             let built = build();
             assert_eq!(built, build(), "the same element makes the same event");

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::wanted::Wanted;
+use crate::wanted::{Picked, Wanted};
 
 /// What was POSTed, with the attributes of CloudEvents 1.0, as it is stored in queues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,23 +82,23 @@ impl Path {
 /// An event with its payload parsed, ready to be asked.
 pub struct View<'a> {
     pub event: &'a Event<'a>,
-    data: Value,
+    data: Picked<'a>,
 }
 
 impl<'a> View<'a> {
     /// Parses the payload. Fails where it is not JSON or nested deeper than 128 levels.
     pub fn new(event: &'a Event<'a>) -> Result<View<'a>, serde_json::Error> {
-        Ok(View { data: serde_json::from_str(&event.data)?, event })
+        Ok(View { data: Picked::Whole(serde_json::from_str(&event.data)?), event })
     }
 
     /// The same, with no more of the payload than is wanted.
-    pub fn of(event: &'a Event<'a>, wanted: &Wanted) -> Result<View<'a>, serde_json::Error> {
+    pub fn of(event: &'a Event<'a>, wanted: &'a Wanted) -> Result<View<'a>, serde_json::Error> {
         Ok(View { data: wanted.read(&event.data)?, event })
     }
 
     /// An event whose payload nobody asks for: paths into it find nothing.
     pub fn of_attributes(event: &'a Event<'a>) -> View<'a> {
-        View { event, data: Value::Null }
+        View { event, data: Picked::Nothing }
     }
 
     /// What stands at `path`; `None` for what is missing or null.
@@ -111,12 +111,7 @@ impl<'a> View<'a> {
             "subject" => self.event.subject.as_deref().and_then(text),
             "time" => Some(Cow::Owned(Value::String(time_text(self.event.time)))),
             "received" => Some(Cow::Owned(Value::String(time_text(received_nanoseconds(self.event.received))))),
-            "data" => not_null(&self.data),
-            member => member
-                .split('.')
-                .skip(1)
-                .try_fold(&self.data, |value, name| value.as_object()?.get(name))
-                .and_then(not_null),
+            data => self.data.get(data.split('.').skip(1)).and_then(not_null),
         }
     }
 }

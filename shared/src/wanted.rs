@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::event::Path;
 
@@ -16,6 +16,32 @@ pub struct Wanted {
     /// Asked for with all that it holds.
     whole: bool,
     below: Vec<(String, Wanted)>,
+}
+
+/// What was read of a payload.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Picked<'w> {
+    /// All of it.
+    Whole(Value),
+    /// Of an object those of its members that are wanted, by name.
+    Members(Vec<(&'w str, Picked<'w>)>),
+    /// It has no members, and nothing else is wanted.
+    Nothing,
+}
+
+impl Picked<'_> {
+    /// What stands below these names.
+    pub fn get<'n>(&self, mut names: impl Iterator<Item = &'n str>) -> Option<&Value> {
+        match self {
+            Picked::Whole(value) => names.try_fold(value, |value, name| value.as_object()?.get(name)),
+            Picked::Members(members) => {
+                let name = names.next()?;
+                let (_, below) = members.iter().find(|(member, _)| *member == name)?;
+                below.get(names)
+            }
+            Picked::Nothing => None,
+        }
+    }
 }
 
 impl Wanted {
@@ -48,71 +74,80 @@ impl Wanted {
 
     /// Reads JSON, leaving out what is not wanted. Fails where it is no JSON; in what is left out, numbers of any size and
     /// values of any depth pass.
-    pub fn read(&self, json: &str) -> Result<Value, serde_json::Error> {
+    pub fn read(&self, json: &str) -> Result<Picked<'_>, serde_json::Error> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let value = self.deserialize(&mut deserializer)?;
+        let picked = self.deserialize(&mut deserializer)?;
         deserializer.end()?;
-        Ok(value)
+        Ok(picked)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &Wanted {
-    type Value = Value;
+impl<'de, 'w> DeserializeSeed<'de> for &'w Wanted {
+    type Value = Picked<'w>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        if self.whole { Value::deserialize(deserializer) } else { deserializer.deserialize_any(Part(self)) }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Picked<'w>, D::Error> {
+        if self.whole {
+            Value::deserialize(deserializer).map(Picked::Whole)
+        } else {
+            deserializer.deserialize_any(Part(self))
+        }
     }
 }
 
-/// Reads a value of which only members are wanted; one that has none becomes null.
-struct Part<'a>(&'a Wanted);
+/// Reads a value of which only members are wanted.
+struct Part<'w>(&'w Wanted);
 
-impl<'de> Visitor<'de> for Part<'_> {
-    type Value = Value;
+impl<'de, 'w> Visitor<'de> for Part<'w> {
+    type Value = Picked<'w>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Picked<'w>, A::Error> {
+        let mut members: Vec<(&str, Picked<'w>)> = Vec::with_capacity(self.0.below.len());
         while let Some(wanted) = object.next_key_seed(Name(self.0))? {
-            match wanted {
-                // Of two members of one name the last counts, as always.
-                Some((name, below)) => drop(members.insert(name.clone(), object.next_value_seed(below)?)),
-                None => drop(object.next_value::<IgnoredAny>()?),
+            let Some((name, below)) = wanted else {
+                object.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = object.next_value_seed(below)?;
+            // Of two members of one name the last counts, as always.
+            match members.iter_mut().find(|(member, _)| member == name) {
+                Some((_, before)) => *before = value,
+                None => members.push((name, value)),
             }
         }
-        Ok(Value::Object(members))
+        Ok(Picked::Members(members))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Picked<'w>, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Null)
+        Ok(Picked::Nothing)
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Picked<'w>, E> {
+        Ok(Picked::Nothing)
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Picked<'w>, E> {
+        Ok(Picked::Nothing)
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Picked<'w>, E> {
+        Ok(Picked::Nothing)
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Picked<'w>, E> {
+        Ok(Picked::Nothing)
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_str<E: Error>(self, _: &str) -> Result<Picked<'w>, E> {
+        Ok(Picked::Nothing)
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E: Error>(self) -> Result<Picked<'w>, E> {
+        Ok(Picked::Nothing)
     }
 }
 
@@ -154,10 +189,14 @@ mod tests {
     fn what_is_not_asked_for_is_left_out() {
         let wanted = Wanted::of(&paths(&["data.a", "data.b.c", "data.b.d.e", "id", "data.list.x"]));
         let json = r#"{"a":{"x":[1]},"b":{"c":1,"d":5,"f":{"g":1e999}},"z":[[1],{}],"list":[{"x":1}],"b.c":2}"#;
-        let expected = json!({ "a": { "x": [1] }, "b": { "c": 1, "d": null }, "list": null });
-        assert_eq!(wanted.read(json).expect("JSON"), expected);
-        assert_eq!(Wanted::of(&paths(&["data", "data.a"])).read("[1]").expect("JSON"), json!([1]));
-        assert_eq!(wanted.read("7").expect("JSON"), json!(null));
+        let below = Picked::Members(vec![("c", Picked::Whole(json!(1))), ("d", Picked::Nothing)]);
+        let members = vec![("a", Picked::Whole(json!({ "x": [1] }))), ("b", below), ("list", Picked::Nothing)];
+        assert_eq!(wanted.read(json).expect("JSON"), Picked::Members(members));
+        let all = Wanted::of(&paths(&["data", "data.a"]));
+        assert_eq!(all.read("[1]").expect("JSON"), Picked::Whole(json!([1])));
+        assert_eq!(wanted.read("7").expect("JSON"), Picked::Nothing);
+        let twice = wanted.read(r#"{"a":1,"a":2}"#).expect("JSON");
+        assert_eq!(twice.get(["a"].into_iter()), Some(&json!(2)));
         for wrong in ["", "{", "{\"z\":}", "{\"z\":1}x", "{\"a\":1e999}", "{\"z\":\"\\q\"}"] {
             assert!(wanted.read(wrong).is_err(), "{wrong}");
         }
@@ -189,7 +228,8 @@ mod tests {
                 received: 0,
                 data: value.to_string().into(),
             };
-            let (whole, part) = (View::new(&event).expect("JSON"), View::of(&event, &Wanted::of(&paths)).expect("JSON"));
+            let wanted = Wanted::of(&paths);
+            let (whole, part) = (View::new(&event).expect("JSON"), View::of(&event, &wanted).expect("JSON"));
             for path in &paths {
                 prop_assert_eq!(whole.get(path), part.get(path), "{}", path.as_str());
             }

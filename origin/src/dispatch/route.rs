@@ -7,6 +7,7 @@ use millpond_shared::event::{Event, View};
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::{MapState, Slot};
 use millpond_shared::version::{Offset, QueueId, ShardId};
+use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{EventFrame, FiledEvent, ShardFrame};
 
 use crate::projection::{addressees, is_hop, is_part};
@@ -16,6 +17,8 @@ use crate::queue::{DeadKey, DeadLetter, RoundFrame, Taken};
 #[derive(Clone, Debug)]
 pub struct Routing {
     pub projections: Arc<Vec<Projection>>,
+    /// What these ask of payloads.
+    pub wanted: Arc<Wanted>,
     pub map: Arc<MapState>,
 }
 
@@ -76,7 +79,16 @@ enum Go {
     NoFurther,
 }
 
+/// What has to be read of payloads to route them.
+pub fn wanted(projections: &[Projection]) -> Arc<Wanted> {
+    Arc::new(Wanted::of(projections.iter().flat_map(Projection::route_paths)))
+}
+
 impl Routing {
+    pub fn new(projections: Arc<Vec<Projection>>, map: Arc<MapState>) -> Routing {
+        Routing { wanted: wanted(&projections), projections, map }
+    }
+
     /// Routes the events `first..=last` of `frames` under fencing token `epoch`.
     pub fn route(&self, frames: &[EventFrame<'_>], first: Offset, last: Offset, epoch: u64) -> Routed {
         let mut parts: BTreeMap<ShardId, Part<'_>> = BTreeMap::new();
@@ -123,7 +135,7 @@ impl Routing {
         if is_hop(event) {
             return Ok(self.hop_filings(queue, offset, event, filings));
         }
-        let view = View::new(event)?;
+        let view = View::of(event, &self.wanted)?;
         for (projection, declared) in self.projections.iter().enumerate() {
             let Some(key) = declared.route(&view) else { continue };
             let slot = Slot::of(&declared.name, &key);

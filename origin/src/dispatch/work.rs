@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use millpond_shared::projection::Projection;
 use millpond_shared::shard_map::MapState;
 use millpond_shared::version::QueueId;
+use millpond_shared::wanted::Wanted;
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use super::hold::{Hold, Next};
 use super::metrics::Metrics;
 use super::round::{self, RoundLimits};
-use super::route::{Routed, Routing};
+use super::route::{Routed, Routing, wanted};
 use crate::blocking::apart;
 use crate::queue::lease::TTL_DEFAULT;
 use crate::queue::{DispatchQueues, KnownMap, MapChange, QueueError, Round, Taken};
@@ -26,6 +27,8 @@ use crate::timing::{self, sleep, timeout};
 pub struct Dispatcher {
     queues: Arc<dyn DispatchQueues>,
     projections: Arc<Vec<Projection>>,
+    /// What has to be read of payloads.
+    wanted: Arc<Wanted>,
     map: KnownMap,
     settings: DispatcherSettings,
     metrics: Metrics,
@@ -84,7 +87,8 @@ impl Dispatcher {
         settings: DispatcherSettings,
         registry: &Registry,
     ) -> Result<Dispatcher, prometheus::Error> {
-        Ok(Dispatcher { queues, projections, map, settings, metrics: Metrics::register(registry)? })
+        let wanted = wanted(&projections);
+        Ok(Dispatcher { queues, projections, wanted, map, settings, metrics: Metrics::register(registry)? })
     }
 
     /// Works until `shutdown` becomes true (or its sender is gone); then gives its leases up and returns.
@@ -198,7 +202,7 @@ impl Dispatcher {
             _ = shutdown.wait_for(|down| *down) => return Ok(()),
         };
         let Some(taken) = taken else { return Ok(()) };
-        let routing = Arc::new(Routing { projections: self.projections.clone(), map });
+        let routing = Arc::new(Routing { projections: self.projections.clone(), wanted: self.wanted.clone(), map });
         let mut routed = self.routed(&routing, taken.clone(), lease.token).await?;
         let last = routed.last;
         if last < taken.first {

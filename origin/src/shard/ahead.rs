@@ -133,7 +133,7 @@ impl Shard {
         for frame in frames {
             // Documents that are handed over come with the frame; that they replace others is rare.
             if let Ready::Events(prepared) = frame {
-                missing.append(&mut self.state.read().find(&mut prepared.arrived));
+                missing.append(&mut self.state.read().find(prepared));
             }
         }
         // In the order of the file.

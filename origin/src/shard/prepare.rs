@@ -44,6 +44,8 @@ pub struct Prepared {
     pub events: u64,
     /// In the order of their offsets.
     pub arrived: Vec<Arrived>,
+    /// The keys of their documents in one piece: one allocation instead of as many as there are events.
+    pub keys: Keys,
     pub left_out: Vec<LeftOut>,
     /// The same events, to be laid aside.
     pub dead: Vec<DeadLetter>,
@@ -67,11 +69,32 @@ pub struct TakenIn {
     pub documents: Vec<Row>,
 }
 
+/// Keys, one behind the other.
+#[derive(Debug, Default)]
+pub struct Keys(String);
+
+/// Where a key begins and ends among others, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyPlace(usize, usize);
+
+impl Keys {
+    fn push(&mut self, key: &str) -> KeyPlace {
+        let start = self.0.len();
+        self.0.push_str(key);
+        KeyPlace(start, self.0.len())
+    }
+
+    pub fn get(&self, KeyPlace(start, end): KeyPlace) -> &str {
+        self.0.get(start..end).unwrap_or_default()
+    }
+}
+
 /// What an event does, and the document it does it to.
 #[derive(Debug)]
 pub struct Arrived {
     pub projection: u16,
-    pub key: String,
+    /// In [`Prepared::keys`].
+    pub key: KeyPlace,
     pub effect: Effect,
     /// Of the event in its event queue.
     pub offset: Offset,
@@ -142,6 +165,12 @@ impl Ready {
 }
 
 impl Prepared {
+    /// Adds what the event with this offset, received at this time (ms since the Unix epoch), does to a document.
+    pub fn arrive(&mut self, projection: u16, key: &str, effect: Effect, (offset, received): (Offset, u64)) {
+        let key = self.keys.push(key);
+        self.arrived.push(Arrived { projection, key, effect, offset, received, cell: None });
+    }
+
     /// Leaves out the events that are at or below the mark of their queue: they were filed twice. How many are left out by
     /// then, by reason; an event counts once for every document it was filed for.
     pub fn leave_repeated(&mut self, mark: Offset) -> BTreeMap<Unapplied, u64> {
@@ -175,6 +204,7 @@ impl Preparer<'_> {
     }
 
     fn events(&self, position: Position, frame: &ShardFrame<'_>) -> Prepared {
+        let routes = || frame.events.iter().flat_map(|filed| &filed.routes);
         let mut reading = Reading {
             preparer: self,
             declared: frame.projections.iter().map(|name| self.declared(name)).collect(),
@@ -183,7 +213,8 @@ impl Preparer<'_> {
                 queue: frame.queue,
                 last: frame.last,
                 events: frame.events.len() as u64,
-                arrived: Vec::with_capacity(frame.events.iter().map(|filed| filed.routes.len()).sum()),
+                arrived: Vec::with_capacity(routes().count()),
+                keys: Keys(String::with_capacity(routes().map(|(_, key)| key.len()).sum())),
                 ..Prepared::default()
             },
         };
@@ -284,8 +315,7 @@ impl Reading<'_> {
     }
 
     fn arrive(&mut self, projection: u16, key: &str, effect: Effect, filed: &FiledEvent<'_>) {
-        let (offset, received) = (filed.offset, filed.event.received);
-        self.out.arrived.push(Arrived { projection, key: key.to_owned(), effect, offset, received, cell: None });
+        self.out.arrive(projection, key, effect, (filed.offset, filed.event.received));
     }
 }
 
@@ -344,7 +374,7 @@ mod tests {
         assert_eq!(prepared.dead.iter().map(|letter| letter.key.offset).collect::<Vec<_>>(), [4, 5, 6]);
         let [arrived] = prepared.arrived.as_slice() else { panic!("{:?}", prepared.arrived) };
         let Effect::Item(item) = &arrived.effect else { panic!("{arrived:?}") };
-        assert_eq!((arrived.projection, arrived.key.as_str(), item.order), (0, "k", 1));
+        assert_eq!((arrived.projection, prepared.keys.get(arrived.key), item.order), (0, "k", 1));
         assert_eq!((arrived.offset, arrived.received), (4, 0));
     }
 

@@ -192,7 +192,7 @@ impl Shard {
     fn has_all(&self, frames: &Frames) -> bool {
         let state = self.state.read();
         frames.ready.iter().all(|ready| match ready {
-            Ready::Events(prepared) => state.has_all(&prepared.arrived),
+            Ready::Events(prepared) => state.has_all(prepared),
             Ready::Documents(taken) => state.missing(&taken.documents).is_empty(),
         })
     }
@@ -292,7 +292,7 @@ impl Shard {
 
     /// Finds the frame's documents, and reads those that are not in memory from the file.
     fn bring(&self, prepared: &mut Prepared) -> Result<(), ShardError> {
-        let missing = self.state.read().find(&mut prepared.arrived);
+        let missing = self.state.read().find(prepared);
         if !missing.is_empty() {
             let rows = self.file.read(&missing)?;
             self.metrics.read.inc_by(rows.len() as u64);

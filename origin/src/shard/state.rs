@@ -140,19 +140,20 @@ impl State {
     }
 
     /// Whether the file need not be asked for any of a frame's documents.
-    pub fn has_all(&self, arrived: &[Arrived]) -> bool {
-        let is_here = |arrived: &Arrived| self.held.find(arrived.projection, &arrived.key).is_some();
+    pub fn has_all(&self, Prepared { arrived, keys, .. }: &Prepared) -> bool {
+        let is_here = |arrived: &Arrived| self.held.find(arrived.projection, keys.get(arrived.key)).is_some();
         !self.cold || arrived.iter().all(is_here)
     }
 
     /// Finds the documents of a frame in memory; gives back those that must be looked for in the file before the frame
     /// can be merged, each once, in the order of the file.
-    pub fn find(&self, arrived: &mut [Arrived]) -> Vec<(u16, Arc<str>)> {
+    pub fn find(&self, Prepared { arrived, keys, .. }: &mut Prepared) -> Vec<(u16, Arc<str>)> {
         let mut missing = Vec::new();
         for arrived in arrived {
-            arrived.cell = self.held.find(arrived.projection, &arrived.key);
+            let key = keys.get(arrived.key);
+            arrived.cell = self.held.find(arrived.projection, key);
             if arrived.cell.is_none() && self.cold {
-                missing.push((arrived.projection, Arc::from(arrived.key.as_str())));
+                missing.push((arrived.projection, Arc::from(key)));
             }
         }
         missing.sort_unstable();
@@ -176,15 +177,16 @@ impl State {
     /// not in it any more. Gives back what the documents have to tell others.
     pub fn merge(&mut self, prepared: Prepared) -> Vec<Telling> {
         let (mut hops, mut tellings) = (Vec::new(), Vec::new());
-        let Prepared { position, queue, last, events, .. } = prepared;
+        let Prepared { position, queue, last, events, arrived, keys, .. } = prepared;
         let version = Version::new(self.epoch(), position);
-        for arrived in prepared.arrived {
+        for arrived in arrived {
             let projection = usize::from(arrived.projection);
             let Some(kind) = self.kinds.get(projection) else { continue };
-            let found = arrived.cell.or_else(|| self.held.find(arrived.projection, &arrived.key));
+            let key = keys.get(arrived.key);
+            let found = arrived.cell.or_else(|| self.held.find(arrived.projection, key));
             let cell = found.or_else(|| {
                 let document = Arc::new(Document::empty(kind));
-                self.held.insert(arrived.projection, arrived.key.into(), document)
+                self.held.insert(arrived.projection, key.into(), document)
             });
             let Some(id) = cell else { continue };
             let arrival = Arrival { version, place: (queue, arrived.offset), received: arrived.received };

@@ -160,6 +160,19 @@ impl Projection {
         removal.is_some_and(|filter| filter.holds(view))
     }
 
+    /// Every path that [`Projection::route`] looks at.
+    pub fn route_paths(&self) -> Vec<&Path> {
+        let mut paths: Vec<&Path> = self.filter.paths().chain(self.key.paths()).collect();
+        match &self.kind {
+            Kind::Feed { removal, .. } => paths.extend(removal.iter().flat_map(|removal| removal.filter.paths())),
+            Kind::Edges(pointing) | Kind::Home(Gathering { pointing, .. }) => {
+                paths.extend(pointing.to.paths().chain(pointing.removal.iter().flat_map(Filter::paths)));
+            }
+            Kind::Followed(_) | Kind::Latest | Kind::Counter(_) | Kind::Group(_) => {}
+        }
+        paths
+    }
+
     /// Every path that the state of a document is made from.
     pub fn paths(&self) -> Vec<&Path> {
         let mut paths: Vec<&Path> = self.order.iter().flat_map(Template::paths).collect();

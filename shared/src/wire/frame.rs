@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::event::Event;
 use crate::stored;
@@ -50,10 +50,20 @@ pub struct ShardFrame<'a> {
 pub struct FiledEvent<'a> {
     pub offset: Offset,
     /// (index into the frame's projections, key).
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "routes")]
     pub routes: Vec<(u16, Cow<'a, str>)>,
     #[serde(borrow)]
     pub event: Event<'a>,
+}
+
+/// An entry of [`FiledEvent::routes`] that is read without a copy: a `Cow` within a list or a tuple is always read as an
+/// owned one.
+#[derive(Deserialize)]
+struct Route<'a>(u16, #[serde(borrow)] Cow<'a, str>);
+
+fn routes<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Vec<(u16, Cow<'a, str>)>, D::Error> {
+    let routes = Vec::<Route<'a>>::deserialize(from)?;
+    Ok(routes.into_iter().map(|Route(projection, key)| (projection, key)).collect())
 }
 
 /// What stands in a shard queue.

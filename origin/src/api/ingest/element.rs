@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use millpond_shared::event::{Event, Path, View, parse_time, scalar_text};
 use millpond_shared::template::Template;
+use millpond_shared::wanted::Wanted;
 use ring::digest::{SHA256, digest};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -56,13 +57,15 @@ pub struct Element<'a> {
     pub text: &'a str,
     /// Whether it says that it is a CloudEvent.
     pub cloud_event: bool,
+    /// What its source asks of payloads.
+    pub wanted: Option<&'a Wanted>,
     /// When it was taken: milliseconds since the Unix epoch.
     pub received: u64,
 }
 
 /// Builds the event of one element, or says in words what is wrong with it. `assign` makes an id.
 pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Assigned) -> Result<Built, String> {
-    let Element { text, cloud_event, received } = element;
+    let Element { text, cloud_event, wanted, received } = element;
     if !text.starts_with('{') {
         return Err("an event is a JSON object: send { … }".to_owned());
     }
@@ -92,11 +95,12 @@ pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Ass
         data: Cow::Borrowed(&members.data),
     };
     // Nobody reads the payload here unless a template asks for it, or it might be that nobody can.
-    let view = if source.reads_data() || scanned.doubtful || !is_as_sent {
-        View::new(&sent).map_err(|error| format!("data can't be read: {error}"))?
-    } else {
-        View::of_attributes(&sent)
+    let view = match wanted {
+        _ if scanned.doubtful || !is_as_sent => View::new(&sent),
+        Some(wanted) => View::of(&sent, wanted),
+        None => Ok(View::of_attributes(&sent)),
     };
+    let view = view.map_err(|error| format!("data can't be read: {error}"))?;
     let filler = Filler { members: &members, view: &view };
 
     let kind = filler.text("type", &source.kind)?;
@@ -242,11 +246,13 @@ mod tests {
     }
 
     fn built(source: &Source, text: &str) -> Result<Built, String> {
-        build(source, element(text), || Assigned { id: "assigned".to_owned(), again: None })
+        let wanted = source.wanted();
+        let element = Element { wanted: wanted.as_ref(), ..element(text) };
+        build(source, element, || Assigned { id: "assigned".to_owned(), again: None })
     }
 
     fn element(text: &str) -> Element<'_> {
-        Element { text, cloud_event: false, received: 1_000 }
+        Element { text, cloud_event: false, wanted: None, received: 1_000 }
     }
 
     #[test]

@@ -101,9 +101,10 @@ impl Parcel {
         let (received, cloud_event) = (self.received, self.format.is_cloud_event());
         let elements = batch::split(&body, &self.format, max_events).map_err(Unparted::NoBatch)?;
         batch.anywhere.reserve(elements.len());
+        let wanted = self.source.wanted();
         for (index, element) in elements.into_iter().enumerate() {
             let built = element.and_then(|text| {
-                let element = Element { text: &text, cloud_event, received };
+                let element = Element { text: &text, cloud_event, wanted: wanted.as_ref(), received };
                 element::build(&self.source, element, || ids.assign(index))
             });
             batch.add(index, built, queues);

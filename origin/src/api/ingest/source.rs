@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millpond_shared::template::Template;
+use millpond_shared::wanted::Wanted;
 
 use super::auth::Auth;
 use super::bucket::Rate;
@@ -34,15 +35,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Whether anything in it asks for the payload of its events.
-    pub fn reads_data(&self) -> bool {
+    /// What it asks of the payloads of its events; `None` if nothing.
+    pub fn wanted(&self) -> Option<Wanted> {
         let id = match &self.id {
             IdRule::Template(template) => Some(template),
             IdRule::Member | IdRule::Assigned | IdRule::Hash => None,
         };
         let optional = [&self.time, &self.subject, &self.partition].into_iter().flatten();
-        let mut all = optional.chain(id).chain([&self.kind]).flat_map(Template::paths);
-        all.any(|path| path.as_str() == "data" || path.as_str().starts_with("data."))
+        let wanted = Wanted::of(optional.chain(id).chain([&self.kind]).flat_map(Template::paths));
+        (wanted != Wanted::default()).then_some(wanted)
     }
 
     /// The path of its requests: what is declared, or below it the image of its impressions.

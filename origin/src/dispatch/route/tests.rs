@@ -43,7 +43,7 @@ pub fn routing(shards: u16) -> Routing {
     let no_templates = |_: &At<PathBuf>| Err(("none".to_owned(), "none".to_owned()));
     let projections = judge(&written.projection, &no_templates, &mut complaints);
     assert!(complaints.is_empty(), "{}", complaints.in_words(&source));
-    Routing { projections: Arc::new(projections), map: Arc::new(MapState::first(FirstMap { version: 1, shards })) }
+    Routing::new(Arc::new(projections), Arc::new(MapState::first(FirstMap { version: 1, shards })))
 }
 
 pub fn event(n: u64, data: String) -> Event<'static> {
@@ -90,7 +90,7 @@ fn an_event_goes_once_to_every_shard_that_owns_a_document_of_it() {
         event(2, data(&there, false)),
         event(3, data(&here, true)),
         event(4, r#"{"robot":true}"#.to_owned()),
-        event(5, "{\"n\":1e999}".to_owned()),
+        event(5, "{\"user\":1e999}".to_owned()),
         event(6, data(&here, false)),
     ];
     let frame = EventFrame { queue: 3, first: 10, events };

@@ -10,20 +10,15 @@ fn state(is_empty: bool) -> State {
 }
 
 fn frame(position: Position, last: Offset, items: &[(&str, i64)]) -> Prepared {
-    let arrived = |(place, (key, order)): (u64, &(&str, i64))| Arrived {
-        projection: 0,
-        key: (*key).to_owned(),
-        effect: Effect::Item(Item::new(*order, "x", "{}")),
-        offset: last * 10 + place,
-        received: 0,
-        cell: None,
-    };
-    let arrived = (0..).zip(items).map(arrived).collect();
-    Prepared { position, last, events: items.len() as u64, arrived, ..Prepared::default() }
+    let mut frame = Prepared { position, last, events: items.len() as u64, ..Prepared::default() };
+    for (place, (key, order)) in (0..).zip(items) {
+        frame.arrive(0, key, Effect::Item(Item::new(*order, "x", "{}")), (last * 10 + place, 0));
+    }
+    frame
 }
 
 fn merge(state: &mut State, mut frame: Prepared) {
-    assert!(state.find(&mut frame.arrived).is_empty(), "nothing is cold");
+    assert!(state.find(&mut frame).is_empty(), "nothing is cold");
     state.merge(frame);
 }
 
@@ -134,10 +129,10 @@ fn what_is_on_disk_is_dropped_and_has_to_be_brought_before_it_changes() {
     assert!(matches!(state.look(0, "a"), Looked::MayBeCold(1)) && matches!(state.look(0, "b"), Looked::Here(_)));
 
     let mut next = frame(2, 2, &[("a", 2), ("b", 2), ("a", 3)]);
-    assert!(!state.has_all(&next.arrived) && state.has_all(&frame(2, 2, &[("b", 2)]).arrived));
-    assert_eq!(state.find(&mut next.arrived), [(0, "a".into())]);
+    assert!(!state.has_all(&next) && state.has_all(&frame(2, 2, &[("b", 2)])));
+    assert_eq!(state.find(&mut next), [(0, "a".into())]);
     state.bring(vec![row]);
-    assert!(state.has_all(&next.arrived));
+    assert!(state.has_all(&next));
     state.merge(next);
     assert_eq!(here(&state, "a").items().map(|item| item.order).collect::<Vec<_>>(), [3, 2]);
 }
@@ -160,6 +155,6 @@ fn what_a_reader_brings_back_late_or_without_room_is_not_kept() {
 
 /// What is missing is in the file neither.
 fn merge_cold(state: &mut State, mut frame: Prepared) {
-    state.find(&mut frame.arrived);
+    state.find(&mut frame);
     state.merge(frame);
 }

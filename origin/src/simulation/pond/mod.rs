@@ -245,7 +245,7 @@ impl Pond {
     pub fn file_half(&self, queue: QueueId) {
         let Some((process, queues)) = self.queue.up.clone() else { return };
         let Some(map) = queues.map_now() else { return };
-        let routing = Routing { projections: projections().clone(), map };
+        let routing = Routing::new(projections().clone(), map);
         let most = 1 + Simulation::below(4) as usize;
         Simulation::spawn(process, async move {
             let (filed, _) = queues.event_ends(queue);
