@@ -37,11 +37,6 @@ impl Version {
     pub fn new(epoch: u32, position: Position) -> Version {
         Version { epoch, position }
     }
-
-    /// The same, at this position if its own is above that.
-    pub fn at_most(self, position: Position) -> Version {
-        Version { position: self.position.min(position), ..self }
-    }
 }
 
 impl fmt::Display for Version {

@@ -116,7 +116,12 @@ impl Shard {
         }
         match ahead.batches.pop_front() {
             Some(mut batch) => Some(batch.as_mut().take_output()?.map_err(ShardError::from)),
-            None => ahead.failed.take().map(|error| Err(error.into())),
+            None => {
+                let error = ahead.failed.take()?;
+                // The next pull is one behind a pause.
+                ahead.last = ahead.reached;
+                Some(Err(error.into()))
+            }
         }
     }
 
@@ -243,6 +248,9 @@ mod tests {
         assert_eq!(positions(&batch)[0], committed + 3);
         let failed = shard.next_ahead(&mut ahead).await.expect("it is told");
         assert!(matches!(failed, Err(ShardError::Queue(QueueError::Busy))));
+        let pulls = site.queue.calls.lock().len();
+        assert!(shard.next_ahead(&mut ahead).await.is_none(), "it is not asked again at once");
+        assert_eq!(site.queue.calls.lock().len(), pulls);
     }
 
     #[tokio::test]

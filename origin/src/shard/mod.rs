@@ -47,7 +47,7 @@ pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::BoxStream;
@@ -93,7 +93,8 @@ pub struct ShardSettings {
     /// Bytes of documents that one commit writes, as they are counted in memory; the rest goes into the next.
     pub flush_slice: u64,
     /// What documents in memory may take of it, in bytes. What was not used of late and is on disk is dropped; while
-    /// nothing can be dropped, pulling waits for a commit. One frame, brought from the file, may exceed it.
+    /// nothing can be dropped, pulling waits for a commit. The documents of one batch, which are changed together, may
+    /// exceed it.
     pub memory: u64,
     /// With more events than this applied and not on disk, pulling waits for a commit: they are what a restart has to
     /// replay.
@@ -246,6 +247,10 @@ impl Shard {
                 pulled = self.pull_loop(&mut stop) => pulled,
                 _ = is_broken.wait_for(|broken| *broken) => Ok(()),
             };
+            if matches!(pulled, Err(ShardError::Thread(_))) {
+                // Whatever it was at may be half done: nothing of it is to be written. The next start replays it.
+                self.untold.store(true, Ordering::Release);
+            }
             over.send_replace(true);
             pulled
         };

@@ -147,7 +147,7 @@ impl Shard {
         let projection = u16::try_from(route.projection).map_err(|_| NotRead::NoOutput)?;
         if self.projections.get(route.projection).is_some_and(|projection| matches!(projection.kind, Kind::Home(_))) {
             return Ok(match self.home(projection, &route.key).await? {
-                Home::Here(parts) => (parts.position, Some(Source::Merged(parts))),
+                Home::Here(parts) => (parts.at.position, Some(Source::Merged(parts))),
                 Home::Nothing(position) => (position, None),
             });
         }

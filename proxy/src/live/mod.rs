@@ -292,7 +292,8 @@ impl Shard {
         if stamp.version.position == 0 {
             return false;
         }
-        self.served.fetch_max(stamp.version.position, Ordering::AcqRel);
+        // A document may be ahead of its shard, on disk after a crash: the others can't be asked to be as far.
+        self.served.fetch_max(stamp.version.position.min(stamp.at), Ordering::AcqRel);
         recent.given(stamp)
     }
 }

@@ -85,6 +85,9 @@ fn what_was_served_is_asked_for_at_least() {
     let live = live();
     assert_eq!(live.judge(&stamp(&live, "p/k", 7, 8), 0), Verdict::Current);
     assert_eq!(live.least(SHARD).position, 7);
+    assert_eq!(live.judge(&stamp(&live, "p/ahead", 20, 9), 0), Verdict::Current);
+    assert_eq!(live.least(SHARD).position, 9, "others can't be asked to be as far as a document that is ahead");
+    assert_eq!(live.judge(&stamp(&live, "p/ahead", 19, 30), 30), Verdict::Older, "it does not go back itself");
 }
 
 #[test]
