@@ -66,6 +66,11 @@ impl Shard {
         self.held_at_start.borrow().is_some_and(|held| *self.applied.borrow() < held)
     }
 
+    /// Whether the queue was reached, and what it held then is applied.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.held_at_start.borrow().is_some_and(|held| *self.applied.borrow() >= held)
+    }
+
     /// Writes all that is applied by now, in slices: each is done with before the next is taken, so that positions go to
     /// disk in their order, and none is so large that it holds up what comes after it. False if the shard is to stop, and
     /// what could not be applied can't be laid aside, or others could not be told: the next start replays it.

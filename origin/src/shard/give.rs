@@ -48,6 +48,8 @@ const LAG_MAX: i64 = 20_000;
 const HOLD_MAX: Duration = Duration::from_secs(4);
 /// Pause before something is looked at again: whether the other shard has caught up, or where this one ends.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a move waits for the taking shard without a word.
+const WAIT_UNTOLD: Duration = Duration::from_secs(5);
 /// Pause before it is looked again whether the taking shard has written what it was given.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before an attempt is begun anew.
@@ -156,6 +158,11 @@ impl Giver {
         let taken = handing.after.unwrap_or(0);
         for pass in 1.. {
             let changed = self.changed(&mut handing).await?;
+            if !self.shard.has_caught_up() {
+                // It could not come to the end in the time for which events may be held.
+                sleep(CATCH_UP_PAUSE).await;
+                continue;
+            }
             let is_little = changed <= FEW && self.shard.metrics.lag.get() <= LAG_MAX;
             if !is_little && pass < PASSES_MAX {
                 continue;
@@ -346,7 +353,7 @@ impl Handing<'_> {
             documents: documents.into_iter().map(document).collect(),
         };
         let bytes = bytes::Bytes::from(handover.encode());
-        let began = now();
+        let (began, mut is_told) = (now(), false);
         loop {
             let handed = HandedOver { epoch, after: self.after, bytes: bytes.clone() };
             match giver.known.maps().hand_over(handed).await {
@@ -356,7 +363,10 @@ impl Handing<'_> {
                 }
                 Err(QueueError::ShardFull { shard }) => {
                     let waited = now().duration_since(began);
-                    tracing::debug!(shard, ?waited, "the taking shard is behind");
+                    if waited > WAIT_UNTOLD && !std::mem::replace(&mut is_told, true) {
+                        let look = "look with `millpond queue ls` which of its consumers is";
+                        tracing::warn!(shard, ?waited, "the move waits, as the taking shard is behind: {look}");
+                    }
                     sleep(LOOK_PAUSE).await;
                 }
                 Err(error) => return Err(error.into()),

@@ -117,12 +117,13 @@ impl Live {
         tracing::info!(version = map.version(), ?gave, "the shard map has changed");
     }
 
-    /// Whether the document belongs to another shard by now than the one that gave it.
+    /// Whether the document belongs to another shard by now than the one that gave it, or did meanwhile: what the shard had
+    /// before it was given the document back is older than what the other made of it.
     fn has_moved(&self, stamp: &Stamp) -> bool {
         let slot = Slot::of_tag(&stamp.tag);
         let map = self.map.borrow();
         let owner = map.as_ref().and_then(|map| Some(map.owner(slot?)));
-        owner.is_some_and(|owner| owner.shard != stamp.shard)
+        owner.is_some_and(|owner| owner.shard != stamp.shard || stamp.at < owner.since)
     }
 
     /// Generation that copies from the shard are to be admitted under.

@@ -279,4 +279,14 @@ fn what_has_moved_is_neither_fresh_nor_given_by_the_shard_that_had_it() {
     assert_eq!(live.judge(&of(to, "p/k", Version::new(2, 5)), 9), Verdict::Current);
     live.heard(from, &ChangeMessage::Map { at: 9, map: first.map });
     assert_eq!(live.map().expect("a map").version(), moved.version(), "an older map changes nothing");
+
+    // It comes back, and an answer was on its way all the time.
+    let ended = Some(Final { offsets: Vec::new(), position: Some(9) });
+    let back = moved.begin([slot].into_iter().collect(), from).and_then(|state| state.hold(state.version(), ended));
+    let back = back.and_then(|state| state.complete(moved.version() + 1, 30)).expect("moved back");
+    live.heard(from, &ChangeMessage::Map { at: 30, map: back.map.clone() });
+    let slow = of(from, "p/k", Version::new(1, 9));
+    assert_eq!((live.judge(&slow, 9), live.overtaken(&slow)), (Verdict::Older, true));
+    let now = Stamp { at: 30, ..of(from, "p/k", Version::new(back.version(), 29)) };
+    assert_eq!(live.judge(&now, 30), Verdict::Current);
 }

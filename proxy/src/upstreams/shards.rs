@@ -89,11 +89,17 @@ impl Shards {
             let by = answer.head.fields.get_str(headers::MAP_VERSION).and_then(|version| version.parse::<u32>().ok());
             let has_moved = answer.head.status == StatusCode::MISDIRECTED_REQUEST
                 && by.is_some_and(|version| version > map.version());
-            if !has_moved || !can_be_sent_again {
+            // Several shards of one process go by one map, and the one that owns the document by that has answered.
+            let another = answer.head.fields.get_str(headers::SHARD).and_then(|by| by.parse::<ShardId>().ok());
+            let another = another.filter(|by| *by != shard);
+            if !has_moved && another.is_none() || !can_be_sent_again {
                 return Ok(answer);
             }
             // Those who follow its shard hear of that at the same time.
             map = self.live.map_above(map.version(), MAP_WAIT).await.ok_or_else(unknown)?;
+            if another == Some(map.owner(slot).shard) {
+                return Ok(answer);
+            }
         }
         Err(unknown())
     }

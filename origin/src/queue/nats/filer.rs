@@ -53,6 +53,8 @@ struct Frame {
 
 /// The cursor is written down, and what is filed purged, at most so often.
 const TIDY_EVERY: Duration = Duration::from_millis(250);
+/// How long the end of a round is waited for: the server may give a consumer a message a moment after it was stored.
+const ROUND_WAIT: Duration = Duration::from_secs(1);
 /// Attempts to write down the cursor while another writes it too.
 const ATTEMPTS: usize = 4;
 /// What a hash takes in a message of ids, at most; such a message is filled to half of what it may have. A frame's own
@@ -151,7 +153,7 @@ impl Filer {
     pub async fn push(&mut self, lease: Lease, round: Round) -> Result<(), QueueError> {
         self.begin(lease).await?;
         let (queue, expected) = (self.shared.queue, self.filed() + 1);
-        while self.end() < round.last && self.read(Duration::ZERO).await? {}
+        while self.end() < round.last && self.read(ROUND_WAIT).await? {}
         if round.last > self.end() {
             let problem = format!("the round ends at {}, the queue at {}", round.last, self.end());
             return Err(QueueError::Invalid { problem });
@@ -183,7 +185,7 @@ impl Filer {
             }
         }
         outcome?;
-        self.shared.filed.store(last, Ordering::Release);
+        self.shared.filed.fetch_max(last, Ordering::AcqRel);
         self.unfiled_bytes = self.unfiled().map(|frame| frame.payload.len()).sum();
         self.is_dirty = true;
         self.tidy_or_later().await;
@@ -273,7 +275,8 @@ impl Filer {
     pub(super) async fn write_filed(&mut self, filed: Offset) -> Result<(), QueueError> {
         let key = filed_key(self.shared.queue);
         for _ in 0..ATTEMPTS {
-            if self.written.value.is_some_and(|written| written.offset >= filed) {
+            if let Some(written) = self.written.value.filter(|written| written.offset >= filed) {
+                self.shared.filed.fetch_max(written.offset, Ordering::AcqRel);
                 return Ok(());
             }
             let record = FiledRecord { offset: filed };

@@ -175,6 +175,10 @@ impl Maps {
                         return Ok(state.clone());
                     }
                 }
+                // Who does not know how far it is filed would file these events again, with the taking shard by then.
+                let passing =
+                    offsets.iter().map(|(queue, offset)| self.fence_one(moving.to, *queue, state.version(), *offset));
+                try_join_all(passing).await?;
                 let position = Some(self.shards.extent(moving.from).await?.last);
                 Ok(state.hold(epoch, Some(Final { offsets: offsets.clone(), position }))?)
             }
@@ -194,23 +198,24 @@ impl Maps {
         let names: Vec<String> = self.connection.jetstream.stream_names().try_collect().await.map_err(unreachable)?;
         let queues = names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse::<QueueId>().ok());
         let fencing = queues.map(|queue| async move {
-            let ends = [moving.from, moving.to].map(|shard| self.fence_one(shard, queue, version));
+            let ends = [moving.from, moving.to].map(|shard| self.fence_one(shard, queue, version, 0));
             let last = try_join_all(ends).await?.into_iter().max().unwrap_or(0);
             Ok::<_, QueueError>((queue, last))
         });
         Ok(try_join_all(fencing).await?.into_iter().filter(|(_, last)| *last > 0).collect())
     }
 
-    /// The last offset that was filed before the fence.
-    async fn fence_one(&self, shard: ShardId, queue: QueueId, map: u32) -> Result<Offset, QueueError> {
+    /// The last offset that was filed before the fence, or `least`: nothing up to there is filed with the shard any more.
+    async fn fence_one(&self, shard: ShardId, queue: QueueId, map: u32, least: Offset) -> Result<Offset, QueueError> {
         let subject = self.plan.shard_subject(shard, queue);
         for _ in 0..ATTEMPTS {
             let found = self.shards.last_of(shard, queue).await?;
             let (sequence, last, token, total) = match &found {
-                Some((_, head)) if head.map >= map => return Ok(head.last),
+                Some((_, head)) if head.map >= map && head.last >= least => return Ok(head.last),
                 Some((sequence, head)) => (*sequence, head.last, head.token, head.total),
                 None => (0, 0, 0, 0),
             };
+            let last = last.max(least);
             let first = last + 1;
             let frame = ShardFrame {
                 queue,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use async_nats::jetstream::kv::{CreateErrorKind, Store, UpdateErrorKind};
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 use millpond_shared::version::{Offset, Position, QueueId, ShardId};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -85,19 +86,30 @@ pub fn shard_key(shard: ShardId) -> String {
 pub const MAP_KEY: &str = "map";
 
 const SECRET_KEY: &str = "ids.secret";
+/// Header of what is no value but a deletion (NATS ADR-8).
+const KV_OPERATION: &str = "KV-Operation";
 
 impl Records {
     pub fn new(store: Store) -> Records {
         Records { store }
     }
 
+    /// The record as it is now: the leader of the bucket's stream is asked, where [`Store::entry`] would ask any replica, and
+    /// one that lags tells what was.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Revised<T>, QueueError> {
-        let Some(entry) = self.store.entry(key).await.map_err(unreachable)? else {
-            return Ok(Revised { value: None, revision: 0 });
+        let subject = format!("{}{key}", self.store.prefix);
+        let message = match self.store.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                return Ok(Revised { value: None, revision: 0 });
+            }
+            Err(error) => return Err(unreachable(error)),
         };
-        let is_there = entry.operation == async_nats::jetstream::kv::Operation::Put;
-        let value = if is_there { Some(read(key, &entry.value)?) } else { None };
-        Ok(Revised { value, revision: if is_there { entry.revision } else { 0 } })
+        // What was deleted leaves a message that says so.
+        if message.headers.get(KV_OPERATION).is_some() {
+            return Ok(Revised { value: None, revision: 0 });
+        }
+        Ok(Revised { value: Some(read(key, &message.payload)?), revision: message.sequence })
     }
 
     /// Writes the record if it is still at this revision (0: not there); its new revision, `None` if it has changed.

@@ -389,11 +389,39 @@ async fn a_round_that_was_filed_in_part_is_completed_before_its_slots_move() {
         assert_eq!(second.take(lease, 9, LONG).await.unwrap().unwrap().first, 4);
     }
     let ended = hold().await;
-    let Some(Stage::Held(Some(Final { position: Some(end), .. }))) = ended.moving.map(|moving| moving.stage) else {
+    let Some(Stage::Held(Some(Final { position: Some(end), .. }))) = ended.moving.as_ref().map(|moving| &moving.stage)
+    else {
         panic!("the end is not known");
     };
     let given = second.pull(0, 0, 1 << 20, LONG).await.unwrap();
     let events = |(position, bytes): &(u64, Bytes)| (*position, ShardFrame::decode(bytes).unwrap().events.len());
     let filled: Vec<_> = given.frames.iter().map(events).filter(|(_, events)| *events > 0).collect();
-    assert!(matches!(filled.as_slice(), [(position, 2)] if *position <= end), "{filled:?} up to {end}");
+    assert!(matches!(filled.as_slice(), [(position, 2)] if position <= end), "{filled:?} up to {end}");
+}
+
+/// A dispatcher that does not know how far events are filed would route them by a map in which their slot has moved.
+#[tokio::test]
+async fn what_the_giving_shard_has_is_not_filed_again_with_the_taking_one() {
+    let mut machine = Machine::new(1);
+    let queues = machine.open_on_nats().await;
+    queues.append(0, WINDOW, (1..=4).map(|n| event(n.to_string(), n)).collect()).await.unwrap();
+    queues.change_map(MapChange::First(FirstMap { version: 1, shards: 2 })).await.unwrap();
+    queues.committed(1, "primary", 0).await.unwrap();
+    let begun = queues.change_map(MapChange::Begin { slots: "0".parse().unwrap(), to: 1 }).await.unwrap();
+    let lease = queues.acquire(0, "a", TTL).await.unwrap();
+    let frame = |shard, bytes: Bytes, events| RoundFrame { shard, events, bytes };
+    let frames = vec![frame(0, filed(1, 3, &[1, 3]), 2)];
+    queues.push(lease, Round { first: 1, last: 3, map_version: begun.version(), frames }).await.unwrap();
+    queues.parts.queues[0].filer.lock().await.write_down().await.unwrap();
+    let mut state = begun.clone();
+    for _ in 0..3 {
+        state = queues.change_map(MapChange::Hold { epoch: begun.version(), taken: 0 }).await.unwrap();
+    }
+    let stage = state.moving.as_ref().map(|moving| moving.stage.clone());
+    assert!(matches!(stage, Some(Stage::Held(Some(Final { position: Some(_), .. })))), "{stage:?}");
+
+    let filer = queues.parts.queues[0].filer.lock().await;
+    let again = frame(1, filed(1, 4, &[1, 3, 4]), 3);
+    filer.shared().file(lease, state.version() + 1, (1, 4), again, None).await.unwrap();
+    assert_eq!(offsets(&queues, 1).await, [4]);
 }
