@@ -162,7 +162,9 @@ impl Follower {
         }
         let (map_version, documents) = self.its_documents();
         for (document, since) in documents {
-            match replica.ask(document, Wish { least: since, newest: false, map_version }).await {
+            // What it was told before, by another replica, may be more than this one has.
+            let wish = Wish { least: since.max(at), newest: false, map_version };
+            match replica.ask(document, wish).await {
                 Some(Answer::Given(given)) if given.copy.is_some() => {
                     let mut known = self.known.lock();
                     let latest = known.versions.entry(document.tag.clone()).or_default();

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::moves::Moves;
 use super::reading::Copy;
+use super::scheduler::Process;
 use crate::queue::{Lease, Pulled};
 
 /// Everything that was told to somebody.
@@ -25,6 +26,8 @@ struct Seen {
     /// By tag and `ETag`.
     bodies: BTreeMap<(String, String), Bytes>,
     consumers: BTreeSet<(ShardId, String)>,
+    /// Consumers that have lost a disk.
+    lost_with: BTreeMap<(ShardId, String), Process>,
 }
 
 impl Ledger {
@@ -65,9 +68,22 @@ impl Ledger {
         self.seen.lock().consumers.contains(&(shard, consumer.to_owned()))
     }
 
-    /// A consumer has lost its disk.
-    pub fn forget_consumer(&self, shard: ShardId, consumer: &str) {
-        self.seen.lock().consumers.remove(&(shard, consumer.to_owned()));
+    /// A consumer has lost its disk; `last`: no later process than this one ran on it.
+    pub fn forget_consumer(&self, shard: ShardId, consumer: &str, last: Process) {
+        let mut seen = self.seen.lock();
+        let key = (shard, consumer.to_owned());
+        seen.consumers.remove(&key);
+        seen.lost_with.insert(key, last);
+    }
+
+    /// The queue was told by a process what a consumer has committed. If that is late, and the disk is lost, the queue takes
+    /// the consumer to be further than it is.
+    pub fn told_committed(&self, shard: ShardId, consumer: &str, by: Process) {
+        let mut seen = self.seen.lock();
+        let key = (shard, consumer.to_owned());
+        if seen.lost_with.get(&key).is_some_and(|last| by <= *last) {
+            seen.consumers.remove(&key);
+        }
     }
 
     /// A reader was given a document: whoever gives this version gives these bytes.

@@ -202,10 +202,11 @@ impl ShardQueues for Wire {
     }
 
     async fn committed(&self, shard: ShardId, consumer: &str, position: Position) -> Result<(), QueueError> {
-        let name = consumer.to_owned();
+        let (name, by) = (consumer.to_owned(), Simulation::running());
         let ask = move |doors: Doors| -> BoxFuture<'static, _> {
             Box::pin(async move {
                 doors.queues.committed(shard, &name, position).await?;
+                doors.ledger.told_committed(shard, &name, by);
                 Ok(position >= doors.queues.shard_ends(shard).trimmed)
             })
         };

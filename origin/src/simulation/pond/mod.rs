@@ -211,7 +211,7 @@ impl Pond {
         let held_elsewhere = others.filter(|(_, other)| other.disk.is_some() && registered(other)).count() > 0;
         if held_elsewhere {
             Simulation::befell(Befell::DiskLost);
-            self.ledger.forget_consumer(shard, &self.replicas[number].consumer);
+            self.ledger.forget_consumer(shard, &self.replicas[number].consumer, Process(self.processes));
             self.crash_replica(number, Crash::Process);
             self.replicas[number].disk = None;
         }
