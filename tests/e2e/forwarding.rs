@@ -30,7 +30,8 @@ fn early_hints_come_before_the_answer_and_are_not_stored() {
     let origin = ScriptedOrigin::start();
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n";
     for (path, lifetime) in [("/stored", "max-age=60"), ("/passed", "no-store")] {
-        let answer = format!("HTTP/1.1 200 OK\r\nCache-Control: {lifetime}\r\nContent-Length: 5\r\n\r\nfinal");
+        let fields = format!("Cache-Control: {lifetime}\r\nConnection: close\r\nContent-Length: 5\r\n");
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\nfinal");
         origin.answer(path, Answer::raw(format!("HTTP/1.1 100 Continue\r\n\r\n{hints}{hints}{answer}")));
     }
     let pond = plain(&origin, &[]);

@@ -277,7 +277,7 @@ fn an_answer_whose_date_ends_here_gets_another() {
     let pond = plain(&origin, &[]);
     for lifetime in ["max-age=60", "no-store"] {
         let fields =
-            format!("Cache-Control: {lifetime}\r\nConnection: date\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+            format!("Cache-Control: {lifetime}\r\nConnection: date, close\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
         origin.answer("/", Answer::raw(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 1\r\n\r\na")));
         let dates: Vec<String> = get(pond.proxy(), "/").head.all("date").iter().map(|date| date.to_string()).collect();
         assert!(matches!(dates.as_slice(), [date] if !date.contains("1994")), "{lifetime}: {dates:?}");

@@ -124,7 +124,8 @@ impl Answer {
         Answer::status(200, body)
     }
 
-    /// These bytes, whatever they are; then it closes.
+    /// These bytes, whatever they are; then it closes. Where they are a whole answer and more is asked afterwards, they
+    /// shall say `Connection: close`: else the next request may meet a connection that is just being closed.
     pub fn raw(bytes: impl AsRef<[u8]>) -> Answer {
         Answer { framing: Framing::Raw, ..Answer::ok(bytes) }
     }
