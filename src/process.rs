@@ -12,7 +12,7 @@ use millpond_proxy::front::{self, Draining, Front, Listeners};
 use millpond_proxy::gateway::Gateway;
 use millpond_proxy::observe::Observer;
 use millpond_proxy::tls::{Certificates, Tls};
-use millpond_shared::clock;
+use millpond_shared::{clock, listening};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -42,9 +42,7 @@ pub fn leave_huge_pages() {
 
 /// Binds an address; the error says which.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|error| Failure::Failed(format!("cannot listen on {address}: {error}")))
+    listening::bind(address).map_err(Failure::from_display)
 }
 
 /// A socket that is served.

@@ -23,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod event;
 pub mod http1;
+pub mod listening;
 pub mod projection;
 pub mod route;
 pub mod shard_map;

@@ -243,11 +243,7 @@ fn bodies_that_become_large_take_no_more_memory_than_there_is_room_for() {
     for _ in 0..LARGE {
         let (bytes, statuses) = (Arc::clone(&bytes), Arc::clone(&statuses));
         runtime.spawn(async move {
-            // One that was cut off, as it may be on a busy machine before all of it is sent, comes again.
-            let mut answered = None;
-            while answered.is_none() {
-                answered = status(to, &bytes).await;
-            }
+            let answered = status(to, &bytes).await;
             lock(&statuses).push(answered);
         });
     }

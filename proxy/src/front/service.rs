@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
+use millpond_shared::listening;
 use pingora_core::apps::ServerApp;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
@@ -41,9 +42,7 @@ impl Listeners {
     /// Binds every address; the error names the one that failed. `tls`: those where TLS is spoken.
     pub fn bind(cleartext: &[SocketAddr], tls: &[SocketAddr]) -> io::Result<Listeners> {
         let bind = |address: &SocketAddr| {
-            let listener = TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+            let listener = listening::bind(*address)?;
             Ok((listener.local_addr()?, listener))
         };
         let bind_all = |addresses: &[SocketAddr]| addresses.iter().map(bind).collect::<io::Result<_>>();
