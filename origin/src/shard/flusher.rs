@@ -34,7 +34,7 @@ impl Shard {
                     let applied = *self.applied.borrow();
                     let goes_on = std::mem::replace(&mut seen, applied) != applied;
                     let waited = now().saturating_duration_since(flushed);
-                    if self.is_catching_up() && goes_on && waited < CATCH_UP_FLUSH {
+                    if self.caught_up() == Some(false) && goes_on && waited < CATCH_UP_FLUSH {
                         continue;
                     }
                     false
@@ -54,21 +54,16 @@ impl Shard {
     /// holds it still.
     pub(super) fn is_flush_due(&self, dirty_bytes: u64, events: u64, uncommitted: u64) -> bool {
         let ShardSettings { flush_bytes, flush_events, memory, uncommitted_events, .. } = &self.settings;
-        if self.is_catching_up() {
+        if self.caught_up() == Some(false) {
             dirty_bytes > memory / 2 || uncommitted > uncommitted_events / 4 * 3
         } else {
             dirty_bytes > *flush_bytes || events >= *flush_events
         }
     }
 
-    /// Whether less is applied than the queue held when it was first reached.
-    fn is_catching_up(&self) -> bool {
-        self.held_at_start.borrow().is_some_and(|held| *self.applied.borrow() < held)
-    }
-
-    /// Whether the queue was reached, and what it held then is applied.
-    pub(super) fn has_caught_up(&self) -> bool {
-        self.held_at_start.borrow().is_some_and(|held| *self.applied.borrow() >= held)
+    /// Whether as much is applied as the queue held when it was first reached; `None`: it was not reached yet.
+    pub(super) fn caught_up(&self) -> Option<bool> {
+        self.held_at_start.borrow().map(|held| *self.applied.borrow() >= held)
     }
 
     /// Writes all that is applied by now, in slices: each is done with before the next is taken, so that positions go to

@@ -158,7 +158,7 @@ impl Giver {
         let taken = handing.after.unwrap_or(0);
         for pass in 1.. {
             let changed = self.changed(&mut handing).await?;
-            if !self.shard.has_caught_up() {
+            if self.shard.caught_up() != Some(true) {
                 // It could not come to the end in the time for which events may be held.
                 sleep(CATCH_UP_PAUSE).await;
                 continue;

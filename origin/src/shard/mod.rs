@@ -21,6 +21,7 @@ mod dead;
 mod flusher;
 mod give;
 mod held;
+mod keys;
 mod maps;
 mod memo;
 mod merged;

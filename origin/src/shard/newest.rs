@@ -40,8 +40,7 @@ impl Shard {
         let began = timing::now();
         let newest = timeout(NEWEST_WAIT, self.ask_newest()).await.ok()??;
         let mut applied = self.applied.subscribe();
-        let is_catching_up = self.held_at_start.borrow().is_none_or(|held| *applied.borrow() < held);
-        if !is_catching_up {
+        if self.caught_up() == Some(true) {
             let left = NEWEST_WAIT.saturating_sub(timing::now().saturating_duration_since(began));
             // Whether it was is told by what is read then.
             let _ = timeout(left, applied.wait_for(|applied| *applied >= newest)).await;

@@ -14,6 +14,7 @@ use millpond_shared::wanted::Wanted;
 use millpond_shared::wire::{FiledEvent, HandedDocument, Handover, NoFrame, ShardFrame, ShardMessage};
 
 use super::held::CellId;
+use super::keys::{KeyPlace, Keys};
 use crate::projection::{Document, Effect, Told, is_hop};
 use crate::queue::{DeadKey, DeadLetter};
 use crate::store::shard_file::{Row, Taking};
@@ -67,26 +68,6 @@ pub struct TakenIn {
     /// As it is behind them.
     pub taking: Taking,
     pub documents: Vec<Row>,
-}
-
-/// Keys, one behind the other.
-#[derive(Debug, Default)]
-pub struct Keys(String);
-
-/// Where a key begins and ends among others, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyPlace(usize, usize);
-
-impl Keys {
-    fn push(&mut self, key: &str) -> KeyPlace {
-        let start = self.0.len();
-        self.0.push_str(key);
-        KeyPlace(start, self.0.len())
-    }
-
-    pub fn get(&self, KeyPlace(start, end): KeyPlace) -> &str {
-        self.0.get(start..end).unwrap_or_default()
-    }
 }
 
 /// What an event does, and the document it does it to.
@@ -214,7 +195,7 @@ impl Preparer<'_> {
                 last: frame.last,
                 events: frame.events.len() as u64,
                 arrived: Vec::with_capacity(routes().count()),
-                keys: Keys(String::with_capacity(routes().map(|(_, key)| key.len()).sum())),
+                keys: Keys::with_room(routes().map(|(_, key)| key.len()).sum()),
                 ..Prepared::default()
             },
         };

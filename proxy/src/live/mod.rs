@@ -99,7 +99,7 @@ impl Live {
     }
 
     /// A shard map was heard of.
-    fn learn(&self, map: &ShardMap) {
+    pub(crate) fn learn(&self, map: &ShardMap) {
         let mut before = None;
         self.map.send_if_modified(|known| {
             let is_newer = known.as_ref().is_none_or(|known| known.version() < map.version());

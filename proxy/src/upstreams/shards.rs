@@ -117,3 +117,115 @@ impl Shards {
         Answer::whole(outgoing.method(), StatusCode::NOT_FOUND, fields, body.to_string().into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::{Bytes, BytesMut};
+    use http::{Request, Response};
+    use millpond_shared::config::{At, Complaints, Source};
+    use millpond_shared::http1::{Limits, take_request};
+    use millpond_shared::projection::{WrittenProjection, judge};
+    use millpond_shared::shard_map::{Final, FirstMap, MapState, ShardMap};
+
+    use super::*;
+    use crate::cache::{Store, StoreLimits};
+    use crate::rules::Rule;
+    use crate::upstreams::outgoing::Conditions;
+
+    const PROJECTION: &str = r#"
+        [[projection]]
+        name = "p"
+        kind = "latest"
+        key = "{data.k}"
+        item = { n = "{data.n}" }
+          [[projection.output]]
+          path = "/p/{key}"
+          format = "json"
+    "#;
+
+    fn projections() -> Vec<Projection> {
+        #[derive(Default, serde::Deserialize)]
+        struct Written {
+            projection: Vec<At<WrittenProjection>>,
+        }
+        let (mut source, mut complaints) = (Source::default(), Complaints::default());
+        let written: Written = source.read("test.toml", PROJECTION, &mut complaints);
+        judge(&written.projection, &|_| Err(("no templates".to_owned(), String::new())), &mut complaints)
+    }
+
+    /// Answers of a process with both shards, one after the other: status, and whose answer it is.
+    struct Process {
+        answers: Mutex<Vec<(u16, ShardId)>>,
+        map_version: u32,
+        /// Learnt as soon as the first answer is given.
+        learns: Option<ShardMap>,
+        live: Arc<Live>,
+    }
+
+    #[async_trait]
+    impl wire::Origin for Process {
+        async fn answer(&self, _: Request<Bytes>) -> Response<Bytes> {
+            let (status, shard) = self.answers.lock().unwrap().remove(0);
+            if let Some(map) = self.learns.clone() {
+                let live = Arc::clone(&self.live);
+                tokio::spawn(async move { live.learn(&map) });
+            }
+            let response = Response::builder().status(status).header(headers::SHARD, shard);
+            response.header(headers::MAP_VERSION, self.map_version).body(Bytes::new()).unwrap()
+        }
+    }
+
+    /// Asks for a document of shard `from`, which has gone to the other one, of which the proxy may hear; its status, and
+    /// how many answers nobody asked for.
+    async fn asked(answers: &[(u16, ShardId)], is_told: bool) -> (Result<u16, OriginError>, usize) {
+        let (first, moved) = moved();
+        let live = Live::new(Arc::new(Store::new(StoreLimits::with_budget(1 << 20))), 0..2).with_map(first.clone());
+        let live = Arc::new(live);
+        let answers = Mutex::new(answers.to_vec());
+        let learns = is_told.then(|| moved.clone());
+        let process = Arc::new(Process { answers, map_version: moved.version(), learns, live: Arc::clone(&live) });
+        let here = Some((Arc::clone(&process) as Arc<dyn wire::Origin>, vec![0, 1]));
+        let shards = Shards::new(Arc::new(projections()), live, here, BTreeMap::new());
+        let head = take_request(&mut BytesMut::from("GET /p/k HTTP/1.1\r\nHost: h\r\n\r\n"), &Limits::default());
+        let (head, rule) = (head.unwrap().unwrap(), Rule::everything("r", "shards"));
+        let outgoing = Outgoing::new(&head, &rule, Conditions::None, Least::default(), None);
+        let answer = shards.ask(&Arc::new(Pool::new()), &outgoing, Payload::none(None), true).await;
+        let left = process.answers.lock().unwrap().len();
+        (answer.map(|answer| answer.head.status.as_u16()), left)
+    }
+
+    /// The map at first, and after `k` has gone to the other shard.
+    fn moved() -> (ShardMap, ShardMap) {
+        let (first, slot) = (MapState::first(FirstMap { version: 1, shards: 2 }), Slot::of("p", "k"));
+        let to = 1 - first.map.owner(slot).shard;
+        let ended = Some(Final { offsets: Vec::new(), position: Some(9) });
+        let moved = first.begin([slot].into_iter().collect(), to).and_then(|state| state.hold(2, ended));
+        (first.map, moved.and_then(|state| state.complete(2, 5)).unwrap().map)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_answers_for_a_document_that_moves() {
+        let from = moved().0.owner(Slot::of("p", "k")).shard;
+        let to = 1 - from;
+        for (answers, is_told, expected, left, why) in [
+            (&[(200, from)][..], false, Some(200), 0, "nothing has moved"),
+            (&[(421, from), (200, to)], true, Some(200), 0, "the new owner is asked once the map is known"),
+            (&[(421, from), (200, to)], false, None, 1, "the map is waited for, and does not come"),
+            (&[(200, to), (404, to)], true, Some(200), 1, "the new owner has answered already"),
+            (&[(200, to), (404, to)], false, None, 1, "whose the answer is can't be told"),
+            (&[(200, 7), (404, to)], true, Some(404), 0, "an answer by no owner"),
+            (&[(421, from), (421, to), (200, from)], true, Some(421), 1, "a refusal by the map that is known is one"),
+        ] {
+            let (status, unasked) = asked(answers, is_told).await;
+            let status = match status {
+                Ok(status) => Some(status),
+                Err(OriginError::Unreachable(_)) => None,
+                Err(other) => panic!("{why}: {other}"),
+            };
+            assert_eq!((status, unasked), (expected, left), "{why}");
+        }
+    }
+}
