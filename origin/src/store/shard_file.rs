@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::outbox::OUTBOX;
 pub use super::shard_opening::Opened;
 use super::{Place, StoreError, open};
-use crate::projection::{Document, is_part};
+use crate::projection::{Document, Packer, is_part};
 
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 pub(super) const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
@@ -159,9 +159,9 @@ impl ShardFile {
         transaction.set_quick_repair(true);
         {
             let mut documents = transaction.open_table(DOCUMENTS)?;
-            let mut blob = Vec::new();
+            let (mut blob, mut packer) = (Vec::new(), Packer::default());
             for (projection, key, document) in &write.documents {
-                document.encode_into(&mut blob);
+                document.encode_into(&mut blob, &mut packer);
                 documents.insert((self.projection(*projection), key.as_ref()), blob.as_slice())?;
             }
             if self.attached.contains(&true) {
