@@ -4,9 +4,9 @@
     make release && benches/pipeline/end_to_end.py [--seconds 60] [--only single]
 
 Every role in one process, `millpond load` as the producer, all on this machine's cores. For each load it prints how many
-events a second were accepted and committed, the largest backlog that was seen (queues, and events that a shard has not
-committed), how long the pipeline needed for the rest once the producer had stopped, the CPU time of each thread, and
-the disk's fdatasync beside it.
+events a second were accepted and committed (in all, what is left when the producer stops included; and while it sends, but for the
+first sixth of the time), the largest backlog that was seen (queues, and events that a shard has not committed), how long the
+pipeline needed for the rest once the producer had stopped, the CPU time of each thread, and the disk's fdatasync beside it.
 """
 
 import argparse
@@ -155,9 +155,10 @@ def measure(process, addresses, name, folder, arguments):
     told = []
     reader = threading.Thread(target=lambda: told.extend(producer.stdout))
     reader.start()
-    most = {}
+    most, began, seen = {}, time.monotonic(), []
     while producer.poll() is None:
         now = state(addresses["admin"])
+        seen.append((time.monotonic() - began, now["applied"] - now["uncommitted"]))
         most = {metric: max(most.get(metric, 0), now[metric]) for metric in ["depth", "lag", "uncommitted"]}
         try:
             producer.wait(1)
@@ -174,6 +175,10 @@ def measure(process, addresses, name, folder, arguments):
     accepted = int(re.search(r"accepted (\d+),", "".join(told))[1])
     print(f"end to end {accepted / (arguments.seconds + drained):.0f} events/s committed; "
           f"{rest:.0f} left when the producer stopped, {drained:.2f} s for them")
+    steady = [sample for sample in seen if arguments.seconds / 6 <= sample[0] <= arguments.seconds]
+    if len(steady) > 1:
+        (first, before_it), (last, by_then) = steady[0], steady[-1]
+        print(f"steady     {(by_then - before_it) / (last - first):.0f} events/s committed from second {first:.0f} to {last:.0f}")
     print(f"backlog    at most {most['depth']:.0f} events in event queues, {most['lag']:.0f} in shard queues and not applied, "
           f"{most['uncommitted']:.0f} applied and not committed")
     for what in ["apply", "hold", "flush"]:
@@ -216,6 +221,7 @@ def state(admin):
         "depth": total("millpond_queue_depth"),
         "lag": total("millpond_shard_lag_events"),
         "uncommitted": total("millpond_shard_uncommitted_events"),
+        "applied": total("millpond_shard_applied_events_total"),
         "apply": durations("millpond_shard_apply_seconds"),
         "hold": durations("millpond_shard_hold_seconds"),
         "flush": durations("millpond_shard_flush_seconds"),
