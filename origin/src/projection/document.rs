@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lz4_flex::block::{compress_prepend_size, decompress, uncompressed_size};
 use millpond_shared::projection::Kind;
 use millpond_shared::stored;
 use millpond_shared::version::{Offset, QueueId, Version};
 use serde::{Deserialize, Serialize};
 
+use super::packing::{Packer, unpack};
 use super::state::{Effect, KeyState, keep_of};
 use super::{Before, GREAT_FEEDS, Hop, Item, Items};
 
@@ -55,12 +55,8 @@ struct Head {
 /// Longest [`Head`] with its format byte, in bytes: numbers of seven bits a byte.
 const HEAD_BYTES: usize = 1 + 5 + 10 + 10 + 3 + 10;
 
-/// Set in the format byte where the state's bytes are packed: their length, little-endian in four bytes, and an LZ4 block.
+/// Set in the format byte where the state's bytes are packed.
 const PACKED: u8 = 0x80;
-/// A state of fewer bytes is not packed: it shares a page of the file with others anyway.
-const PACK_MIN_BYTES: usize = 1_024;
-/// No LZ4 block stands for more than so many times its own bytes (its format: a length grows by 255 a byte at most).
-const LZ4_RATIO_MAX: usize = 255;
 
 impl Document {
     /// The document of a key that no event has reached.
@@ -199,26 +195,22 @@ impl Document {
     /// packed, where it is large and gets smaller by it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES + self.weight());
-        self.encode_into(&mut out);
+        self.encode_into(&mut out, &mut Packer::default());
         out
     }
 
     /// The same, in place of what is in `out`.
-    pub fn encode_into(&self, out: &mut Vec<u8>) {
+    pub fn encode_into(&self, out: &mut Vec<u8>, packer: &mut Packer) {
         let Document { version, changed_ms, reflects, .. } = *self;
         out.clear();
         out.push(self.state.format());
         stored::append(&Head { version, changed_ms, reflects }, out);
         let head = out.len();
         self.state.put(out);
-        let state = out.get(head..).unwrap_or_default();
-        if state.len() >= PACK_MIN_BYTES {
-            let packed = compress_prepend_size(state);
-            if packed.len() < state.len() {
-                out.truncate(head);
-                out.extend_from_slice(&packed);
-                out.iter_mut().take(1).for_each(|format| *format |= PACKED);
-            }
+        if let Some(packed) = packer.pack(out.get(head..).unwrap_or_default()) {
+            out.truncate(head);
+            out.extend_from_slice(packed);
+            out.iter_mut().take(1).for_each(|format| *format |= PACKED);
         }
     }
 
@@ -246,15 +238,6 @@ fn items_of<'a>(
 /// When any of these documents was changed last.
 fn latest_of<'a>(home: &Document, excerpts: impl Iterator<Item = (&'a Arc<str>, &'a Document)>) -> u64 {
     excerpts.fold(home.changed_ms, |latest, (_, excerpt)| latest.max(excerpt.changed_ms))
-}
-
-/// What [`Document::encode`] has packed.
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, String> {
-    let (bytes, packed) = uncompressed_size(packed).map_err(|error| error.to_string())?;
-    if bytes / LZ4_RATIO_MAX > packed.len() {
-        return Err(format!("{} bytes can't be {bytes} packed ones", packed.len()));
-    }
-    decompress(packed, bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -373,7 +356,7 @@ mod tests {
             assert!(Document::decode(&KIND, &[&blob[..], b"x"].concat()).is_err());
         }
         let blob = stored(200).encode();
-        let head = blob.len() - compress_prepend_size(&unpacked(&blob)).len();
+        let head = blob.len() - lz4_flex::block::compress_prepend_size(&unpacked(&blob)).len();
         let huge = [&blob[..head], &u32::MAX.to_le_bytes(), &blob[head + 4..]].concat();
         assert!(Document::decode(&KIND, &huge).expect_err("refused").contains("4294967295"));
         let unknown = [&[99], &stored(2).encode()[1..]].concat();

@@ -13,7 +13,7 @@
 //! | `counter` | `counter`: `numbers` by window of time (`series`); `decimal` and `distinct` are what they consist of |
 //! | `group` | `group`: the same by member |
 //!
-//! `before` is where a page of a document that lists items begins.
+//! `before` is where a page of a document that lists items begins; `packing` makes stored states smaller.
 //!
 //! The same set of events gives the same state, byte for byte, in whatever order they arrive.
 
@@ -32,6 +32,7 @@ mod hop;
 mod item;
 mod items;
 mod numbers;
+mod packing;
 mod removable;
 mod series;
 mod state;
@@ -52,6 +53,7 @@ pub use hop::{Audience, Follow, Hop, News, Told, addressees, is_hop};
 pub use item::{Item, Unordered};
 pub use items::Items;
 pub use numbers::{Measured, Numbers};
+pub use packing::Packer;
 pub use removable::Removable;
 pub use series::Series;
 pub use state::{Effect, KeyState, keep_of};

@@ -29,6 +29,28 @@ pub(crate) fn declared(text: &str) -> Vec<Projection> {
     projections
 }
 
+/// A feed `edits` of three items, and their `last`, by user.
+pub(crate) const EDITS_AND_LAST: &str = r#"
+    [[projection]]
+    name = "edits"
+    kind = "feed"
+    keep = 3
+    key = "{data.user}"
+    item = { id = "{id}", n = "{data.n}", content_text = "{data.user}" }
+    [[projection.output]]
+    path = "/users/{key}/feed.json"
+    format = "json"
+    [[projection]]
+    name = "last"
+    kind = "latest"
+    key = "{data.user}"
+    order = "{data.n}"
+    item = { id = "{id}", n = "{data.n}" }
+    [[projection.output]]
+    path = "/users/{key}/last.json"
+    format = "json"
+"#;
+
 /// A feed `p` of the ids of events by their user, the newest `keep` of them.
 pub(crate) fn feed(keep: usize) -> Vec<Projection> {
     declared(&format!(

@@ -22,6 +22,8 @@ use crate::timing::{self, sleep};
 
 /// Documents of one page, in bytes; the last of them may exceed it.
 const PAGE_BYTES: usize = 4 << 20;
+/// Page cache of the file that is written, in bytes: a commit writes one page of documents.
+const CACHE_BYTES: usize = 4 * PAGE_BYTES;
 /// How long one page may take.
 const PAGE_TIME: Duration = Duration::from_secs(60);
 /// How long the queue is tried to be told of a consumer that is about to copy, and the pause between two tries.
@@ -177,7 +179,7 @@ impl Copying {
 
     fn open(&self, path: PathBuf) -> Result<(ShardFile, crate::store::shard_file::Opened), ShardFileError> {
         let identity = Identity { shard: self.shard, map_version: self.map_version };
-        ShardFile::open(Place::File(path), identity, &self.projections)
+        ShardFile::open(Place::File(path), CACHE_BYTES, identity, &self.projections)
     }
 }
 

@@ -311,7 +311,7 @@ mod tests {
         let torn = Site { disk: crate::store::forgetful::Forgetful::new(), ..site };
         let place = Place::Backend(Box::new(torn.disk.clone()));
         let (file, _) =
-            ShardFile::open(place, Identity { shard: 0, map_version: 1 }, &torn.projections).expect("a file");
+            ShardFile::open(place, 1 << 20, Identity { shard: 0, map_version: 1 }, &torn.projections).expect("a file");
         let write = Write { committed: 2, marks: [(0, 2)].into(), documents, ..Write::default() };
         file.commit(write).expect("committed");
         drop(file);
@@ -345,7 +345,7 @@ mod tests {
         let torn = Site { disk: crate::store::forgetful::Forgetful::new(), ..site };
         let place = Place::Backend(Box::new(torn.disk.clone()));
         let (file, _) =
-            ShardFile::open(place, Identity { shard: 0, map_version: 1 }, &torn.projections).expect("a file");
+            ShardFile::open(place, 1 << 20, Identity { shard: 0, map_version: 1 }, &torn.projections).expect("a file");
         file.commit(Write { committed: 4, marks: [(0, 4)].into(), documents, ..Write::default() }).expect("committed");
         drop(file);
         let (_, rendered, ids) = read(&torn.open()).await;

@@ -121,6 +121,21 @@ impl Default for ShardSettings {
     }
 }
 
+/// Bounds of redb's page cache for the file of a shard, in bytes.
+const PAGE_CACHE_MIN: usize = 16 << 20;
+const PAGE_CACHE_MAX: usize = 256 << 20;
+
+impl ShardSettings {
+    /// redb's page cache for the file, in bytes: documents that are needed often are in the shard's own memory, so it is for
+    /// the inner pages of the tree, and for what one commit writes. Half of it may be pages that are not in the file yet;
+    /// any beyond are written early, and read and written once more at the commit. A document takes up to twice its size
+    /// in pages.
+    fn page_cache(&self) -> usize {
+        let bytes = self.flush_slice.saturating_mul(4).max(self.memory / 16);
+        usize::try_from(bytes).unwrap_or(usize::MAX).clamp(PAGE_CACHE_MIN, PAGE_CACHE_MAX)
+    }
+}
+
 /// What a shard is opened with.
 pub struct Opening {
     pub shard: ShardId,
@@ -194,7 +209,8 @@ impl Shard {
     /// Opens the shard's file. Documents are read when they are needed. Blocks.
     pub fn open(opening: Opening, metrics: &ShardMetrics) -> Result<Arc<Shard>, ShardError> {
         let Opening { shard, map_version, projections, place, queues, events, settings, attached } = opening;
-        let (mut file, mut opened) = ShardFile::open(place, Identity { shard, map_version }, &projections)?;
+        let (mut file, mut opened) =
+            ShardFile::open(place, settings.page_cache(), Identity { shard, map_version }, &projections)?;
         let one = |attached: &Attached| {
             attached.projections.iter().map(|projection| (*projection, attached.name.clone())).collect::<Vec<_>>()
         };

@@ -20,33 +20,12 @@ use super::held::CELL_BYTES;
 use super::testing::Site;
 use super::*;
 use crate::projection::keep_of;
-use crate::projection::testing::declared;
+use crate::projection::testing::{EDITS_AND_LAST, declared};
 use crate::queue::testing::Random;
 use crate::render::Rendered;
 use crate::store::forgetful::Forgetful;
 use crate::store::shard_copy::Page;
 use crate::store::shard_file::Write;
-
-const PROJECTIONS: &str = r#"
-    [[projection]]
-    name = "edits"
-    kind = "feed"
-    keep = 3
-    key = "{data.user}"
-    item = { id = "{id}", n = "{data.n}", content_text = "{data.user}" }
-    [[projection.output]]
-    path = "/users/{key}/feed.json"
-    format = "json"
-    [[projection]]
-    name = "last"
-    kind = "latest"
-    key = "{data.user}"
-    order = "{data.n}"
-    item = { id = "{id}", n = "{data.n}" }
-    [[projection.output]]
-    path = "/users/{key}/last.json"
-    format = "json"
-"#;
 
 const USERS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
@@ -59,7 +38,7 @@ fn seeds(count: u64) -> Vec<u64> {
 }
 
 fn site() -> Site {
-    Site { shard: 1, map: Arc::new(ShardMap::even(1, 2)), ..Site::new(declared(PROJECTIONS)) }
+    Site { shard: 1, map: Arc::new(ShardMap::even(1, 2)), ..Site::new(declared(EDITS_AND_LAST)) }
 }
 
 /// Event queues, and a dispatcher that files some rounds twice.
@@ -303,7 +282,7 @@ async fn whatever_happens_the_documents_are_those_of_all_events() {
 /// A spare copies page after page of a file that is written meanwhile, and replays from the position of the first.
 #[tokio::test]
 async fn a_copy_of_a_shard_that_goes_on_comes_to_the_same_documents() {
-    let projections = [declared(PROJECTIONS), declared(&PROJECTIONS.replace("keep = 3", "keep = 4"))];
+    let projections = [declared(EDITS_AND_LAST), declared(&EDITS_AND_LAST.replace("keep = 3", "keep = 4"))];
     for seed in seeds(60) {
         println!("SEED={seed}");
         let (site, mut random, mut producer) = (site(), Random::seeded(seed), Producer::default());
@@ -324,7 +303,8 @@ async fn a_copy_of_a_shard_that_goes_on_comes_to_the_same_documents() {
         }
         let spare = Site { disk: Forgetful::new(), queue: site.queue.clone(), ..self::site() };
         let identity = Identity { shard: site.shard, map_version: 1 };
-        let open = |projections| ShardFile::open(Place::Backend(Box::new(spare.disk.clone())), identity, projections);
+        let open =
+            |projections| ShardFile::open(Place::Backend(Box::new(spare.disk.clone())), 1 << 20, identity, projections);
         let (file, _) = open(&projections[0]).expect("opened");
         let mut page = primary.file.page(None, 1).expect("a page");
         let (committed, marks, taking) = (page.committed, page.marks.clone(), Some(page.taking));
@@ -345,7 +325,8 @@ async fn a_copy_of_a_shard_that_goes_on_comes_to_the_same_documents() {
         assert_eq!(documents(&copied).await, documents(&primary).await, "SEED={seed}");
 
         let (other, _) =
-            ShardFile::open(Place::Backend(Box::new(Forgetful::new())), identity, &projections[1]).expect("opened");
+            ShardFile::open(Place::Backend(Box::new(Forgetful::new())), 1 << 20, identity, &projections[1])
+                .expect("opened");
         let refused = other.adopt(&primary.file.page(None, 1).expect("a page")).expect_err("another declaration");
         assert!(refused.to_string().contains("`edits`"), "{refused}");
     }

@@ -155,7 +155,8 @@ mod tests {
 
     fn open(disk: &Forgetful, databases: &[(u16, &str)]) -> ShardFile {
         let identity = Identity { shard: 0, map_version: 1 };
-        let (mut file, _) = ShardFile::open(Place::Backend(Box::new(disk.clone())), identity, &projections()).unwrap();
+        let (mut file, _) =
+            ShardFile::open(Place::Backend(Box::new(disk.clone())), 1 << 20, identity, &projections()).unwrap();
         let databases = databases.iter().map(|(projection, name)| (*projection, (*name).to_owned()));
         file.attach(&databases.collect()).unwrap();
         file

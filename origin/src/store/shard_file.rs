@@ -21,16 +21,12 @@ use serde::{Deserialize, Serialize};
 use super::outbox::OUTBOX;
 pub use super::shard_opening::Opened;
 use super::{Place, StoreError, open};
-use crate::projection::{Document, is_part};
+use crate::projection::{Document, Packer, is_part};
 
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 pub(super) const MARKS: TableDefinition<u16, u64> = TableDefinition::new("marks");
 pub(super) const PROJECTIONS: TableDefinition<&str, &str> = TableDefinition::new("projections");
 pub(super) const DOCUMENTS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("documents");
-
-/// redb's page cache for one shard file, in bytes: enough for the inner pages of the tree. Documents that are needed
-/// often are in the shard's own memory.
-const CACHE_BYTES: usize = 16 << 20;
 
 /// Which part of the keys a file holds. A file is never used for another part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,9 +111,10 @@ pub struct Write {
 }
 
 impl ShardFile {
-    /// Opens the file; no document is read. Blocks.
+    /// Opens the file, with so many bytes for redb's page cache; no document is read. Blocks.
     pub fn open(
         place: Place,
+        cache_bytes: usize,
         identity: Identity,
         projections: &[Projection],
     ) -> Result<(ShardFile, Opened), ShardFileError> {
@@ -125,7 +122,7 @@ impl ShardFile {
             Place::File(path) => path.display().to_string(),
             Place::Backend(_) => format!("shard {} in memory", identity.shard),
         };
-        let database = open(place, "shard", CACHE_BYTES)?;
+        let database = open(place, "shard", cache_bytes)?;
         let projection_names =
             projections.iter().map(|projection| (projection.name.clone(), projection.kind.clone())).collect();
         let attached = vec![false; projections.len()];
@@ -162,9 +159,9 @@ impl ShardFile {
         transaction.set_quick_repair(true);
         {
             let mut documents = transaction.open_table(DOCUMENTS)?;
-            let mut blob = Vec::new();
+            let (mut blob, mut packer) = (Vec::new(), Packer::default());
             for (projection, key, document) in &write.documents {
-                document.encode_into(&mut blob);
+                document.encode_into(&mut blob, &mut packer);
                 documents.insert((self.projection(*projection), key.as_ref()), blob.as_slice())?;
             }
             if self.attached.contains(&true) {
@@ -251,6 +248,7 @@ mod tests {
     use crate::projection::{Arrival, Effect, Item};
     use crate::store::forgetful::Forgetful;
 
+    const CACHE_BYTES: usize = 1 << 20;
     const IDENTITY: Identity = Identity { shard: 1, map_version: 1 };
     const TAKING: Taking = Taking { epoch: 1, closed: true };
 
@@ -280,14 +278,14 @@ mod tests {
     }
 
     fn reopen(disk: &Forgetful, projections: &[Projection]) -> Result<(ShardFile, Opened), ShardFileError> {
-        ShardFile::open(Place::Backend(Box::new(disk.crash())), IDENTITY, projections)
+        ShardFile::open(Place::Backend(Box::new(disk.crash())), CACHE_BYTES, IDENTITY, projections)
     }
 
     /// A disk on which a shard of projections `p` and `q` has committed.
     fn written() -> (Forgetful, Write) {
         let disk = Forgetful::new();
         let place = Place::Backend(Box::new(disk.clone()));
-        let (file, opened) = ShardFile::open(place, IDENTITY, &projections(5, &["p", "q"])).unwrap();
+        let (file, opened) = ShardFile::open(place, CACHE_BYTES, IDENTITY, &projections(5, &["p", "q"])).unwrap();
         assert_eq!(opened, Opened { is_empty: true, taking: TAKING, ..Opened::default() });
         let write = || Write {
             committed: 7,
@@ -344,7 +342,9 @@ mod tests {
     fn another_shards_file_is_refused() {
         let (disk, _) = written();
         for other in [Identity { shard: 2, ..IDENTITY }, Identity { map_version: 2, ..IDENTITY }] {
-            let error = ShardFile::open(Place::Backend(Box::new(disk.crash())), other, &[]).map(|_| ()).unwrap_err();
+            let error = ShardFile::open(Place::Backend(Box::new(disk.crash())), CACHE_BYTES, other, &[])
+                .map(|_| ())
+                .unwrap_err();
             assert!(error.to_string().contains("shard 1 (of a shard map that began with version 1)"), "{error}");
         }
     }

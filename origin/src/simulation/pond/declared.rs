@@ -4,32 +4,15 @@ use std::sync::{Arc, OnceLock};
 
 use millpond_shared::projection::Projection;
 
-use crate::projection::testing::declared;
+use crate::projection::testing::{EDITS_AND_LAST, declared};
 
 /// How many items a document of `edits` or `home` keeps.
 pub const KEEP: usize = 3;
 /// How many a user may follow.
 pub const FOLLOWS_MAX: usize = 2;
 
-const PROJECTIONS: &str = r#"
-    [[projection]]
-    name = "edits"
-    kind = "feed"
-    keep = 3
-    key = "{data.user}"
-    item = { id = "{id}", n = "{data.n}", content_text = "{data.user}" }
-    [[projection.output]]
-    path = "/users/{key}/feed.json"
-    format = "json"
-    [[projection]]
-    name = "last"
-    kind = "latest"
-    key = "{data.user}"
-    order = "{data.n}"
-    item = { id = "{id}", n = "{data.n}" }
-    [[projection.output]]
-    path = "/users/{key}/last.json"
-    format = "json"
+/// Beside those of [`EDITS_AND_LAST`].
+const FURTHER: &str = r#"
     [[projection]]
     name = "counts"
     kind = "counter"
@@ -76,5 +59,5 @@ const PROJECTIONS: &str = r#"
 /// What every history declares.
 pub fn projections() -> &'static Arc<Vec<Projection>> {
     static DECLARED: OnceLock<Arc<Vec<Projection>>> = OnceLock::new();
-    DECLARED.get_or_init(|| Arc::new(declared(PROJECTIONS)))
+    DECLARED.get_or_init(|| Arc::new(declared(&format!("{EDITS_AND_LAST}{FURTHER}"))))
 }

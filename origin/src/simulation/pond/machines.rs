@@ -93,7 +93,8 @@ pub struct Blank {
     pub shards: BTreeMap<ShardId, Forgetful>,
 }
 
-const CACHE_BYTES: usize = 1 << 20;
+/// Page cache of each file.
+pub const CACHE_BYTES: usize = 1 << 20;
 const QUEUES_MAX: QueueId = 2;
 const SHARDS_MAX: u16 = 3;
 
@@ -106,7 +107,7 @@ pub fn blank() -> &'static Blank {
     };
     let shard_file = |shard| {
         let identity = Identity { shard, map_version: MAP_VERSION };
-        made(&|place| drop(ShardFile::open(place, identity, projections()).expect("made")))
+        made(&|place| drop(ShardFile::open(place, CACHE_BYTES, identity, projections()).expect("made")))
     };
     BLANK.get_or_init(|| Blank {
         events: (0..QUEUES_MAX)

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Pond;
 use super::declared::projections;
-use super::machines::{Crash, DispatcherMachine, MAP_VERSION, Open, blank};
+use super::machines::{CACHE_BYTES, Crash, DispatcherMachine, MAP_VERSION, Open, blank};
 use crate::api::documents::Documents;
 use crate::dispatch::{Dispatcher, DispatcherSettings};
 use crate::queue::{DispatchQueues, Files, KnownMap, Options, QueueError, QueueRole, Queues, ShardMaps, ShardQueues};
@@ -188,7 +188,7 @@ impl Pond {
             let Ok(first) = from.page(None).await else { return };
             let disk = blank().shards[&shard].copied();
             let place = Place::Backend(Box::new(disk.clone()));
-            let (file, _) = ShardFile::open(place, identity, projections()).expect("opened");
+            let (file, _) = ShardFile::open(place, CACHE_BYTES, identity, projections()).expect("opened");
             if adopt(file, first, &from).await.is_ok() {
                 *copied.lock() = Some(disk);
             }
