@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::found::{Found, TimeText};
 use crate::wanted::{Picked, Wanted};
 
 /// What was POSTed, with the attributes of CloudEvents 1.0, as it is stored in queues.
@@ -102,31 +103,31 @@ impl<'a> View<'a> {
     }
 
     /// What stands at `path`; `None` for what is missing or null.
-    pub fn get(&self, path: &Path) -> Option<Cow<'_, Value>> {
-        let text = |text: &str| Some(Cow::Owned(Value::String(text.to_owned())));
+    pub fn find(&self, path: &Path) -> Option<Found<'_>> {
         match path.text.as_str() {
-            "id" => text(&self.event.id),
-            "source" => text(&self.event.source),
-            "type" => text(&self.event.kind),
-            "subject" => self.event.subject.as_deref().and_then(text),
-            "time" => Some(Cow::Owned(Value::String(time_text(self.event.time)))),
-            "received" => Some(Cow::Owned(Value::String(time_text(received_nanoseconds(self.event.received))))),
-            data => self.data.get(data.split('.').skip(1)).and_then(not_null),
+            "id" => Some(Found::Text(&self.event.id)),
+            "source" => Some(Found::Text(&self.event.source)),
+            "type" => Some(Found::Text(&self.event.kind)),
+            "subject" => self.event.subject.as_deref().map(Found::Text),
+            "time" => Some(Found::Time(TimeText::of(self.event.time))),
+            "received" => Some(Found::Time(TimeText::of(received_nanoseconds(self.event.received)))),
+            data => self.data.find(data.split('.').skip(1)),
         }
     }
-}
 
-fn not_null(value: &Value) -> Option<Cow<'_, Value>> {
-    (!value.is_null()).then_some(Cow::Borrowed(value))
+    /// The same as a value: a text is copied for it.
+    pub fn get(&self, path: &Path) -> Option<Cow<'_, Value>> {
+        self.find(path).map(Found::value)
+    }
 }
 
 fn received_nanoseconds(milliseconds: u64) -> i64 {
     i64::try_from(milliseconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
 
-/// RFC 3339 in UTC with as many fraction digits as are needed: `2015-09-12T00:46:58.771Z`.
+/// A [`TimeText`] that is kept.
 pub fn time_text(nanoseconds: i64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).map(|time| time.to_string()).unwrap_or_default()
+    TimeText::of(nanoseconds).as_str().to_owned()
 }
 
 /// A time as producers write it: an RFC 3339 text, or a number of seconds (or, above 10^11, milliseconds) since the

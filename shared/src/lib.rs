@@ -9,6 +9,7 @@
 //! | [`config`] | reading TOML so that every mistake is reported at once, with its line and its fix |
 //! | [`http1`] | the HTTP/1.1 codec: heads, framing, bodies, the serialiser (pure) |
 //! | [`event`] | an event and the dotted paths into it |
+//! | [`found`] | what stands at a path into an event, looked at where it is |
 //! | [`template`] | `"{data.user}"`: text with holes filled from an event |
 //! | [`projection`] | the declaration of a projection: what the dispatcher routes by and the shard renders |
 //! | [`route`] | from a URL to a document and back |
@@ -22,6 +23,7 @@
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod found;
 pub mod http1;
 pub mod listening;
 pub mod projection;

@@ -3,11 +3,13 @@
 //! `{{` and `}}` stand for the braces themselves.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::Serializer;
 use serde_json::Value;
 
-use crate::event::{Path, View, scalar_text};
+use crate::event::{Path, View};
 
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,7 +28,14 @@ const KEY_BYTES: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// One part of a key in its only form: percent-encoded but for unreserved characters.
 pub fn encode_key_part(text: &str) -> String {
-    utf8_percent_encode(text, &KEY_BYTES).to_string()
+    let mut encoded = String::new();
+    put_key_part(&mut encoded, text);
+    encoded
+}
+
+fn put_key_part(out: &mut String, text: &str) {
+    out.reserve(text.len());
+    out.extend(utf8_percent_encode(text, &KEY_BYTES));
 }
 
 /// The text that a key, or a part of one, stands for.
@@ -91,8 +100,8 @@ impl Template {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Hole(path) => {
-                    let value = view.get(path).ok_or(path)?;
-                    out.push_str(&scalar_text(&value).ok_or(path)?);
+                    let found = view.find(path).ok_or(path)?;
+                    out.push_str(&found.text().ok_or(path)?);
                 }
             }
         }
@@ -106,16 +115,18 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => {
-                    let encoded: Vec<String> = text.split('/').map(encode_key_part).collect();
-                    key.push_str(&encoded.join("/"));
+                    for (index, part) in text.split('/').enumerate() {
+                        key.push_str(if index == 0 { "" } else { "/" });
+                        put_key_part(&mut key, part);
+                    }
                 }
                 Part::Hole(path) => {
-                    let value = view.get(path)?;
-                    let text = scalar_text(&value)?;
+                    let found = view.find(path)?;
+                    let text = found.text()?;
                     if matches!(text.as_ref(), "" | "." | "..") {
                         return None;
                     }
-                    key.push_str(&encode_key_part(&text));
+                    put_key_part(&mut key, &text);
                 }
             }
         }
@@ -128,23 +139,50 @@ impl Template {
         if let [Part::Hole(path)] = self.parts.as_slice() {
             return view.get(path);
         }
-        let mut out = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Hole(path) => {
-                    out.push_str(view.get(path).as_deref().and_then(scalar_text).as_deref().unwrap_or_default());
-                }
-            }
+        Some(Cow::Owned(Value::String(self.filled(view).to_string())))
+    }
+
+    /// Appends [`Template::value`] as JSON; whether there is one.
+    pub fn put_json(&self, view: &View<'_>, out: &mut Vec<u8>) -> bool {
+        if let [Part::Hole(path)] = self.parts.as_slice() {
+            let found = view.find(path);
+            found.iter().for_each(|found| found.put_json(out));
+            return found.is_some();
         }
-        Some(Cow::Owned(Value::String(out)))
+        // Writing to memory can't fail.
+        serde_json::Serializer::new(out).collect_str(&self.filled(view)).is_ok()
+    }
+
+    fn filled<'a>(&'a self, view: &'a View<'a>) -> Filled<'a> {
+        Filled { parts: &self.parts, view }
+    }
+}
+
+/// The text of a template, in which missing holes stay empty.
+struct Filled<'a> {
+    parts: &'a [Part],
+    view: &'a View<'a>,
+}
+
+impl fmt::Display for Filled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Hole(path) => match self.view.find(path) {
+                Some(found) => f.write_str(&found.text().unwrap_or_default()),
+                None => Ok(()),
+            },
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Event, scalar_text};
+    use crate::wanted::Wanted;
+    use crate::wanted::tests::value;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn filled<T>(template: &str, data: Value, ask: impl Fn(&Template, &View<'_>) -> T) -> T {
@@ -178,6 +216,65 @@ mod tests {
         assert_eq!(value("{data.n}", json!({})), None);
         assert_eq!(value("n={data.n} {{}}", json!({"n": 5})), Some(json!("n=5 {}")));
         assert_eq!(value("n={data.n}", json!({})), Some(json!("n=")));
+    }
+
+    /// What fills the template, of values that are all made.
+    fn pieces<'a>(template: &'a Template, view: &View<'_>) -> Vec<(bool, Option<Cow<'a, str>>)> {
+        let piece = |part: &'a Part| match part {
+            Part::Text(text) => (false, Some(Cow::Borrowed(text.as_str()))),
+            Part::Hole(path) => {
+                let value = view.get(path);
+                (true, value.as_deref().and_then(scalar_text).map(|text| Cow::Owned(text.into_owned())))
+            }
+        };
+        template.parts.iter().map(piece).collect()
+    }
+
+    proptest! {
+        /// Whatever is read of the payload, and whether texts are copied for it or not.
+        #[test]
+        fn what_is_put_is_the_value_as_json(
+            data in value(),
+            id in "[a\"\\\\\u{1}é]{0,3}",
+            time: i64,
+            received: u64,
+            parts in prop::collection::vec(("[a\"\\\\/é\u{7}]{0,3}", "data(\\.[abc]){0,3}|id|type|subject|time|received"), 0..4),
+            alone: bool,
+        ) {
+            let event = Event {
+                id: id.into(),
+                source: "s".into(),
+                kind: "edit".into(),
+                subject: Some("a/\u{1}".into()),
+                time,
+                received,
+                data: data.to_string().into(),
+            };
+            let texts = parts.iter().map(|(text, hole)| format!("{}{{{hole}}}", if alone { "" } else { text }));
+            let template: Template = texts.collect::<String>().parse().expect("a template");
+            let wanted = Wanted::of(template.paths());
+            let (whole, part) = (View::new(&event).expect("JSON"), View::of(&event, &wanted).expect("JSON"));
+            let pieces = pieces(&template, &whole);
+            for view in [&whole, &part] {
+                let value = template.value(view);
+                let mut out = b"before".to_vec();
+                prop_assert_eq!(template.put_json(view, &mut out), value.is_some());
+                let json = value.map(|value| serde_json::to_string(&value).expect("JSON")).unwrap_or_default();
+                prop_assert_eq!(String::from_utf8(out).expect("text"), format!("before{json}"));
+                let text: Option<String> = pieces.iter().map(|(_, text)| text.as_deref()).collect();
+                prop_assert_eq!(template.text(view).ok(), text);
+                let filled: String = pieces.iter().filter_map(|(_, text)| text.as_deref()).collect();
+                if template.parts.len() != 1 {
+                    prop_assert_eq!(template.value(view).map(Cow::into_owned), Some(Value::from(filled)));
+                }
+                let encode = |(is_hole, text): &(bool, Option<Cow<'_, str>>)| match (is_hole, text.as_deref()) {
+                    (true, None | Some("" | "." | "..")) => None,
+                    (true, text) => text.map(|text| utf8_percent_encode(text, &KEY_BYTES).to_string()),
+                    (false, text) => text.map(|text| encode_key_part(text).replace("%2F", "/")),
+                };
+                prop_assert_eq!(template.key(view), pieces.iter().map(encode).collect::<Option<String>>());
+            }
+        }
     }
 
     #[test]

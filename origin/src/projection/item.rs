@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use millpond_shared::event::{View, parse_time};
+use millpond_shared::found::put_json;
 use millpond_shared::projection::Projection;
 use millpond_shared::template::Template;
 use serde_json::Value;
@@ -169,20 +170,19 @@ fn put_body(out: &mut Vec<u8>, fields: &[(String, Template)], view: &View<'_>) {
     out.push(b'{');
     let mut is_first = true;
     for (name, template) in fields {
-        let Some(value) = template.value(view) else { continue };
-        if !std::mem::replace(&mut is_first, false) {
+        let before = out.len();
+        if !is_first {
             out.push(b',');
         }
         put_json(out, name);
         out.push(b':');
-        put_json(out, &value);
+        if template.put_json(view, out) {
+            is_first = false;
+        } else {
+            out.truncate(before);
+        }
     }
     out.push(b'}');
-}
-
-fn put_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
-    // Writing a text or a `Value` to memory can't fail: its keys are strings and its numbers are finite.
-    let _ = serde_json::to_writer(out, value);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Number, Value};
 
 use crate::event::{Path, View, parse_time};
+use crate::found::Found;
 
 /// Conditions that must all hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,13 +47,14 @@ pub enum Limit {
 impl Filter {
     /// Whether the event passes. A missing value equals nothing, and is neither above nor below anything.
     pub fn holds(&self, view: &View<'_>) -> bool {
-        self.0.iter().all(|(path, condition)| {
-            let found = view.get(path);
-            match condition {
-                Condition::AnyOf(values) => found.is_some_and(|found| values.iter().any(|value| equal(value, &found))),
-                Condition::Within(bounds) => found.is_some_and(|found| bounds.iter().all(|bound| bound.holds(&found))),
-                Condition::Exists(there) => found.is_some() == *there,
+        self.0.iter().all(|(path, condition)| match condition {
+            Condition::AnyOf(values) => {
+                view.find(path).is_some_and(|found| values.iter().any(|value| equal(value, &found)))
             }
+            Condition::Within(bounds) => {
+                view.get(path).is_some_and(|found| bounds.iter().all(|bound| bound.holds(&found)))
+            }
+            Condition::Exists(there) => view.find(path).is_some() == *there,
         })
     }
 
@@ -100,10 +102,12 @@ impl Limit {
 }
 
 /// Numbers compare by value: `1` equals `1.0`.
-fn equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => compare(a, b).is_eq(),
-        _ => a == b,
+fn equal(value: &Value, found: &Found<'_>) -> bool {
+    match (value, found) {
+        (Value::Number(number), Found::Value(Value::Number(found))) => compare(number, found).is_eq(),
+        (value, Found::Value(found)) => value == *found,
+        (value, Found::Text(text)) => value.as_str() == Some(*text),
+        (value, Found::Time(time)) => value.as_str() == Some(time.as_str()),
     }
 }
 

@@ -9,6 +9,7 @@ mod state;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::version::{Position, ShardId};
@@ -22,6 +23,9 @@ pub const SLOTS: usize = 1024;
 /// Largest number of shards a map can name: one slot each.
 pub const SHARDS_MAX: u16 = SLOTS as u16;
 
+/// What is hashed of most documents fits into so many bytes; for more a block is asked of the allocator.
+const HASHED_BYTES: usize = 256;
+
 /// One of the 1,024 hash ranges of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u16);
@@ -29,7 +33,7 @@ pub struct Slot(pub u16);
 impl Slot {
     /// The slot of a document: XXH3-64 of `projection`, a zero byte and `key`, its lowest ten bits.
     pub fn of(projection: &str, key: &str) -> Slot {
-        let mut text = Vec::with_capacity(projection.len() + 1 + key.len());
+        let mut text: SmallVec<[u8; HASHED_BYTES]> = SmallVec::with_capacity(projection.len() + 1 + key.len());
         text.extend_from_slice(projection.as_bytes());
         text.push(0);
         text.extend_from_slice(key.as_bytes());
@@ -177,6 +181,11 @@ mod tests {
         // On disk and on the wire: a changed hash would orphan every stored document.
         assert_eq!(Slot::of("user-edits", "alice"), Slot(323));
         assert_ne!(Slot::of("ab", "c"), Slot::of("a", "bc"));
+        for length in [HASHED_BYTES - 3, HASHED_BYTES - 2, HASHED_BYTES - 1, 4 * HASHED_BYTES] {
+            let key = "k".repeat(length);
+            let hash = xxh3_64(["p", "\0", key.as_str()].concat().as_bytes());
+            assert_eq!(u64::from(Slot::of("p", &key).0), hash % SLOTS as u64, "{length}");
+        }
     }
 
     #[test]
