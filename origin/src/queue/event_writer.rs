@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 
 use super::event_queue::Shared;
 use super::ids::IdSet;
-use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
+use super::limits::{
+    FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_BATCHES_MAX, GATHER_MAX, LOAD_FROM_CALLS, LOAD_FROM_EVENTS,
+};
 use super::packed::{OpenFrame, Packed, PackedEvent};
 use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
@@ -42,8 +44,8 @@ pub(super) struct EventWriter {
     ids: IdSet,
     /// When it is looked next for ids whose window has ended.
     forget_after_ms: u64,
-    /// How many calls the last group had, and how long it took to write.
-    last_group: (usize, Duration),
+    /// By it the next is gathered.
+    last_group: LastGroup,
 }
 
 /// A group on its way to the disk.
@@ -67,7 +69,7 @@ impl EventWriter {
             frames: loaded.frames.into(),
             ids: IdSet::default(),
             forget_after_ms: 0,
-            last_group: (0, Duration::ZERO),
+            last_group: LastGroup::default(),
         };
         writer.ids.extend(loaded.ids);
         writer.drop_filed();
@@ -88,9 +90,8 @@ impl Writer for EventWriter {
         let mut group = Gathered::default();
         group.add(first);
         group.add_waiting(waiting, &self.shared);
-        let (before, took) = self.last_group;
-        if before >= LOAD_FROM_CALLS && group.calls.len() < before {
-            thread::sleep(took.min(GATHER_MAX));
+        if let Some(pause) = self.last_group.pause(&group) {
+            thread::sleep(pause);
             group.add_waiting(waiting, &self.shared);
         }
         group.calls
@@ -98,9 +99,10 @@ impl Writer for EventWriter {
 
     fn write(&mut self, calls: Vec<Call>) -> Result<(), StoreError> {
         let (size, started) = (calls.len(), Stopwatch::start());
+        let events = calls.iter().map(|call| call.packed.events().len()).sum();
         let written = self.commit(calls);
         if size > 0 {
-            self.last_group = (size, started.elapsed());
+            self.last_group = LastGroup { calls: size, events, took: started.elapsed() };
         }
         written
     }
@@ -281,6 +283,25 @@ struct Gathered {
     calls: Vec<Call>,
     events: usize,
     bytes: u64,
+}
+
+/// What was committed last.
+#[derive(Default)]
+struct LastGroup {
+    calls: usize,
+    events: usize,
+    took: Duration,
+}
+
+impl LastGroup {
+    /// How long the next group is given to gather, of which this is there.
+    fn pause(&self, next: &Gathered) -> Option<Duration> {
+        if self.calls >= LOAD_FROM_CALLS && next.calls.len() < self.calls {
+            return Some(self.took.min(GATHER_MAX));
+        }
+        let in_batches = self.calls > 1 && self.events >= LOAD_FROM_EVENTS && next.events < self.events;
+        in_batches.then(|| self.took.min(GATHER_BATCHES_MAX))
+    }
 }
 
 impl Gathered {

@@ -38,6 +38,11 @@ pub const FORGET_EVERY_MS: u64 = 500;
 pub const LOAD_FROM_CALLS: usize = 8;
 /// The longest that a group is gathered.
 pub const GATHER_MAX: Duration = Duration::from_millis(1);
+/// Events of a group of several calls from which on they come in batches, which wait longer: what a commit costs is then
+/// felt by the events behind it.
+pub const LOAD_FROM_EVENTS: usize = 256;
+/// The longest that batches are gathered.
+pub const GATHER_BATCHES_MAX: Duration = Duration::from_millis(4);
 /// Bytes of events after which a frame ends; one event more than this makes a frame of its own.
 pub const FRAME_MAX_BYTES: usize = 1 << 20;
 /// Bytes of frames after which a `take` ends.
