@@ -1,6 +1,6 @@
 //! One connection: sends a request when it is due, waits for the answer, counts it.
 
-use std::fmt::Write;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ pub fn run_all(connections: u32, job: &Job, pace: &Arc<Pace>) -> Result<Tally, F
 async fn run(mut random: SplitMix64, job: Job, pace: Arc<Pace>) -> Result<Tally, Failure> {
     let mut tally = Tally::new()?;
     let mut connection: Option<Connection> = None;
-    let mut request = Vec::new();
+    let mut request = Request::default();
     while let Some(due) = pace.next().await {
         job.put_request(&mut request, &mut random);
         let asked = async {
@@ -84,7 +84,7 @@ async fn run(mut random: SplitMix64, job: Job, pace: Arc<Pace>) -> Result<Tally,
                 Some(open) => open,
                 None => Connection::open(&job.target).await?,
             };
-            let answer = open.ask(&request, Method::POST).await?;
+            let answer = open.ask(&request.bytes, Method::POST).await?;
             Ok::<_, Broken>((open, answer))
         };
         match timeout(PATIENCE, asked).await.unwrap_or(Err(Broken::Silent)) {
@@ -109,39 +109,49 @@ fn passed(since: Instant) -> std::time::Duration {
     clock::monotonic().saturating_duration_since(since)
 }
 
+/// A request, in memory that the next one takes over.
+#[derive(Default)]
+pub struct Request {
+    /// All that is sent.
+    pub bytes: Vec<u8>,
+    body: Vec<u8>,
+    id: Vec<u8>,
+}
+
 impl Job {
     /// Writes the next request over the last one.
-    pub fn put_request(&self, out: &mut Vec<u8>, random: &mut SplitMix64) {
+    pub fn put_request(&self, request: &mut Request, random: &mut SplitMix64) {
+        let Request { bytes, body, id } = request;
         let first = self.events.number();
-        let mut body = Vec::new();
+        body.clear();
         for nth in 0..self.batch {
-            body.push(if nth == 0 { b'[' } else { b',' });
+            if self.batch > 1 {
+                body.push(if nth == 0 { b'[' } else { b',' });
+            }
             let number = if nth == 0 { first } else { self.events.number() };
-            self.events.put(&mut body, number, &self.events.key(random));
+            self.events.put(body, number, self.events.key(random));
         }
-        body.push(b']');
-        if self.batch == 1 {
-            body.pop();
-            body.remove(0);
+        if self.batch > 1 {
+            body.push(b']');
         }
-        self.put_post(out, &self.events.id(first), &body);
+        id.clear();
+        self.events.put_id(id, first);
+        self.put_post(bytes, id, body);
     }
 
     /// Writes a POST of `body`, signed as `id` if requests are signed.
-    pub fn put_post(&self, out: &mut Vec<u8>, id: &str, body: &[u8]) {
+    pub fn put_post(&self, out: &mut Vec<u8>, id: &[u8], body: &[u8]) {
         let Target { authority, path } = &self.target;
-        let mut head = format!("POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n");
-        if let Some(secrets) = &self.secrets {
-            let (id, timestamp) = (format!("msg_{id}"), clock::wall_secs());
-            let signature = signature(secrets, &id, timestamp, body);
-            let _ = write!(
-                head,
-                "webhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n"
-            );
-        }
-        let _ = write!(head, "content-length: {}\r\n\r\n", body.len());
         out.clear();
-        out.extend_from_slice(head.as_bytes());
+        // Writing to a Vec can't fail.
+        let _ = write!(out, "POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n");
+        if let Some(secrets) = &self.secrets {
+            let (id, timestamp) = (format!("msg_{}", String::from_utf8_lossy(id)), clock::wall_secs());
+            let signature = signature(secrets, &id, timestamp, body);
+            let _ =
+                write!(out, "webhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n");
+        }
+        let _ = write!(out, "content-length: {}\r\n\r\n", body.len());
         out.extend_from_slice(body);
     }
 }
@@ -216,9 +226,10 @@ mod tests {
     }
 
     fn request(job: &Job) -> (String, serde_json::Value) {
-        let mut out = Vec::new();
-        job.put_request(&mut out, &mut SplitMix64::new(1));
-        let text = String::from_utf8(out).unwrap();
+        let mut request = Request::default();
+        job.put_request(&mut request, &mut SplitMix64::new(1));
+        job.put_request(&mut request, &mut SplitMix64::new(2));
+        let text = String::from_utf8(request.bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
         (head.to_owned(), serde_json::from_str(body).unwrap())

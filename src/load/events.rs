@@ -17,8 +17,7 @@ pub struct Events {
     /// Letters at random; each event has a part of them, so that nothing gains by their being the same.
     pad: String,
     pad_bytes: usize,
-    /// By key number, how much of all events is about it or one before it: 0 to 1, rising.
-    shares: Vec<f64>,
+    keys: Keys,
     /// First part of every id of this run.
     run: String,
     next: AtomicU64,
@@ -40,12 +39,12 @@ impl Events {
             parts: parts(template),
             pad: letters(pad as usize + PADS),
             pad_bytes: pad as usize,
-            shares: shares(keys, zipf),
+            keys: Keys::new(keys, zipf),
             run: drawn.iter().map(|byte| format!("{byte:02x}")).collect(),
             next: AtomicU64::new(0),
         };
         let mut sample = Vec::new();
-        events.put(&mut sample, 0, "key");
+        events.put(&mut sample, 0, Key::Drawn(0));
         serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&sample)
             .map_err(|error| Failure::Refused(format!("--event: it makes no JSON object: {error}")))?;
         Ok(events)
@@ -56,25 +55,26 @@ impl Events {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The id of an event.
-    pub fn id(&self, number: u64) -> String {
-        format!("{}-{number}", self.run)
+    /// Appends the id of an event.
+    pub fn put_id(&self, out: &mut Vec<u8>, number: u64) {
+        out.extend_from_slice(self.run.as_bytes());
+        out.push(b'-');
+        put_number(out, number);
     }
 
     /// A key, drawn by `random`.
-    pub fn key(&self, random: &mut SplitMix64) -> String {
-        let drawn = random.fraction();
-        format!("k{}", self.shares.partition_point(|share| *share <= drawn).min(self.shares.len() - 1))
+    pub fn key(&self, random: &mut SplitMix64) -> Key {
+        Key::Drawn(self.keys.at(random.fraction()))
     }
 
-    /// Writes an event.
-    pub fn put(&self, out: &mut Vec<u8>, number: u64, key: &str) {
+    /// Appends an event.
+    pub fn put(&self, out: &mut Vec<u8>, number: u64, key: Key) {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Id => out.extend_from_slice(self.id(number).as_bytes()),
-                Part::Key => out.extend_from_slice(key.as_bytes()),
-                Part::Number => out.extend_from_slice(number.to_string().as_bytes()),
+                Part::Id => self.put_id(out, number),
+                Part::Key => key.put(out),
+                Part::Number => put_number(out, number),
                 Part::Pad => {
                     let from = number as usize * PAD_STEP % PADS;
                     out.extend_from_slice(self.pad.as_bytes().get(from..from + self.pad_bytes).unwrap_or_default());
@@ -82,6 +82,30 @@ impl Events {
             }
         }
     }
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// By its number.
+    Drawn(usize),
+    Named(&'static str),
+}
+
+impl Key {
+    fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Key::Drawn(number) => {
+                out.push(b'k');
+                put_number(out, number);
+            }
+            Key::Named(name) => out.extend_from_slice(name.as_bytes()),
+        }
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// How many different pads there are, and from one to the next: primes, so that it takes long until one comes again.
@@ -115,6 +139,38 @@ type Hole = (&'static str, fn() -> Part);
 const HOLES: [Hole; 4] =
     [("{id}", || Part::Id), ("{key}", || Part::Key), ("{n}", || Part::Number), ("{pad}", || Part::Pad)];
 
+/// How often each key is drawn.
+struct Keys {
+    /// By key number, how much of all events is about it or one before it: 0 to 1, rising.
+    shares: Vec<f64>,
+    /// By which part of 0 to 1 was drawn, the first key that it can be; one entry more, for the end of the last part. To
+    /// search all shares touches a cold line of memory at nearly every step.
+    guide: Vec<usize>,
+}
+
+/// Parts of 0 to 1 that the guide tells apart: a power of two, so that no rounding comes between a part and its number.
+const GUIDED: usize = 4_096;
+
+impl Keys {
+    fn new(keys: u32, zipf: f64) -> Keys {
+        let shares = shares(keys, zipf);
+        let starts = (0..=GUIDED).map(|part| part as f64 / GUIDED as f64);
+        let guide = starts.map(|start| shares.partition_point(|share| *share <= start)).collect();
+        Keys { shares, guide }
+    }
+
+    /// The key whose share `drawn` falls in; `drawn` is 0 or more, and below 1.
+    fn at(&self, drawn: f64) -> usize {
+        let part = (drawn * GUIDED as f64) as usize;
+        let (first, end) = match self.guide.get(part..part + 2) {
+            Some(&[first, end]) => (first, end),
+            _ => (0, self.shares.len()),
+        };
+        let among = self.shares.get(first..end).unwrap_or_default();
+        (first + among.partition_point(|share| *share <= drawn)).min(self.shares.len() - 1)
+    }
+}
+
 /// Zipf's law: key number r has a share of 1 / r^s.
 fn shares(keys: u32, zipf: f64) -> Vec<f64> {
     let weights = (1..=keys.max(1)).map(|rank| f64::from(rank).powf(-zipf));
@@ -137,8 +193,10 @@ mod tests {
     fn holes_are_filled_wherever_they_stand() {
         let events = Events::new(r#"{"{key}":"{id}{id}","n":{n},"p":"{pad}","{x}":1}"#, 0, 1, 0.0).unwrap();
         let mut out = Vec::new();
-        events.put(&mut out, 7, "k0");
-        let id = events.id(7);
+        events.put(&mut out, 7, Key::Drawn(0));
+        let mut id = Vec::new();
+        events.put_id(&mut id, 7);
+        let id = String::from_utf8(id).unwrap();
         let expected = format!(r#"{{"k0":"{id}{id}","n":7,"p":"","{{x}}":1}}"#);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert!(Events::new("{n}", 0, 1, 0.0).is_err() && Events::new("{", 0, 1, 0.0).is_err());
@@ -150,7 +208,7 @@ mod tests {
         let events = Events::new(r#"{"p":"{pad}"}"#, 16, 1, 0.0).unwrap();
         let padded = |number| {
             let mut out = Vec::new();
-            events.put(&mut out, number, "k0");
+            events.put(&mut out, number, Key::Named("k0"));
             String::from_utf8(out).unwrap()
         };
         let is_letters = |text: &str| text[6..22].bytes().all(|byte| byte.is_ascii_lowercase()) && &text[22..] == "\"}";
@@ -164,13 +222,28 @@ mod tests {
         let mut random = SplitMix64::new(1);
         let mut counts = [0u32; 1000];
         for _ in 0..100_000 {
-            let key: usize = events.key(&mut random)[1..].parse().unwrap();
+            let Key::Drawn(key) = events.key(&mut random) else { panic!("a key that was not drawn") };
             counts[key] += 1;
         }
         // The 1000th harmonic number is 7.485.
         let share = |key: usize| f64::from(counts[key]) / 100_000.0;
         assert!((share(0) - 1.0 / 7.485).abs() < 0.01 && (share(9) - 0.1 / 7.485).abs() < 0.003, "{:?}", &counts[..12]);
         let even = Events::new("{}", 0, 4, 0.0).unwrap();
-        assert_eq!(even.shares, [0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(even.keys.shares, [0.25, 0.5, 0.75, 1.0]);
+    }
+
+    #[test]
+    fn the_guide_leads_to_the_key_that_a_search_of_all_finds() {
+        let mut random = SplitMix64::new(7);
+        for (count, zipf) in [(1, 1.0), (2, 0.0), (4, 0.0), (1000, 1.0), (5000, 0.0), (100_000, 1.1), (300, 8.0)] {
+            let keys = Keys::new(count, zipf);
+            let edges = (0..GUIDED).map(|part| part as f64 / GUIDED as f64);
+            let shares = keys.shares.iter().copied().filter(|share| *share < 1.0).take(5000);
+            let drawn: Vec<f64> = edges.chain(shares).chain((0..5000).map(|_| random.fraction())).collect();
+            for drawn in drawn.into_iter().flat_map(|drawn| [drawn, drawn.next_down().max(0.0)]) {
+                let searched = keys.shares.partition_point(|share| *share <= drawn).min(keys.shares.len() - 1);
+                assert_eq!(keys.at(drawn), searched, "{drawn} of {count} keys");
+            }
+        }
     }
 }

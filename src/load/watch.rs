@@ -10,6 +10,7 @@ use millpond_shared::clock;
 
 use super::PATIENCE;
 use super::connection::{Broken, Connection, Job, Target};
+use super::events::Key;
 use super::tally::{latencies, percentiles, record};
 use crate::Failure;
 
@@ -78,9 +79,9 @@ impl Watch {
         let Target { authority, path } = &self.document;
         let get = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
         let number = self.job.events.number();
-        let id = self.job.events.id(number);
-        let (mut event, mut post) = (Vec::new(), Vec::new());
-        self.job.events.put(&mut event, number, KEY);
+        let (mut id, mut event, mut post) = (Vec::new(), Vec::new(), Vec::new());
+        self.job.events.put_id(&mut id, number);
+        self.job.events.put(&mut event, number, Key::Named(KEY));
         self.job.put_post(&mut post, &id, &event);
         // A look before, so that there is a copy that the event has to change.
         reader.ask(get.as_bytes(), Method::GET).await?;
@@ -91,7 +92,7 @@ impl Watch {
         }
         while began.elapsed() < GIVE_UP {
             let (_, body) = reader.ask(get.as_bytes(), Method::GET).await?;
-            if memchr::memmem::find(&body, id.as_bytes()).is_some() {
+            if memchr::memmem::find(&body, &id).is_some() {
                 return Ok(began.elapsed());
             }
             std::thread::sleep(LOOK);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -165,7 +165,7 @@ impl Connection {
             if let Some(head) = http1::take_request(&mut self.buf, &self.shared.limits.head)? {
                 return Ok(head);
             }
-            self.more().await?;
+            self.more(READ_BYTES).await?;
         }
     }
 
@@ -185,6 +185,9 @@ impl Connection {
         }
         self.expectation(head, framing).await?;
         let began = clock::monotonic();
+        if let Framing::Length(length @ ..=IN_BUFFER_MAX_BYTES) = framing {
+            self.read_whole(length as usize, began, share).await?;
+        }
         let mut reader = BodyReader::new(framing);
         let mut whole = Bytes::new();
         let mut parts = BytesMut::new();
@@ -198,18 +201,35 @@ impl Connection {
                 Step::End { .. } if parts.is_empty() => return Ok(whole),
                 Step::End { .. } => return Ok(parts.freeze()),
                 Step::NeedMore => {
-                    let come = (whole.len() + parts.len()) as u64;
-                    share.grow_to(come).map_err(no_room)?;
-                    let due = began + self.shared.limits.body_due(come);
-                    match timeout_at(due.into(), self.more()).await {
-                        Ok(more) => more?,
-                        Err(_) => return Err(body_too_slow(&self.shared.limits)),
-                    }
+                    self.more_of_body(whole.len() + parts.len(), READ_BYTES, began, share).await?;
                 }
             }
             if (whole.len() + parts.len()) as u64 > limit {
                 return Err(too_large(limit));
             }
+        }
+    }
+
+    /// Reads on until a body of `length` bytes is in the connection's buffer, so that it needs not be put together. Room is
+    /// made for no more than what is missing, and for no more than has come.
+    async fn read_whole(&mut self, length: usize, began: Instant, share: &mut Share) -> Result<(), End> {
+        if self.buf.len() >= length {
+            return Ok(());
+        }
+        while self.buf.len() < length {
+            let (come, missing) = (self.buf.len(), length - self.buf.len());
+            self.more_of_body(come, missing.min(come.max(READ_BYTES)), began, share).await?;
+        }
+        share.grow_to(length as u64).map_err(no_room)
+    }
+
+    /// Reads on in a body of which `come` bytes are here, into `room` bytes or more.
+    async fn more_of_body(&mut self, come: usize, room: usize, began: Instant, share: &mut Share) -> Result<(), End> {
+        share.grow_to(come as u64).map_err(no_room)?;
+        let due = began + self.shared.limits.body_due(come as u64);
+        match timeout_at(due.into(), self.more(room)).await {
+            Ok(more) => more,
+            Err(_) => Err(body_too_slow(&self.shared.limits)),
         }
     }
 
@@ -229,7 +249,7 @@ impl Connection {
                     taker.take(piece).await.map_err(End::Answered)?;
                 }
                 Step::End { .. } => return Ok(taker.end().await),
-                Step::NeedMore => match timeout(limit, self.more()).await {
+                Step::NeedMore => match timeout(limit, self.more(READ_BYTES)).await {
                     Ok(more) => more?,
                     Err(_) => return Err(too_slow("the next piece of the body", limit)),
                 },
@@ -266,8 +286,8 @@ impl Connection {
         Ok(())
     }
 
-    async fn more(&mut self) -> Result<(), End> {
-        self.buf.reserve(READ_BYTES);
+    async fn more(&mut self, room: usize) -> Result<(), End> {
+        self.buf.reserve(room);
         match self.stream.read_buf(&mut self.buf).await {
             Ok(1..) => Ok(()),
             _ => Err(End::Closed),
@@ -371,6 +391,9 @@ impl Connection {
 
 /// Room made for each read, in bytes.
 const READ_BYTES: usize = 16 * 1024;
+/// Longest body that is put together in the connection's buffer, in bytes. A longer one is put together beside it, as it
+/// would be moved time and again in there.
+const IN_BUFFER_MAX_BYTES: u64 = 64 * 1024;
 /// Most that is read and thrown away after a refusal.
 const LINGER_BYTES: usize = 16 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(2);

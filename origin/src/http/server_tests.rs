@@ -242,6 +242,27 @@ async fn one_connection_too_many_is_turned_away() {
     assert!(rest(&mut first).await.ends_with("GET /gate "));
 }
 
+#[tokio::test]
+async fn a_body_of_any_length_is_whole_and_what_follows_is_another_request() {
+    let server = start(ServerLimits::default()).await;
+    for bytes in [0, 1, 16 << 10, 21 << 10, 64 << 10, (64 << 10) + 1, 200 << 10] {
+        let body: String =
+            (0..).flat_map(|number: u32| format!("{number} ").into_bytes()).take(bytes).map(char::from).collect();
+        let text = send(
+            &server,
+            &format!(
+                "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n{body}\
+                 GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            ),
+        )
+        .await;
+        let answers: Vec<&str> = text.split("HTTP/1.1 200 OK").collect();
+        assert_eq!(answers.len(), 3, "{bytes} bytes");
+        assert!(answers[1].ends_with(&format!("\r\n\r\nPOST /a {body}")), "{bytes} bytes");
+        assert!(answers[2].ends_with("GET /b "), "{bytes} bytes");
+    }
+}
+
 /// A client that promises a body is not taken at its word: what it holds is what it has sent.
 #[tokio::test]
 async fn bodies_that_have_come_and_do_not_fit_beside_others_are_refused() {

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::event_writer::{Call, EventWriter};
 use super::ids::IdHasher;
 use super::limits::TAKE_MAX_BYTES;
+use super::packed::Packed;
 use super::writer_thread::WriterThread;
 use super::{Fate, Limits, QueueError, Runtime, Taken};
 use crate::blocking::apart;
@@ -105,9 +106,10 @@ impl EventQueue {
             return Ok(vec![Fate::Full; count]);
         }
         let hash = |event: &Event<'_>| window.map(|_| self.hasher.hash(&event.source, &event.id));
-        let events = events.into_iter().map(|event| (hash(&event), event)).collect();
+        // Encoded here, by the thread that made them: see there.
+        let packed = Packed::new(events, bytes, hash);
         let (answer, answered) = oneshot::channel();
-        let call = Call { window: window.unwrap_or_default(), events, answer };
+        let call = Call { window: window.unwrap_or_default(), packed, answer };
         match self.writer.call(call) {
             Ok(()) => {}
             Err(QueueError::Busy) => return Ok(vec![Fate::Full; count]),

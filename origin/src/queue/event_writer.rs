@@ -8,25 +8,22 @@ use std::thread;
 use std::time::Duration;
 
 use millpond_shared::clock::Stopwatch;
-use millpond_shared::event::Event;
 use millpond_shared::version::Offset;
-use millpond_shared::wire::EventFrame;
 use tokio::sync::oneshot;
 
 use super::event_queue::Shared;
 use super::ids::IdSet;
 use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_MAX, LOAD_FROM_CALLS};
+use super::packed::{OpenFrame, Packed, PackedEvent};
 use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
-use crate::projection::is_hop;
 use crate::store::StoreError;
 use crate::store::event_queue_file::{FrameInfo, ID_BYTES, Loaded, Transaction};
 
 /// An append that waits for the writer.
 pub(super) struct Call {
     pub window: Duration,
-    /// Each with the hash of its id, if it is to be recognised.
-    pub events: Vec<(Option<u128>, Event<'static>)>,
+    pub packed: Packed,
     pub answer: Answer,
 }
 
@@ -49,21 +46,9 @@ pub(super) struct EventWriter {
     last_group: (usize, Duration),
 }
 
-/// What a full queue is to an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    Limited,
-    /// What documents tell others gets in: it comes of events that were let in before, and their shard can't go on
-    /// until it is rid of it. If it had to wait for room that only this shard can make, both would wait for ever.
-    Any,
-}
-
 /// A group on its way to the disk.
 #[derive(Default)]
 struct Group {
-    /// Stored events that no frame holds yet, and their bytes.
-    events: Vec<Event<'static>>,
-    bytes: usize,
     frames: Vec<(FrameInfo, Vec<u8>)>,
     /// Hashes to remember, by the time their window ends.
     ids: Vec<(u64, Vec<u128>)>,
@@ -199,49 +184,54 @@ impl EventWriter {
 
     fn judge(&mut self, calls: Vec<Call>, now_ms: u64) -> Group {
         let mut group = Group::default();
-        for call in calls {
-            let ends_ms = now_ms.saturating_add(u64::try_from(call.window.as_millis()).unwrap_or(u64::MAX));
-            let mut fates = Vec::with_capacity(call.events.len());
-            for (hash, event) in call.events {
-                let room = if is_hop(&event) { Room::Any } else { Room::Limited };
-                let fate = self.fate(hash, event.frame_bytes(), group.bytes as u64, room);
+        let mut frame = OpenFrame::default();
+        let mut fates = Vec::with_capacity(calls.len());
+        for Call { window, packed, .. } in &calls {
+            let ends_ms = now_ms.saturating_add(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
+            let mut of_call = Vec::with_capacity(packed.events().len());
+            for event in packed.events() {
+                let fate = self.fate(event, frame.frame_bytes());
                 if let Fate::Stored { .. } = fate {
-                    group.add(ends_ms, hash, event);
+                    frame.add(packed, event);
+                    group.remember(ends_ms, event.hash);
                 }
-                if group.bytes >= FRAME_MAX_BYTES {
-                    self.end_frame(&mut group);
+                if frame.frame_bytes() >= FRAME_MAX_BYTES as u64 {
+                    self.end_frame(std::mem::take(&mut frame), &mut group);
                 }
-                fates.push(fate);
+                of_call.push(fate);
             }
-            group.answers.push((call.answer, fates));
+            fates.push(of_call);
         }
-        self.end_frame(&mut group);
+        self.end_frame(frame, &mut group);
+        group.answers = calls.into_iter().map(|call| call.answer).zip(fates).collect();
         group
     }
 
-    fn fate(&mut self, hash: Option<u128>, bytes: u64, bytes_before: u64, room: Room) -> Fate {
-        if hash.is_some_and(|hash| self.ids.contains(hash)) {
+    /// `bytes_before`: of the events that are stored in no frame yet.
+    fn fate(&mut self, event: &PackedEvent, bytes_before: u64) -> Fate {
+        if event.hash.is_some_and(|hash| self.ids.contains(hash)) {
             return Fate::Duplicate;
         }
         let limits = &self.shared.limits;
         let depth_events = self.last - self.shared.cursor.load(Ordering::Acquire).min(self.last);
-        let depth_bytes = self.depth_bytes + bytes_before + bytes;
+        let depth_bytes = self.depth_bytes + bytes_before + event.frame_bytes;
         let is_full = depth_events >= limits.depth_max_events || depth_bytes > limits.depth_max_bytes;
-        if is_full && room == Room::Limited {
+        // What documents tell others gets into a full queue: it comes of events that were let in before, and their shard
+        // can't go on until it is rid of it. If it had to wait for room that only this shard can make, both would wait
+        // for ever.
+        if is_full && !event.is_hop {
             return Fate::Full;
         }
-        self.ids.extend(hash);
+        self.ids.extend(event.hash);
         self.last += 1;
         Fate::Stored { offset: self.last }
     }
 
-    fn end_frame(&mut self, group: &mut Group) {
-        let events = std::mem::take(&mut group.events);
-        group.bytes = 0;
-        let Some(oldest) = events.first() else { return };
-        let (last, received) = (self.last, oldest.received);
-        let first = last + 1 - events.len() as u64;
-        let bytes = EventFrame { queue: self.shared.queue, first, events }.encode();
+    fn end_frame(&mut self, frame: OpenFrame<'_>, group: &mut Group) {
+        let Some(received) = frame.received() else { return };
+        let last = self.last;
+        let first = last + 1 - frame.count() as u64;
+        let bytes = frame.encode(self.shared.queue, first);
         let info = FrameInfo { first, last, bytes: bytes.len() as u64, received };
         self.depth_bytes += info.bytes;
         self.frames.push_back(info);
@@ -295,8 +285,8 @@ struct Gathered {
 
 impl Gathered {
     fn add(&mut self, call: Call) {
-        self.events += call.events.len();
-        self.bytes += call.events.iter().map(|(_, event)| event.frame_bytes()).sum::<u64>();
+        self.events += call.packed.events().len();
+        self.bytes += call.packed.events().iter().map(|event| event.frame_bytes).sum::<u64>();
         self.calls.push(call);
     }
 
@@ -313,9 +303,7 @@ impl Gathered {
 }
 
 impl Group {
-    fn add(&mut self, ends_ms: u64, hash: Option<u128>, event: Event<'static>) {
-        self.bytes += event.frame_bytes() as usize;
-        self.events.push(event);
+    fn remember(&mut self, ends_ms: u64, hash: Option<u128>) {
         let Some(hash) = hash else { return };
         match self.ids.iter_mut().find(|(other, _)| *other == ends_ms) {
             Some((_, hashes)) => hashes.push(hash),

@@ -28,6 +28,7 @@ mod limits;
 mod map_writer;
 mod metrics;
 pub mod nats;
+mod packed;
 mod runtime;
 mod shard_queues;
 mod shard_writer;

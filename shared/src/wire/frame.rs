@@ -113,6 +113,9 @@ pub enum NoFrame {
 const AROUND_EVENT_BYTES: u64 = 16;
 /// What surrounds a key in a frame, at most: the number of its projection, and its length.
 const AROUND_KEY_BYTES: usize = 8;
+/// What stands before the events of an event queue's frame, at most: its format, its queue, its first offset, and how many
+/// there are.
+const BEFORE_EVENTS_BYTES: usize = 1 + 3 + 10 + 10;
 
 /// A format number and a frame. With `room` for all of it at once, where it can be told: growing step by step would touch
 /// several times the memory.
@@ -132,6 +135,27 @@ impl EventFrame<'_> {
     pub fn encode(&self) -> Vec<u8> {
         let room = self.events.iter().map(|event| event.frame_bytes() + AROUND_EVENT_BYTES).sum::<u64>();
         encode(FRAME_FORMAT, room + AROUND_EVENT_BYTES, self)
+    }
+
+    /// Appends `event` to `out` as it stands in a frame.
+    pub fn put_event(event: &Event<'_>, out: &mut Vec<u8>) {
+        stored::append(event, out);
+    }
+
+    /// The frame of `count` events that [`EventFrame::put_event`] has encoded, in runs of one or more: the same bytes as
+    /// [`EventFrame::encode`] makes.
+    pub fn join<'r>(
+        queue: QueueId,
+        first: Offset,
+        count: usize,
+        runs: impl Iterator<Item = &'r [u8]> + Clone,
+    ) -> Vec<u8> {
+        let bytes: usize = runs.clone().map(<[u8]>::len).sum();
+        let mut out = Vec::with_capacity(BEFORE_EVENTS_BYTES + bytes);
+        out.push(FRAME_FORMAT);
+        stored::append(&(queue, first, count), &mut out);
+        runs.for_each(|run| out.extend_from_slice(run));
+        out
     }
 
     pub fn decode(bytes: &[u8]) -> Result<EventFrame<'_>, NoFrame> {

@@ -1,6 +1,7 @@
 //! From one element of a batch to an event, and to where it belongs (pure).
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use millpond_shared::event::{Event, Path, View, parse_time, scalar_text};
 use millpond_shared::template::Template;
@@ -110,12 +111,12 @@ pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Ass
     };
     let subject = match &source.subject {
         Some(template) => filler.text("subject", template).ok(),
-        None => members.subject.clone(),
+        None => members.subject.as_deref().map(Cow::Borrowed),
     };
     let own_id = match &source.id {
-        IdRule::Member => members.id.clone(),
+        IdRule::Member => members.id.as_deref().map(Cow::Borrowed),
         IdRule::Assigned => None,
-        IdRule::Hash => Some(hash(text)),
+        IdRule::Hash => Some(Cow::Owned(hash(text))),
         IdRule::Template(template) => Some(filler.text("id", template)?),
     };
     within("id", own_id.as_deref(), ID_MAX_BYTES)?;
@@ -126,7 +127,7 @@ pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Ass
     let (id, again) = match own_id {
         Some(id) => {
             let hash = xxh3_64(id.as_bytes());
-            (id, Some(hash))
+            (id.into_owned(), Some(hash))
         }
         None => {
             let Assigned { id, again } = assign();
@@ -137,8 +138,8 @@ pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Ass
     let event = Event {
         id: Cow::Owned(id),
         source: Cow::Owned(source.name.clone()),
-        kind: Cow::Owned(kind),
-        subject: subject.map(Cow::Owned),
+        kind: Cow::Owned(kind.into_owned()),
+        subject: subject.map(|subject| Cow::Owned(subject.into_owned())),
         time,
         received,
         data: Cow::Owned(members.data.into_owned()),
@@ -147,14 +148,21 @@ pub fn build(source: &Source, element: Element<'_>, assign: impl FnOnce() -> Ass
     Ok(Built { event, place, repeatable: again.is_some() })
 }
 
+/// Templates that are one member and nothing else.
+static MEMBERS: LazyLock<[Option<Template>; 3]> =
+    LazyLock::new(|| ["{id}", "{type}", "{subject}"].map(|text| text.parse().ok()));
+
 /// Fills templates from what was sent, and only from that.
 struct Filler<'a> {
     members: &'a Members<'a>,
     view: &'a View<'a>,
 }
 
-impl Filler<'_> {
-    fn text(&self, what: &str, template: &Template) -> Result<String, String> {
+impl<'a> Filler<'a> {
+    fn text(&self, what: &str, template: &Template) -> Result<Cow<'a, str>, String> {
+        if let Some(text) = self.member(template) {
+            return Ok(Cow::Borrowed(text));
+        }
         let missing = |path: &Path| {
             let path = path.as_str();
             if path == what {
@@ -170,7 +178,15 @@ impl Filler<'_> {
         if text.is_empty() {
             return Err(format!("{what} is empty"));
         }
-        Ok(text)
+        Ok(Cow::Owned(text))
+    }
+
+    /// What was sent as the member that is all of `template`, as of `{type}`. It is not empty: see [`members::read`].
+    fn member(&self, template: &Template) -> Option<&'a str> {
+        let Members { id, kind, subject, .. } = self.members;
+        let all = MEMBERS.iter().zip([id, kind, subject]);
+        let (_, member) = all.into_iter().find(|(alone, _)| alone.as_ref() == Some(template))?;
+        member.as_deref()
     }
 
     /// The time that stands alone in a template may be a number; one that is put together is a text.
@@ -264,6 +280,28 @@ mod tests {
         assert_eq!((event.subject.as_deref(), event.time, event.received), (Some("p"), 2_000_000_000, 1_000));
         assert_eq!(event.data, r#"{"a" : [1, 2]}"#, "byte for byte as it was sent");
         assert_eq!((place, repeatable), (Place::Pinned(xxh3_64(b"7")), true));
+    }
+
+    #[test]
+    fn a_template_may_be_a_member_and_nothing_else() {
+        let mut source = source(Shape::Event);
+        source.kind = template("{subject}");
+        source.id = IdRule::Template(template("{type}"));
+        source.subject = Some(template("{id}"));
+        source.partition = Some(template("{id}"));
+        let text = r#"{"id":"i\n","type":"t","subject":"s"}"#;
+        let Built { event, place, .. } = built(&source, text).unwrap();
+        assert_eq!((event.id.as_ref(), event.kind.as_ref(), event.subject.as_deref()), ("t", "s", Some("i\n")));
+        assert_eq!(place, Place::Pinned(xxh3_64(b"i\n")));
+        let why = |text| built(&source, text).unwrap_err();
+        assert_eq!(
+            why(r#"{"id":"i","type":"t"}"#),
+            "type can't be built: `subject` is missing or no text, number, true or false"
+        );
+        assert_eq!(
+            why(r#"{"id":"i","subject":"s"}"#),
+            "id can't be built: `type` is missing or no text, number, true or false"
+        );
     }
 
     #[test]

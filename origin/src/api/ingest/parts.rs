@@ -100,14 +100,14 @@ impl Parcel {
         let mut batch = Batch { first_try: queue_of(self.ids.number(), queues), ..Batch::default() };
         let (received, cloud_event) = (self.received, self.format.is_cloud_event());
         let elements = batch::split(&body, &self.format, max_events).map_err(Unparted::NoBatch)?;
-        batch.anywhere.reserve(elements.len());
+        let capacity = Capacity::of(elements.len(), queues);
         let wanted = self.source.wanted();
         for (index, element) in elements.into_iter().enumerate() {
             let built = element.and_then(|text| {
                 let element = Element { text: &text, cloud_event, wanted: wanted.as_ref(), received };
                 element::build(&self.source, element, || ids.assign(index))
             });
-            batch.add(index, built, queues);
+            batch.add(index, built, queues, capacity);
         }
         (batch.verified, batch.share) = (verified, Some(self.share));
         Ok(batch)
@@ -120,17 +120,40 @@ impl Batch {
         self.anywhere.len() + self.pinned.values().map(Vec::len).sum::<usize>()
     }
 
-    fn add(&mut self, index: usize, built: Result<Built, String>, queues: u16) {
+    fn add(&mut self, index: usize, built: Result<Built, String>, queues: u16, capacity: Capacity) {
         match built {
             Err(reason) => self.report.rejected(index, reason),
             Ok(Built { event, place, repeatable }) => {
                 let sent = Sent { index, event, repeatable, movable: place == Place::Any };
                 match place {
-                    Place::Pinned(hash) => self.pinned.entry(queue_of(hash, queues)).or_default().push(sent),
-                    Place::Any => self.anywhere.push(sent),
+                    Place::Pinned(hash) => {
+                        let pinned = self.pinned.entry(queue_of(hash, queues));
+                        pinned.or_insert_with(|| Vec::with_capacity(capacity.pinned)).push(sent);
+                    }
+                    Place::Any => {
+                        if self.anywhere.is_empty() {
+                            self.anywhere.reserve(capacity.anywhere);
+                        }
+                        self.anywhere.push(sent);
+                    }
                 }
             }
         }
+    }
+}
+
+/// How many events to make room for, each time that the first of a kind comes: lists that grow are moved.
+#[derive(Clone, Copy)]
+struct Capacity {
+    /// Of one queue: its share, and a quarter more, as hashes don't spread evenly.
+    pinned: usize,
+    anywhere: usize,
+}
+
+impl Capacity {
+    fn of(elements: usize, queues: u16) -> Capacity {
+        let share = elements.div_ceil(usize::from(queues.max(1)));
+        Capacity { pinned: (share + share.div_ceil(4)).min(elements), anywhere: elements }
     }
 }
 

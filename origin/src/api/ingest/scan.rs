@@ -1,5 +1,9 @@
 //! One look over the bytes of an element that was accepted as JSON: what its readers could stumble over (pure).
 
+use std::slice::Iter;
+
+use memchr::memchr2;
+
 /// What was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -15,7 +19,7 @@ const NUMBER_LONG: usize = 300;
 
 pub fn scan(text: &str) -> Scan {
     let (mut depth, mut scan, mut number) = (0usize, Scan::default(), 0usize);
-    let mut bytes = text.bytes();
+    let mut bytes = text.as_bytes().iter();
     while let Some(byte) = bytes.next() {
         number = if byte.is_ascii_digit() { number + 1 } else { number };
         match byte {
@@ -35,16 +39,26 @@ pub fn scan(text: &str) -> Scan {
 }
 
 /// Goes behind the closing quote; whether half a character may be in between.
-fn skip_string(bytes: &mut std::str::Bytes<'_>) -> bool {
+fn skip_string(bytes: &mut Iter<'_, u8>) -> bool {
     let mut doubtful = false;
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => break,
-            b'\\' => doubtful |= bytes.next() == Some(b'u') && matches!(bytes.clone().next(), Some(b'd' | b'D')),
-            _ => {}
-        }
+    while let Some(b'\\') = quote_or_backslash(bytes) {
+        doubtful |= bytes.next() == Some(&b'u') && matches!(bytes.as_slice().first(), Some(b'd' | b'D'));
     }
     doubtful
+}
+
+/// Most strings are names and end within so many bytes: what searches long ones takes longer to begin.
+const SHORT: usize = 8;
+
+/// Goes behind the next quote or backslash, which it returns, or to the end.
+fn quote_or_backslash(bytes: &mut Iter<'_, u8>) -> Option<u8> {
+    for _ in 0..SHORT {
+        if let byte @ (b'"' | b'\\') = bytes.next()? {
+            return Some(*byte);
+        }
+    }
+    let rest = bytes.as_slice();
+    bytes.nth(memchr2(b'"', b'\\', rest).unwrap_or(rest.len())).copied()
 }
 
 #[cfg(test)]
@@ -55,6 +69,17 @@ mod tests {
     fn levels_are_counted_outside_strings() {
         assert_eq!(scan(r#"{"a":"[[[{\"[[\\","b":[{}]}"#), Scan { nesting: 3, doubtful: false });
         assert_eq!(scan("7").nesting, 0);
+    }
+
+    #[test]
+    fn strings_of_any_length_are_passed_over() {
+        for bytes in 0..3 * SHORT {
+            let brackets = "[".repeat(bytes);
+            assert_eq!(scan(&format!(r#"{{"{brackets}":[],"a":[]}}"#)), Scan { nesting: 2, doubtful: false });
+            assert_eq!(scan(&format!(r#"{{"{brackets}\"[[[\\":[]}}"#)), Scan { nesting: 2, doubtful: false });
+            assert_eq!(scan(&format!(r#"{{"{brackets}\ud83d[[":[]}}"#)), Scan { nesting: 2, doubtful: true });
+            assert_eq!(scan(&format!(r#"["{brackets}"#)), Scan { nesting: 1, doubtful: false }, "it has no end");
+        }
     }
 
     #[test]
