@@ -19,7 +19,7 @@ pub enum Found<'v> {
 
 impl<'v> Found<'v> {
     /// `None` for null.
-    pub(crate) fn of(value: &'v Value) -> Option<Found<'v>> {
+    pub fn of(value: &'v Value) -> Option<Found<'v>> {
         match value {
             Value::Null => None,
             Value::String(text) => Some(Found::Text(text)),

@@ -119,10 +119,13 @@ impl Document {
         if document.has(&arrival) {
             return Applied::Before;
         }
-        if Arc::get_mut(document).is_none() && !document.state.would_change(kind, &effect) {
+        let document = if let Some(own) = Arc::get_mut(document) {
+            own
+        } else if document.state.would_change(kind, &effect) {
+            Arc::make_mut(document)
+        } else {
             return Applied::Nothing;
-        }
-        let document = Arc::make_mut(document);
+        };
         if !document.state.apply(kind, effect, key, hops) {
             return Applied::Nothing;
         }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use millpond_shared::event::View;
+use millpond_shared::found::Found;
 use millpond_shared::projection::{Grouping, Windows};
 use millpond_shared::stored;
 use serde::{Deserialize, Serialize};
@@ -62,14 +63,25 @@ const MEMBER_BYTES: usize = size_of::<Member>() + 24;
 
 impl GroupTick {
     pub fn of(grouping: &Grouping, view: &View<'_>) -> GroupTick {
-        let value = |path| match view.get(path).map(|value| value.into_owned()) {
-            Some(scalar) if !scalar.is_array() && !scalar.is_object() => scalar,
-            _ => Value::Null,
-        };
-        let values = Value::Array(grouping.by.iter().map(value).collect()).to_string();
+        let values = values(grouping, view);
         let member = (values.len() <= MEMBER_BYTES_MAX).then(|| (xxh3_64(values.as_bytes()), values.into()));
         GroupTick { tick: Tick::of(&grouping.counting.measures, view), member }
     }
+}
+
+/// The values that make a member, as a JSON list: null for what is missing, a list or an object.
+fn values(grouping: &Grouping, view: &View<'_>) -> String {
+    let mut out = vec![b'['];
+    for (index, path) in grouping.by.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"" } else { b"," });
+        match view.find(path) {
+            None | Some(Found::Value(Value::Array(_) | Value::Object(_))) => out.extend_from_slice(b"null"),
+            Some(scalar) => scalar.put_json(&mut out),
+        }
+    }
+    out.push(b']');
+    // It is JSON: this can't fail.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 impl Group {
@@ -241,6 +253,23 @@ mod tests {
 
     fn all_time(group: &Group) -> &Members {
         group.rows[1].iter().next().expect("the window over all time").1
+    }
+
+    #[test]
+    fn a_member_is_the_list_of_its_values_as_json() {
+        let data = serde_json::json!({
+            "text": "\"\\/\n\u{1}é", "number": 1.5, "whole": -3, "true": true, "null": null, "list": [1], "object": { "x": 1 },
+        });
+        let paths = ["text", "number", "whole", "true", "null", "list", "object", "missing"];
+        let paths = paths.iter().map(|name| format!("data.{name}")).chain(["id".to_owned(), "time".to_owned()]);
+        let by = paths.map(|path| path.parse().expect("a path")).collect();
+        let grouping = Grouping { by, ..grouping(1, 1) };
+        let event = event("7", 1_000_000_000, &data.to_string());
+        let tick = GroupTick::of(&grouping, &View::new(&event).expect("JSON"));
+        let expected =
+            serde_json::json!(["\"\\/\n\u{1}é", 1.5, -3, true, null, null, null, null, "7", "1970-01-01T00:00:01Z"]);
+        let expected = expected.to_string();
+        assert_eq!(tick.member, Some((xxh3_64(expected.as_bytes()), expected.into())));
     }
 
     #[test]

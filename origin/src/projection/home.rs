@@ -45,13 +45,14 @@ const GATHERED_BYTES: usize = size_of::<Gathered>() + 8;
 impl Home {
     /// The items below a place, the newest first; all of them without one.
     pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
-        let above = |before: &Before| self.items.partition_point(|gathered| gathered.item.rank() >= before.rank());
+        let above =
+            |before: &Before| self.items.partition_point(|gathered| gathered.item.cmp_rank(before.rank()).is_ge());
         self.items.iter().skip(before.map_or(0, above)).map(|gathered| gathered.item.as_ref())
     }
 
     /// Whether an item stands at the place.
     pub fn has_place(&self, before: &Before) -> bool {
-        self.items.binary_search_by(|gathered| before.rank().cmp(&gathered.item.rank())).is_ok()
+        self.items.binary_search_by(|gathered| gathered.item.cmp_rank(before.rank()).reverse()).is_ok()
     }
 
     /// What the state takes in memory, in bytes.
@@ -142,7 +143,9 @@ impl Home {
         for (feed, items) in excerpts {
             for item in items.iter() {
                 // The newest come first.
-                if self.items.len() >= keep && self.items.back().is_some_and(|last| last.item.rank() > item.rank()) {
+                if self.items.len() >= keep
+                    && self.items.back().is_some_and(|last| last.item.cmp_rank(item.rank()).is_gt())
+                {
                     break;
                 }
                 self.take(keep, &Arc::new(item.clone()), feed);
@@ -154,7 +157,8 @@ impl Home {
     /// Where the item gets in (`Err`), or which it takes the place of (`Ok`): of two of one feed, one order and one id the
     /// greater stays, so that the first to arrive does not decide.
     fn place(&self, keep: usize, item: &Item, feed: &str) -> Option<Result<usize, usize>> {
-        match self.items.binary_search_by(|kept| (item.rank(), feed).cmp(&(kept.item.rank(), &kept.feed))) {
+        let compare = |kept: &Gathered| kept.item.cmp_rank(item.rank()).then_with(|| kept.feed.as_ref().cmp(feed));
+        match self.items.binary_search_by(|kept| compare(kept).reverse()) {
             Err(index) => (index < keep).then_some(Err(index)),
             Ok(index) => self.items.get(index).filter(|kept| kept.item.body() < item.body()).map(|_| Ok(index)),
         }

@@ -1,5 +1,6 @@
 //! One item of a document: an event, rendered once by the `item` templates (pure).
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -32,22 +33,22 @@ const OVERHEAD_BYTES: usize = size_of::<Item>() + 48;
 impl Item {
     /// `body`: a JSON object as text; empty where the event takes something away.
     pub fn new(order: i64, id: &str, body: &str) -> Item {
-        Item::whole(order, [id, body].concat(), id.len())
+        Item::whole(order, &[id, body].concat(), id.len())
     }
 
-    /// The item that `view` becomes in documents of `projection`.
-    pub fn of(projection: &Projection, view: &View<'_>) -> Result<Item, Unordered> {
+    /// The item that `view` becomes in documents of `projection`. Its text is put together in `scratch`, whatever that holds.
+    pub fn of(projection: &Projection, view: &View<'_>, scratch: &mut Vec<u8>) -> Result<Item, Unordered> {
         let (order, id) = (Item::order_of(projection, view)?, view.event.id.as_ref());
-        let mut text = Vec::with_capacity(id.len() + BODY_BYTES);
-        text.extend_from_slice(id.as_bytes());
-        put_body(&mut text, &projection.item, view);
+        scratch.clear();
+        scratch.extend_from_slice(id.as_bytes());
+        put_body(scratch, &projection.item, view);
         // An id and JSON: this can't fail.
-        let text = String::from_utf8(text).unwrap_or_default();
+        let text = std::str::from_utf8(scratch).unwrap_or_default();
         Ok(Item::whole(order, text, id.len()))
     }
 
     /// Of an id of so many bytes, and the body behind it.
-    fn whole(order: i64, text: String, id: usize) -> Item {
+    fn whole(order: i64, text: &str, id: usize) -> Item {
         let at = (0, number(id), number(text.len()));
         // Exactly as large as it is: an item lives as long as its document keeps it.
         Item { order, text: text.into(), at }
@@ -99,6 +100,12 @@ impl Item {
     /// What items sort by, the greatest first.
     pub fn rank(&self) -> (i64, &str) {
         (self.order, self.id())
+    }
+
+    /// How its rank compares with another. Its id is read only if need be: of an item that was filed long ago it is far
+    /// from the processor.
+    pub fn cmp_rank(&self, (order, id): (i64, &str)) -> Ordering {
+        self.order.cmp(&order).then_with(|| self.id().cmp(id))
     }
 
     /// What the item takes in memory, in bytes.
@@ -162,9 +169,6 @@ fn order(template: &Template, view: &View<'_>) -> Option<i64> {
     }
 }
 
-/// Room made for a body before it is written, in bytes: most are shorter.
-const BODY_BYTES: usize = 512;
-
 /// The object, without the fields that the event lacks.
 fn put_body(out: &mut Vec<u8>, fields: &[(String, Template)], view: &View<'_>) {
     out.push(b'{');
@@ -192,7 +196,7 @@ mod tests {
 
     fn item(declaration: &str, data: &str) -> Result<Item, Unordered> {
         let event = event("7", 5, data);
-        Item::of(&declared(declaration)[0], &View::new(&event).expect("JSON"))
+        Item::of(&declared(declaration)[0], &View::new(&event).expect("JSON"), &mut b"before".to_vec())
     }
 
     const WITHOUT_ORDER: &str = r#"

@@ -41,7 +41,7 @@ impl Items {
 
     /// Those below a place; all of them without one.
     pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
-        let above = |before: &Before| self.items.partition_point(|item| item.rank() >= before.rank());
+        let above = |before: &Before| self.items.partition_point(|item| item.cmp_rank(before.rank()).is_ge());
         self.iter().skip(before.map_or(0, above))
     }
 
@@ -52,7 +52,7 @@ impl Items {
 
     /// Whether an item has this order and id.
     pub fn has_rank(&self, rank: (i64, &str)) -> bool {
-        self.items.binary_search_by(|item| rank.cmp(&item.rank())).is_ok()
+        self.items.binary_search_by(|item| item.cmp_rank(rank).reverse()).is_ok()
     }
 
     /// The items, to be shared.
@@ -121,11 +121,12 @@ impl Items {
     }
 
     fn place(&self, keep: usize, item: &Item) -> Option<Place> {
+        let rank = item.rank();
         // The usual event is the newest.
-        if self.items.front().is_none_or(|newest| newest.rank() < item.rank()) {
+        if self.items.front().is_none_or(|newest| newest.cmp_rank(rank).is_lt()) {
             return Some(Place::Insert(0));
         }
-        match self.items.binary_search_by(|kept| item.rank().cmp(&kept.rank())) {
+        match self.items.binary_search_by(|kept| kept.cmp_rank(rank).reverse()) {
             Err(index) => (index < keep).then_some(Place::Insert(index)),
             // Two events of one order and one id (of two sources, or repeated behind the source's window): the
             // greater body stays, so that the first to arrive does not decide.

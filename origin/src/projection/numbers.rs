@@ -1,6 +1,7 @@
 //! What is measured of the events of one window (pure).
 
 use millpond_shared::event::View;
+use millpond_shared::found::Found;
 use millpond_shared::projection::{Measure, Measures};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,8 +25,15 @@ pub struct Tick {
     /// When it counts as having happened: nanoseconds since the Unix epoch.
     pub time: i64,
     /// For sums, least and greatest values, in this order.
-    numbers: Box<[Option<Decimal>]>,
+    numbers: Given,
     hashes: Box<[Option<u64>]>,
+}
+
+/// What one event has where numbers are measured. Most counters measure one, for which no block has to be allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Given {
+    One(Option<Decimal>),
+    Many(Box<[Option<Decimal>]>),
 }
 
 /// One measured number.
@@ -41,15 +49,34 @@ impl Tick {
     /// What `view` adds. An event can't have happened after it was taken, so that a producer's clock which runs ahead
     /// does not push the windows of all others out.
     pub fn of(measures: &Measures, view: &View<'_>) -> Tick {
-        let number = |path| match view.get(path)?.as_ref() {
-            Value::Number(number) => Decimal::of(number),
+        let number = |path| match view.find(path)? {
+            Found::Value(Value::Number(number)) => Decimal::of(number),
             _ => None,
         };
         let taken = i64::try_from(view.event.received).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         Tick {
             time: view.event.time.min(taken),
             numbers: measures.sum.iter().chain(&measures.min).chain(&measures.max).map(number).collect(),
-            hashes: measures.distinct.iter().map(|path| hash_of(view.get(path)?.as_ref())).collect(),
+            hashes: measures.distinct.iter().map(|path| hash_of(&view.find(path)?)).collect(),
+        }
+    }
+}
+
+impl Given {
+    fn as_slice(&self) -> &[Option<Decimal>] {
+        match self {
+            Given::One(number) => std::slice::from_ref(number),
+            Given::Many(numbers) => numbers,
+        }
+    }
+}
+
+impl FromIterator<Option<Decimal>> for Given {
+    fn from_iter<I: IntoIterator<Item = Option<Decimal>>>(numbers: I) -> Given {
+        let mut numbers = numbers.into_iter().fuse();
+        match (numbers.next(), numbers.next()) {
+            (Some(only), None) => Given::One(only),
+            (first, second) => Given::Many(first.into_iter().chain(second).chain(numbers).collect()),
         }
     }
 }
@@ -68,7 +95,7 @@ impl Numbers {
     /// Takes an event in.
     pub fn add(&mut self, measures: &Measures, tick: &Tick) {
         self.count = self.count.wrapping_add(1);
-        let mut numbers = tick.numbers.iter();
+        let mut numbers = tick.numbers.as_slice().iter();
         for (sum, number) in self.sums.iter_mut().zip(numbers.by_ref()) {
             *sum = number.map_or(*sum, |number| sum.plus(number));
         }

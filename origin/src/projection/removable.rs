@@ -66,14 +66,14 @@ const PLACE_BYTES: usize = size_of::<Place>() + 8;
 impl Removable {
     /// The items below a place that are not removed, the newest first; all of them without one.
     pub fn below<'a>(&'a self, before: Option<&Before>) -> impl Iterator<Item = &'a Item> + use<'a> {
-        let above = |before: &Before| self.places.partition_point(|place| place.item.rank() >= before.rank());
+        let above = |before: &Before| self.places.partition_point(|place| place.item.cmp_rank(before.rank()).is_ge());
         let below = self.places.iter().skip(before.map_or(0, above));
         below.map(|place| place.item.as_ref()).filter(|item| !item.body().is_empty())
     }
 
     /// Whether an item stands at the place, removed or not.
     pub fn has_place(&self, before: &Before) -> bool {
-        self.places.binary_search_by(|place| before.rank().cmp(&place.item.rank())).is_ok()
+        self.places.binary_search_by(|place| place.item.cmp_rank(before.rank()).reverse()).is_ok()
     }
 
     /// What the state takes in memory, in bytes.
@@ -92,7 +92,7 @@ impl Removable {
             item = item.without_body();
         }
         let place = Place { name, item: Arc::new(item) };
-        match self.places.binary_search_by(|kept| place.item.rank().cmp(&kept.item.rank())) {
+        match self.places.binary_search_by(|kept| kept.item.cmp_rank(place.item.rank()).reverse()) {
             Err(index) if index >= keep => return false,
             Err(index) => {
                 self.weight += place.weight();

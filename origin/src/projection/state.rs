@@ -75,20 +75,21 @@ const HOME_FORMAT: u8 = 7;
 const GREAT_FORMAT: u8 = 8;
 
 impl Effect {
-    /// What `view` does to the documents of `projection` that it was routed to.
-    pub fn of(projection: &Projection, view: &View<'_>) -> Result<Effect, Unordered> {
+    /// What `view` does to the documents of `projection` that it was routed to. What it is put together in is `scratch`,
+    /// whatever that holds.
+    pub fn of(projection: &Projection, view: &View<'_>, scratch: &mut Vec<u8>) -> Result<Effect, Unordered> {
         match &projection.kind {
-            Kind::Feed { removal: Some(removal), .. } => Effect::of_removable(projection, removal, view),
+            Kind::Feed { removal: Some(removal), .. } => Effect::of_removable(projection, removal, view, scratch),
             Kind::Feed { removal: None, .. } | Kind::Followed(_) | Kind::Latest => {
-                Item::of(projection, view).map(Effect::Item)
+                Item::of(projection, view, scratch).map(Effect::Item)
             }
             Kind::Edges(pointing) => {
                 let to = pointing.to.text(view).unwrap_or_default();
-                Effect::of_edge(projection, to, view)
+                Effect::of_edge(projection, to, view, scratch)
             }
             Kind::Home(gathering) => {
                 let to = gathering.pointing.to.key(view).unwrap_or_default();
-                Effect::of_edge(projection, to, view)
+                Effect::of_edge(projection, to, view, scratch)
             }
             Kind::Counter(counting) => Ok(Effect::Tick(Tick::of(&counting.measures, view))),
             Kind::Group(grouping) => Ok(Effect::GroupTick(GroupTick::of(grouping, view))),
@@ -96,7 +97,12 @@ impl Effect {
     }
 
     /// An event that removes is no item, even where `where` holds.
-    fn of_removable(projection: &Projection, removal: &Removal, view: &View<'_>) -> Result<Effect, Unordered> {
+    fn of_removable(
+        projection: &Projection,
+        removal: &Removal,
+        view: &View<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Effect, Unordered> {
         if projection.removes(view) {
             let order = Item::order_of(projection, view)?;
             let target = removal.id.text(view).unwrap_or_default().into();
@@ -104,7 +110,7 @@ impl Effect {
         }
         let name = projection.item.iter().find(|(name, _)| name == "id");
         let name = name.and_then(|(_, template)| template.text(view).ok()).unwrap_or_default().into();
-        Ok(Effect::Named(Named { name, item: Item::of(projection, view)? }))
+        Ok(Effect::Named(Named { name, item: Item::of(projection, view, scratch)? }))
     }
 
     /// What the document of this key and kind of projection is told; `None` if that is nothing for it.
@@ -120,11 +126,16 @@ impl Effect {
         }
     }
 
-    fn of_edge(projection: &Projection, to: String, view: &View<'_>) -> Result<Effect, Unordered> {
+    fn of_edge(
+        projection: &Projection,
+        to: String,
+        view: &View<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Effect, Unordered> {
         let item = if projection.removes(view) {
             Item::new(Item::order_of(projection, view)?, &view.event.id, "")
         } else {
-            Item::of(projection, view)?
+            Item::of(projection, view, scratch)?
         };
         Ok(Effect::Edge(Edge { to: to.into(), item }))
     }

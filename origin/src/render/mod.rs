@@ -234,7 +234,7 @@ mod testing {
         let mut document = Arc::new(Document::empty(&projection.kind));
         for (position, (id, time, data)) in (1..).zip(events) {
             let event = testing::event(id, *time, data);
-            let effect = Effect::of(projection, &View::new(&event).unwrap()).unwrap();
+            let effect = Effect::of(projection, &View::new(&event).unwrap(), &mut Vec::new()).unwrap();
             let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1_000 };
             Document::apply(&mut document, &projection.kind, effect, arrival);
         }

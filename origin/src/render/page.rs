@@ -108,7 +108,7 @@ mod tests {
         let Act { order, of, removes } = act;
         let event =
             event(&format!("e{position}"), 1, &format!(r#"{{"order":{order},"of":"{of}","removes":{removes}}}"#));
-        let effect = Effect::of(projection, &View::new(&event).expect("JSON")).expect("an order");
+        let effect = Effect::of(projection, &View::new(&event).expect("JSON"), &mut Vec::new()).expect("an order");
         let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1 };
         Document::apply(document, &projection.kind, effect, arrival);
     }
@@ -174,7 +174,7 @@ mod tests {
                 2
             };
             let event = event(id, 1, &format!(r#"{{"order":{order},"of":"{of}"}}"#));
-            let effect = Effect::of(&projection, &View::new(&event).expect("JSON")).expect("an order");
+            let effect = Effect::of(&projection, &View::new(&event).expect("JSON"), &mut Vec::new()).expect("an order");
             let arrival = Arrival { version: Version::new(1, position), place: (0, position), received: 1 };
             Document::apply(&mut document, &projection.kind, effect, arrival);
         }

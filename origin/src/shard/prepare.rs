@@ -189,6 +189,7 @@ impl Preparer<'_> {
         let mut reading = Reading {
             preparer: self,
             declared: frame.projections.iter().map(|name| self.declared(name)).collect(),
+            scratch: Vec::new(),
             out: Prepared {
                 position,
                 queue: frame.queue,
@@ -236,6 +237,8 @@ struct Reading<'a> {
     preparer: &'a Preparer<'a>,
     /// The declared projection behind each name of the frame.
     declared: Vec<Option<(u16, &'a Projection)>>,
+    /// What the texts of items are put together in, one after the other.
+    scratch: Vec<u8>,
     out: Prepared,
 }
 
@@ -269,7 +272,7 @@ impl Reading<'_> {
                 self.bury(filed, Unapplied::Undeclared, Some(key));
                 continue;
             };
-            match Effect::of(projection, &view) {
+            match Effect::of(projection, &view, &mut self.scratch) {
                 Err(_) => {
                     let document = millpond_shared::projection::document_tag(&projection.name, key);
                     self.bury(filed, Unapplied::Unordered, Some(&document));
