@@ -1,7 +1,7 @@
 //! What Millpond's proxy and origin must agree on.
 //!
 //! The two crates never import each other: everything that crosses from one to the other, on a socket or on a
-//! disk, is declared here once. No runtime: nothing in this crate awaits, spawns or opens a socket.
+//! disk, is declared here once. No runtime: nothing in this crate awaits or spawns.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | [`http1`] | the HTTP/1.1 codec: heads, framing, bodies, the serialiser (pure) |
 //! | [`event`] | an event and the dotted paths into it |
 //! | [`found`] | what stands at a path into an event, looked at where it is |
+//! | [`listening`] | sockets that take connections |
 //! | [`template`] | `"{data.user}"`: text with holes filled from an event |
 //! | [`projection`] | the declaration of a projection: what the dispatcher routes by and the shard renders |
 //! | [`route`] | from a URL to a document and back |

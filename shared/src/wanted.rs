@@ -24,7 +24,7 @@ pub struct Wanted {
 /// What was read of a payload.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Picked<'a> {
-    /// All of it, which is no text.
+    /// All of it; a text may be [`Picked::Text`] instead.
     Whole(Value),
     /// All of it, which is a text: as it stands in the payload, unless something in it is escaped there.
     Text(Cow<'a, str>),

@@ -1,14 +1,16 @@
 //! The small HTTP/1.1 server and client that the sockets of the origin roles are made of, over `shared::http1`.
 //!
-//! `server` accepts and counts connections; `connection` is the loop of one: read, handle, answer, and `end` what is said
-//! when it ends early; `room` is the memory that bodies share; `client` keeps a pool of connections to one role; `refusals`
+//! `server` accepts and counts connections; `connection` is the loop of one, with `receiving` for bodies and `answering` for
+//! what is sent back; `end` is what is said when it ends early; `room` is the memory that bodies share; `client` keeps a pool of connections to one role; `refusals`
 //! counts what a server refused by itself.
 
+mod answering;
 mod client;
 #[cfg(test)]
 mod client_tests;
 mod connection;
 mod end;
+mod receiving;
 mod refusals;
 mod room;
 mod server;

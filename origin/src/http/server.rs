@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::answering::encode_last;
 use super::{Room, connection};
 
 /// What answers the requests of a server.
@@ -178,6 +179,6 @@ fn turn_away(stream: &TcpStream, peer: SocketAddr, limit: usize) {
         format!("the server has {limit} connections, its limit"),
         "try again later",
     );
-    let bytes = connection::encode_last(&response);
+    let bytes = encode_last(&response);
     let _ = stream.try_write(&bytes);
 }

@@ -13,9 +13,8 @@ use tokio::sync::oneshot;
 
 use super::event_queue::Shared;
 use super::ids::IdSet;
-use super::limits::{
-    FORGET_EVERY_MS, FRAME_MAX_BYTES, GATHER_BATCHES_MAX, GATHER_MAX, LOAD_FROM_CALLS, LOAD_FROM_EVENTS,
-};
+use super::limits::{FORGET_EVERY_MS, FRAME_MAX_BYTES};
+use super::pace::LastGroup;
 use super::packed::{OpenFrame, Packed, PackedEvent};
 use super::writer_thread::Writer;
 use super::{Fate, QueueError, Runtime};
@@ -90,7 +89,9 @@ impl Writer for EventWriter {
         let mut group = Gathered::default();
         group.add(first);
         group.add_waiting(waiting, &self.shared);
-        if let Some(pause) = self.last_group.pause(&group) {
+        let pause =
+            if group.is_full(&self.shared) { None } else { self.last_group.pause(group.calls.len(), group.events) };
+        if let Some(pause) = pause {
             thread::sleep(pause);
             group.add_waiting(waiting, &self.shared);
         }
@@ -101,9 +102,9 @@ impl Writer for EventWriter {
         let (size, started) = (calls.len(), Stopwatch::start());
         let events = calls.iter().map(|call| call.packed.events().len()).sum();
         let written = self.commit(calls);
-        if size > 0 {
-            self.last_group = LastGroup { calls: size, events, took: started.elapsed() };
-        }
+        // Where nothing was to be written for a while, it was long ago.
+        let group = LastGroup { calls: size, events, took: started.elapsed() };
+        self.last_group = if size > 0 { group } else { LastGroup::default() };
         written
     }
 
@@ -285,25 +286,6 @@ struct Gathered {
     bytes: u64,
 }
 
-/// What was committed last.
-#[derive(Default)]
-struct LastGroup {
-    calls: usize,
-    events: usize,
-    took: Duration,
-}
-
-impl LastGroup {
-    /// How long the next group is given to gather, of which this is there.
-    fn pause(&self, next: &Gathered) -> Option<Duration> {
-        if self.calls >= LOAD_FROM_CALLS && next.calls.len() < self.calls {
-            return Some(self.took.min(GATHER_MAX));
-        }
-        let in_batches = self.calls > 1 && self.events >= LOAD_FROM_EVENTS && next.events < self.events;
-        in_batches.then(|| self.took.min(GATHER_BATCHES_MAX))
-    }
-}
-
 impl Gathered {
     fn add(&mut self, call: Call) {
         self.events += call.packed.events().len();
@@ -313,13 +295,15 @@ impl Gathered {
 
     /// All that is waiting, up to the limits of a group.
     fn add_waiting(&mut self, calls: &Receiver<Call>, shared: &Shared) {
-        let limits = &shared.limits;
-        while self.events < limits.group_max_events
-            && self.bytes < limits.group_max_bytes
+        while !self.is_full(shared)
             && let Ok(call) = calls.try_recv()
         {
             self.add(call);
         }
+    }
+
+    fn is_full(&self, shared: &Shared) -> bool {
+        self.events >= shared.limits.group_max_events || self.bytes >= shared.limits.group_max_bytes
     }
 }
 

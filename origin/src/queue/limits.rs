@@ -34,14 +34,13 @@ pub struct Limits {
 /// more to write.
 pub const FORGET_EVERY_MS: u64 = 500;
 /// Calls of a group from which on its writer is under load. It then gives the next group as long to gather as the last
-/// took to be committed: each commit costs the processor as much as dozens of events do. A lone event never waits.
+/// took to be committed: each commit costs the processor as much as dozens of events do. Who is alone does not wait.
 pub const LOAD_FROM_CALLS: usize = 8;
 /// The longest that a group is gathered.
 pub const GATHER_MAX: Duration = Duration::from_millis(1);
-/// Events of a group of several calls from which on they come in batches, which wait longer: what a commit costs is then
-/// felt by the events behind it.
-pub const LOAD_FROM_EVENTS: usize = 256;
-/// The longest that batches are gathered.
+/// Events of a group of fewer calls from which on the next one waits as well, if a quarter of them is missing.
+pub const LOAD_FROM_EVENTS: usize = 128;
+/// The longest that it does.
 pub const GATHER_BATCHES_MAX: Duration = Duration::from_millis(4);
 /// Bytes of events after which a frame ends; one event more than this makes a frame of its own.
 pub const FRAME_MAX_BYTES: usize = 1 << 20;

@@ -5,6 +5,7 @@
 //! | `traits` | the narrow doors: [`EventQueues`], [`DispatchQueues`], [`ShardQueues`], [`ShardMaps`] |
 //! | `embedded` | [`Queues`]: all of them, over the files of one directory |
 //! | `event_queue`, `event_writer` | one event queue: its handle, its writer thread |
+//! | `packed`, `pace` | the events of a call as they are stored; how long a group gathers (pure) |
 //! | `shard_queues`, `shard_writer`, `map_writer` | all shard queues, cursors, leases and the shard map: handle, writer thread |
 //! | `writer_thread` | what the two have in common: a thread, and the calls that wait for it |
 //! | `nats` | [`NatsQueues`](nats::NatsQueues): the same doors on NATS JetStream |
@@ -28,6 +29,7 @@ mod limits;
 mod map_writer;
 mod metrics;
 pub mod nats;
+mod pace;
 mod packed;
 mod runtime;
 mod shard_queues;
