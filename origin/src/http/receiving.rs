@@ -57,14 +57,17 @@ impl Connection {
     }
 
     /// Reads on until a body of `length` bytes is in the connection's buffer, so that it needs not be put together. Room is
-    /// asked for as it comes: 16 KiB, or as much as is here by then.
+    /// asked for as it comes: 16 KiB, or as much as is here by then. What did not come with the head takes its share.
     async fn read_whole(&mut self, length: usize, began: Instant, share: &mut Share) -> Result<(), End> {
+        if self.buf.len() >= length {
+            return Ok(());
+        }
+        self.held_a_body = true;
         while self.buf.len() < length {
             let (come, missing) = (self.buf.len(), length - self.buf.len());
             self.more_of_body(come, missing.min(come.max(READ_BYTES)), began, share).await?;
-            self.held_a_body = true;
         }
-        Ok(())
+        share.grow_to(length as u64).map_err(no_room)
     }
 
     /// Reads on in a body of which `come` bytes are here, into `room` bytes or more.
