@@ -146,13 +146,13 @@ impl Connection {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends a request and does not wait for the answer.
     /// Sends nothing more; answers can still be read.
     #[track_caller]
     pub fn close_writing(&mut self) {
         self.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
     }
 
+    /// Sends a request and does not wait for the answer.
     #[track_caller]
     pub fn send_request(&mut self, request: &Request) {
         self.send(request.bytes(self.to));
